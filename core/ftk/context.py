@@ -1,0 +1,84 @@
+"""What the core tells a part about the moment in which it calls it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ftk.events import Events
+from ftk.examples import Task
+from ftk.parts import Adaptation, Metric, Objective
+
+
+@dataclass(frozen=True)
+class Context:
+    """The stage and the step a part is called in. Read-only; the core makes a new one where a value changes.
+
+    Attributes:
+        seed: the recipe's seed.
+        stage: the number of the stage, from 1; 0 while the starting model is measured.
+        stage_name: its name.
+        step: optimizer steps done in this stage.
+        steps: optimizer steps that the stage will take.
+        model: the model with the adaptation attached, not wrapped for distribution.
+        processor: its tokenizer or image processor.
+        objective: the stage's objective.
+        adaptation: the stage's adaptation; None while the starting model is measured.
+        task: what the stage teaches; None while the starting model is measured.
+        earlier: the bodies of knowledge that came before, the retained one first.
+        device: where the model is.
+        precision: ``fp32``, ``bf16`` or ``fp16``: the type that :meth:`autocast` computes in.
+        micro_batch_size: rows that surely fit into one forward and backward pass.
+        rank: this process, from 0.
+        world_size: how many processes share the work.
+        events: tells the observers.
+        check_interrupt: call it between pieces of long work; raises when a signal asked the run to stop.
+        measure_task: measures a task as the run's score matrix does: ``measure_task(task, split)``.
+    """
+
+    seed: int
+    stage: int
+    stage_name: str
+    step: int
+    steps: int
+    model: nn.Module
+    processor: Any
+    objective: Objective
+    adaptation: Adaptation | None
+    task: Task | None
+    earlier: Sequence[Task]
+    device: torch.device
+    precision: str
+    micro_batch_size: int
+    rank: int
+    world_size: int
+    events: Events
+    check_interrupt: Callable[[], None]
+    measure_task: Callable[[Task, str], list[Metric]]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of training and measuring, as a context manager; nothing for ``fp32``."""
+        if self.precision == "fp32":
+            return nullcontext()
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def derived_seed(self, *keys: object) -> int:
+        """A seed of 63 bits that depends on the recipe's seed, the stage and ``keys`` alone."""
+        return derive_seed(self.seed, self.stage, *keys)
+
+    def generator(self, *keys: object) -> torch.Generator:
+        """A CPU random generator seeded by :meth:`derived_seed`."""
+        return torch.Generator().manual_seed(self.derived_seed(*keys))
+
+
+def derive_seed(*keys: object) -> int:
+    """Hash ``keys`` into a seed of 63 bits: the same on every machine and in every process."""
+    digest = hashlib.sha256("\x1f".join(str(key) for key in keys).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

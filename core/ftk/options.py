@@ -1,0 +1,33 @@
+"""The base of every variant's options: a frozen pydantic model that refuses unknown keys."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Options(BaseModel):
+    """What a recipe may say about one variant.
+
+    Subclass it with one annotated field per option. Every field carries a description (with its unit, where it
+    has one) and a default from the literature, or none where the user must choose::
+
+        class AgemOptions(Options):
+            memory: int = Field(default=256, gt=0, description="Rows kept of each earlier task.")
+
+    The methods below answer questions whose answer depends on the options chosen; ``ftk check`` asks them
+    before anything heavy is imported.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    def more_needs(self) -> tuple[str, ...]:
+        """Capabilities that these options need on top of the variant's ``needs``."""
+        return ()
+
+    def withheld(self) -> tuple[str, ...]:
+        """Capabilities of the variant's ``provides`` that these options take away."""
+        return ()
+
+    def data_share(self) -> float:
+        """The share of the final training mix, 0 to 1, that this part fills with rows of its own."""
+        return 0.0

@@ -1,0 +1,19 @@
+"""The variants that come with ftk; each module offers its own through the same hooks as any third party's."""
+
+PLUGINS = (
+    "ftk_plugins.models.pretrained",
+    "ftk_plugins.models.scratch",
+    "ftk_plugins.datasets.files",
+    "ftk_plugins.datasets.hub",
+    "ftk_plugins.datasets.world_facts",
+    "ftk_plugins.objectives.causal_lm",
+    "ftk_plugins.objectives.instruction",
+    "ftk_plugins.adaptations.full",
+    "ftk_plugins.adaptations.lora",
+    "ftk_plugins.mitigations.ewc",
+    "ftk_plugins.mitigations.replay",
+    "ftk_plugins.mitigations.interpolation",
+    "ftk_plugins.evaluators.perplexity",
+    "ftk_plugins.evaluators.keyword_accuracy",
+    "ftk_plugins.evaluators.exact_match",
+)
