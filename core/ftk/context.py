@@ -39,7 +39,6 @@ class Context:
         world_size: how many processes share the work.
         events: tells the observers.
         check_interrupt: call it between pieces of long work; raises when a signal asked the run to stop.
-        measure_task: measures a task as the run's score matrix does: ``measure_task(task, split)``.
     """
 
     seed: int
@@ -60,7 +59,12 @@ class Context:
     world_size: int
     events: Events
     check_interrupt: Callable[[], None]
-    measure_task: Callable[[Task, str], list[Metric]]
+
+    def measure_task(self, task: Task, split: str) -> list[Metric]:
+        """Measure a task, on its ``validation`` or ``test`` rows, with the model as it stands; [] where it has none."""
+        from ftk.measuring import measure_task
+
+        return measure_task(self, task, split)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of training and measuring, as a context manager; nothing for ``fp32``."""

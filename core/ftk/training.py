@@ -44,6 +44,11 @@ class Training(Options):
     keep_checkpoints: int = Field(default=2, gt=0, description="How many checkpoints of the running stage stay on disk.")
     log_every: int = Field(default=10, gt=0, description="Optimizer steps between reports of loss and speed.")
 
+    @property
+    def schedule_name(self) -> str:
+        """The schedule's name in ``transformers.get_scheduler``."""
+        return "constant_with_warmup" if self.schedule == "constant" else self.schedule
+
     @model_validator(mode="after")
     def _one_length(self) -> Training:
         if self.epochs is not None and self.steps is not None:

@@ -81,22 +81,15 @@ def toy_context(
 ) -> Context:
     """A context as the core makes it, on the CPU in float32; events are appended to ``events``."""
 
-    def measure(measured: Task, split: str) -> list[Any]:
-        from dataclasses import replace
-
-        chosen = replace(measured, test=getattr(measured, split))
-        return [metric for part in measured.evaluators for metric in part.measure(model, chosen, context)]
-
     values: dict[str, Any] = {
         "seed": seed, "stage": stage, "stage_name": task.name if task else "toy", "step": step, "steps": steps,
         "model": model, "processor": toy_tokenizer(), "objective": objective, "adaptation": adaptation,
         "task": task, "earlier": tuple(earlier), "device": torch.device("cpu"), "precision": "fp32",
         "micro_batch_size": 4, "rank": 0, "world_size": 1,
         "events": Events([] if events is None else [events.append]),
-        "check_interrupt": lambda: None, "measure_task": measure,
+        "check_interrupt": lambda: None,
     }  # fmt: skip
-    context = Context(**{**values, **changes})
-    return context
+    return Context(**{**values, **changes})
 
 
 def toy_rows(count: int = 8) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,135 @@
+"""Holds the parts of a stage against each other: what one needs, another must provide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ftk.errors import Problem
+from ftk.registry import Registry
+from ftk.specs import PartSpec, StageSpec
+
+EARLIER = "earlier-data"
+FROM_DATA = {
+    "validation-data": ("validation", "train"),
+    "retain-validation-data": ("retain_validation", "retain"),
+}
+"""Capabilities that a key of ``[data]`` provides, or else the source behind another key with its own split."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What lies around a stage.
+
+    Attributes:
+        model: the starting model's source; None where the recipe is wrong about it.
+        has_earlier_stage: whether a stage comes before.
+        top_data: the data sets at the recipe's top by key; None where the recipe is wrong about one.
+        data: the data sets that hold in this stage, the same way.
+        several: whether the recipe has more than one stage.
+    """
+
+    model: PartSpec | None
+    has_earlier_stage: bool
+    top_data: Mapping[str, PartSpec | None]
+    data: Mapping[str, PartSpec | None]
+    several: bool
+
+
+def check_stage(
+    stage: StageSpec, around: Surroundings, registry: Registry
+) -> tuple[StageSpec, list[Problem], list[str]]:
+    """The stage without mitigations that cannot act in it, what is wrong with it, and notes on what was left out."""
+    stage, notes = _leave_idle_out(stage, around)
+    problems = _check_shares(stage)
+    if around.model is None:
+        return stage, problems, notes
+    chosen = (around.model, stage.objective, stage.adaptation, stage.data.train)
+    offered = frozenset().union(*(spec.provides() for spec in chosen))
+    if around.has_earlier_stage or "retain" in around.top_data:
+        offered |= {EARLIER}
+    offered |= _from_data({**around.top_data, **around.data})
+    for spec in (*chosen, *stage.data.train.transforms, *stage.mitigations, *stage.evaluators):
+        problems += _unmet(spec, chosen, offered, registry)
+    return stage, problems, notes
+
+
+def check_retained(
+    objective: PartSpec,
+    evaluators: Sequence[PartSpec],
+    first: StageSpec,
+    model: PartSpec,
+    data: Mapping[str, PartSpec | None],
+    registry: Registry,
+) -> list[Problem]:
+    """What is wrong with measuring the retained rows, where their objective is not the first stage's."""
+    retain = data.get("retain")
+    if retain is None or (objective == first.objective and tuple(evaluators) == first.evaluators):
+        return []
+    chosen = (model, objective, first.adaptation, retain)
+    offered = frozenset().union(*(spec.provides() for spec in chosen), {EARLIER}, _from_data(data))
+    found = [problem for spec in evaluators for problem in _unmet(spec, chosen, offered, registry)]
+    return [replace(problem, reason=f"{problem.reason} (for data.retain)") for problem in found]
+
+
+def _leave_idle_out(stage: StageSpec, around: Surroundings) -> tuple[StageSpec, list[str]]:
+    """In a pipeline's first stage, default mitigations that guard earlier knowledge have nothing to guard."""
+    if not around.several or around.has_earlier_stage or "retain" in around.top_data:
+        return stage, []
+    idle = [spec for spec in stage.mitigations if EARLIER in spec.needs() and not spec.path.startswith("stage.")]
+    if not idle:
+        return stage, []
+    names = ", ".join(f"`{spec.name}`" for spec in idle)
+    note = f"stage {stage.name}: {names} left out, since nothing was learned before it (data.retain would change that)"
+    kept = tuple(spec for spec in stage.mitigations if spec not in idle)
+    return replace(stage, mitigations=kept), [note]
+
+
+def _check_shares(stage: StageSpec) -> list[Problem]:
+    shares = {spec: spec.options.data_share() for spec in stage.mitigations}
+    total = sum(shares.values())
+    if total < 1:
+        return []
+    fillers = [(spec, share) for spec, share in shares.items() if share]
+    text = " + ".join(f"{share:g} of `{spec.name}`" for spec, share in fillers)
+    reason = f"the rows that mitigations mix in fill {total:g} of the training data ({text})"
+    return [Problem(fillers[0][0].path, reason, "the sum must stay below 1, so that the stage's own rows have room")]
+
+
+def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:
+    """The capabilities that the data sets provide: by being there, or as a source's own split."""
+    found = set()
+    for capability, (key, source) in FROM_DATA.items():
+        spec = data.get(source)
+        if key in data or (spec is not None and "validation-data" in spec.provides()):
+            found.add(capability)
+    return frozenset(found)
+
+
+def _unmet(
+    spec: PartSpec, chosen: Sequence[PartSpec], offered: frozenset[str], registry: Registry
+) -> list[Problem]:
+    return [
+        Problem(spec.path, *_explain(spec, need, chosen, registry)) for need in spec.needs() if need not in offered
+    ]
+
+
+def _explain(spec: PartSpec, need: str, chosen: Sequence[PartSpec], registry: Registry) -> tuple[str, str]:
+    """Which choice fails to give what ``spec`` needs, and which installed variants would give it."""
+    reason = f"`{spec.name}` needs {need}"
+    if need == EARLIER:
+        hint = "add data.retain: rows of what the starting model knows and must keep"
+        return f"{reason}, and nothing was learned before this stage", hint
+    if need in FROM_DATA:
+        key, source = FROM_DATA[need]
+        return reason, f"add data.{key}, or a `data.{source}` source that keeps validation rows back itself"
+    reasons, hints = [], []
+    for part in chosen:
+        givers = sorted({e.variant.name for e in registry.entries(part.kind) if need in e.variant.provides})
+        if givers:
+            with_options = " with these options" if need in part.variant.provides else ""
+            reasons.append(f"{part.kind} `{part.variant.name}`{with_options}")
+            hints.append(f"{part.kind}s that do: {', '.join(givers)}")
+    if not reasons:
+        return f"{reason}, which nothing installed provides", ""
+    return f"{reason}, which {' and '.join(reasons)} does not provide", "; ".join(hints)

@@ -1,0 +1,99 @@
+"""``ftk run``: run a recipe and show what was learned beside what was lost."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from ftk.errors import Interrupted
+from ftk.recipe import Recipe, load_recipe
+from ftk.registry import Registry, load_registry
+
+
+@click.command("run", short_help="Run a recipe; go on where an earlier run of it was stopped.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe.")
+@click.option("--without", multiple=True, metavar="NAME", help="Leave a mitigation out: the ablation.")
+@click.option("--output", type=click.Path(path_type=Path), help="The run's folder. Default: runs/<name>.")
+@click.option("--fresh", is_flag=True, help="Delete what the folder holds and start over.")
+@click.option("--dry-run", is_flag=True, help="Read data and model, count rows and steps, train and write nothing.")
+@click.option("--explain", is_flag=True, help="Show the stations of the run with the parts at each, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json at the end, and nothing else.")
+@click.pass_context
+def run(
+    context: click.Context,
+    recipe: Path,
+    overrides: tuple[str, ...],
+    without: tuple[str, ...],
+    output: Path | None,
+    fresh: bool,
+    dry_run: bool,
+    explain: bool,
+    as_json: bool,
+) -> None:
+    """Run RECIPE; go on where an earlier run of it in the same folder was stopped.
+
+    Press Ctrl-C once to stop at the next step with everything saved; the same command goes on from there.
+    """
+    registry = load_registry(third_party=context.find_root().params.get("third_party", True))
+    loaded = load_recipe(recipe, overrides=overrides, without=without, registry=registry)
+    if explain:
+        from ftk.report.explain import explain as make_tree
+
+        Console().print(make_tree(loaded), highlight=False)
+    elif dry_run:
+        _dry_run(loaded, as_json)
+    else:
+        _run(loaded, registry, output, without, fresh, as_json)
+
+
+def _run(
+    recipe: Recipe, registry: Registry, output: Path | None, without: tuple[str, ...], fresh: bool, as_json: bool
+) -> None:
+    console = Console(stderr=as_json, quiet=as_json)
+    with console.status("loading libraries") if console.is_terminal else console:
+        from ftk.report.progress import ProgressDisplay
+        from ftk.report.terminal import final_table
+        from ftk.runner import run as run_recipe
+
+    for note in recipe.notes:
+        console.print(f"note: {note}", highlight=False)
+    display = ProgressDisplay(console)
+    try:
+        result = run_recipe(
+            recipe, output=output, without=without, fresh=fresh, registry=registry, observers=[display]
+        )
+    except Interrupted as error:
+        command = shlex.join(["ftk", *(argument for argument in sys.argv[1:] if argument != "--fresh")])
+        raise Interrupted(f"{error}\n  go on with: {command}") from error
+    finally:
+        display.close()
+    if as_json:
+        click.echo(json.dumps(result.report, indent=2, ensure_ascii=False))
+        return
+    console.print(final_table(result.report))
+    console.print(f"model and report: {result.folder}", highlight=False)
+
+
+def _dry_run(recipe: Recipe, as_json: bool) -> None:
+    from ftk.runner import dry_run
+
+    plan: list[dict[str, Any]] = dry_run(recipe)
+    if as_json:
+        click.echo(json.dumps(plan, indent=2, ensure_ascii=False))
+        return
+    for stage in plan:
+        click.echo(
+            f"stage {stage['name']}: {stage['rows']:,} rows, {stage['tokens_per_epoch']:,} tokens an epoch, "
+            f"{stage['steps']:,} steps of {stage['batch_size']} rows, "
+            f"{stage['trainable_parameters']:,} of {stage['total_parameters']:,} parameters trained"
+        )
+        for source in stage["sources"]:
+            click.echo(f"  mixed in: {source['name']}, {source['share']:.1%} of the rows")
+    click.echo("nothing was trained and nothing was written")

@@ -1,0 +1,130 @@
+"""Any number of mitigations as one: each contributes, in recipe order, and its time is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftk.context import Context
+from ftk.errors import FtkError, RunFailed
+from ftk.examples import Task
+from ftk.gradients import Gradients
+from ftk.parts import Batch, Loss, Mitigation, Source, State
+
+STATIONS = ("remember", "begin", "sources", "penalty", "edit_gradients", "after_step", "finish")
+"""The moments of a stage at which a mitigation may act, in their order."""
+
+
+def stations_of(mitigation: Mitigation) -> tuple[str, ...]:
+    """The stations at which this mitigation does something."""
+    return tuple(name for name in STATIONS if getattr(type(mitigation), name) is not getattr(Mitigation, name))
+
+
+class Composition:
+    """The mitigations of one stage, by name and in recipe order.
+
+    Args:
+        parts: the mitigations by their names in the recipe.
+    """
+
+    def __init__(self, parts: Mapping[str, Mitigation]) -> None:
+        self.parts = dict(parts)
+        self.seconds = dict.fromkeys(parts, 0.0)
+        self.remembered: dict[str, list[str]] = {name: [] for name in parts}
+        self._acting = {
+            station: [(name, part) for name, part in parts.items() if station in stations_of(part)]
+            for station in STATIONS
+        }
+
+    def remember(self, tasks: Sequence[Task], ctx: Context) -> None:
+        """Let each mitigation see each body of knowledge that it has not seen yet."""
+        for name, part in self._acting["remember"]:
+            for task in tasks:
+                if task.name not in self.remembered[name]:
+                    with self._guarded(name, "remember"):
+                        part.remember(task, ctx)
+                    self.remembered[name].append(task.name)
+
+    def begin(self, ctx: Context) -> None:
+        for name, part in self._acting["begin"]:
+            with self._guarded(name, "begin"):
+                part.begin(ctx)
+
+    def sources(self, ctx: Context) -> list[Source]:
+        """All rows to mix in; each source's name begins with its mitigation's."""
+        found = []
+        for name, part in self._acting["sources"]:
+            with self._guarded(name, "sources"):
+                found += [
+                    Source(f"{name}/{source.name}", source.items, source.share, source.objective)
+                    for source in part.sources(ctx)
+                ]
+        return found
+
+    def penalty(self, batch: Batch, loss: Loss, ctx: Context) -> Tensor:
+        """The loss's total with every penalty added."""
+        total = loss.total
+        for name, part in self._acting["penalty"]:
+            with self._guarded(name, "penalty"):
+                extra = part.penalty(batch, loss, ctx)
+                if extra is not None:
+                    total = total + extra
+        return total
+
+    @torch.no_grad()
+    def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        for name, part in self._acting["edit_gradients"]:
+            with self._guarded(name, "edit_gradients"):
+                part.edit_gradients(gradients, ctx)
+
+    @torch.no_grad()
+    def after_step(self, ctx: Context) -> None:
+        for name, part in self._acting["after_step"]:
+            with self._guarded(name, "after_step"):
+                part.after_step(ctx)
+
+    def finish(self, ctx: Context) -> None:
+        for name, part in self._acting["finish"]:
+            with self._guarded(name, "finish"):
+                part.finish(ctx)
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """By mitigation: the seconds it took and what it says of itself."""
+        return {name: {"seconds": round(self.seconds[name], 3), **part.report()} for name, part in self.parts.items()}
+
+    def states(self) -> dict[str, State]:
+        """The state of each mitigation by name."""
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def progress(self) -> dict[str, Any]:
+        """What the composition itself must remember: JSON values."""
+        return {"seconds": self.seconds, "remembered": self.remembered}
+
+    def load(self, states: Mapping[str, State], progress: Mapping[str, Any]) -> None:
+        """Take back states and progress by name; mitigations that are new in this stage start empty."""
+        for name, part in self.parts.items():
+            if name in progress["remembered"]:
+                self.seconds[name] = progress["seconds"][name]
+                self.remembered[name] = list(progress["remembered"][name])
+                try:
+                    part.load_state_dict(states.get(name, {}))
+                except ValueError as error:
+                    raise RunFailed(f"mitigation `{name}` refused its saved state: {error}") from error
+
+    @contextmanager
+    def _guarded(self, name: str, station: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except FtkError:
+            raise
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            raise RunFailed(f"mitigation `{name}` failed in its station `{station}`: {told}") from error
+        finally:
+            self.seconds[name] += time.perf_counter() - started

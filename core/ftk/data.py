@@ -1,0 +1,127 @@
+"""From the data sets that a recipe names to the rows of each role, and rows that stand where they must not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from ftk.errors import RunFailed, UserError
+from ftk.events import Events
+from ftk.examples import Examples, Task
+from ftk.parts import DatasetSource, Evaluator, Objective, Split, Transform
+from ftk.recipe import DataSpec, PartSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one task by role, not yet encoded; each with its place in the recipe."""
+
+    task: str
+    objective: Objective
+    roles: Mapping[str, tuple[Dataset, str]]
+    probes: Mapping[str, tuple[Dataset, str]] = field(default_factory=dict)
+
+    def texts(self) -> Iterator[str]:
+        """The plain texts of the training rows."""
+        dataset, _ = self.roles["train"]
+        for row in dataset:
+            yield from self.objective.texts(row)
+
+    def task_with(self, processor: Any, evaluators: tuple[Evaluator, ...]) -> Task:
+        """The task, with a processor to encode it."""
+
+        def examples(found: tuple[Dataset, str]) -> Examples:
+            return Examples(found[0], self.objective, processor, found[1])
+
+        roles = {role: examples(found) for role, found in self.roles.items()}
+        probes = {name: examples(found) for name, found in self.probes.items()}
+        return Task(self.task, self.objective, probes=probes, evaluators=evaluators, **roles)
+
+    def overlap(self) -> Iterator[tuple[str, int, int]]:
+        """Each test set that shares rows with the training set: its place, how many of its rows, of how many."""
+        taught = {self._key(row) for row in self.roles["train"][0]}
+        tested = [self.roles[role] for role in ("validation", "test") if role in self.roles]
+        for dataset, place in [*tested, *self.probes.values()]:
+            shared = sum(self._key(row) in taught for row in dataset)
+            if shared:
+                yield place, shared, len(dataset)
+
+    def _key(self, row: Mapping[str, Any]) -> int:
+        return hash(tuple(" ".join(text.split()).casefold() for text in self.objective.texts(row)))
+
+
+def stage_rows(task: str, objective: Objective, data: DataSpec) -> Rows:
+    """Read a stage's rows; a validation or test set that is not named comes from the train source's own split."""
+    train = cast(DatasetSource, data.train.build())
+    roles = {"train": read(data.train, "train", train)}
+    for role in ("validation", "test"):
+        spec: PartSpec | None = getattr(data, role)
+        if spec is not None:
+            roles[role] = read(spec, cast(Split, role))
+        elif role in train.splits():
+            roles[role] = read(data.train, cast(Split, role), train)
+    probes = {name: read(spec, "test") for name, spec in data.probes.items()}
+    return Rows(task, objective, roles, probes)
+
+
+def retained_rows(objective: Objective, train: PartSpec, validation: PartSpec | None, test: PartSpec | None) -> Rows:
+    """Read the rows of what the starting model knows, the task ``retain``; missing roles as in a stage."""
+    source = cast(DatasetSource, train.build())
+    roles = {"train": read(train, "train", source)}
+    for role, spec in (("validation", validation), ("test", test)):
+        if spec is not None:
+            roles[role] = read(spec, cast(Split, role))
+        elif role in source.splits():
+            roles[role] = read(train, cast(Split, role), source)
+    return Rows("retain", objective, roles)
+
+
+def read(spec: PartSpec, split: Split, source: DatasetSource | None = None) -> tuple[Dataset, str]:
+    """The rows of one data set with its transforms applied, and its place in the recipe.
+
+    Raises:
+        UserError: no rows are left, or the source says what is wrong.
+    """
+    try:
+        rows = (source or cast(DatasetSource, spec.build())).rows(split)
+        for transform in spec.transforms:
+            rows = cast(Transform, transform.build()).apply(rows)
+    except UserError as error:
+        raise UserError(f"{spec.path}: {error.message}", error.hint) from error
+    except RunFailed:
+        raise
+    except Exception as error:
+        raise RunFailed(f"{spec.path}: `{spec.use}` failed: {type(error).__name__}: {error}") from error
+    if len(rows) == 0:
+        raise UserError(f"{spec.path}: there are no rows", "look at the source's options: limits, filters, fractions")
+    return rows, spec.path
+
+
+def report_overlap(rows: Rows, policy: str, events: Events) -> None:
+    """Tell of rows that stand both in training and in a test set, as ``data.overlap`` asks.
+
+    Raises:
+        UserError: there are some, and the policy is ``error``.
+    """
+    if policy == "allow":
+        return
+    for place, shared, total in rows.overlap():
+        told = f"{place}: {shared} of {total} rows stand in the training data of `{rows.task}` too"
+        if policy == "error":
+            raise UserError(told, 'take them out of one of the two, or write overlap = "warn" in [data]')
+        events("warning", text=f"{told}; scores on them measure memory")
+
+
+def same_spec(one: PartSpec, other: PartSpec) -> bool:
+    """Whether two choices build the same part."""
+    return (one.distribution, one.variant.name, one.options) == (
+        other.distribution,
+        other.variant.name,
+        other.options,
+    )
+
+

@@ -1,0 +1,196 @@
+"""The folder of a run: what stands where, who may write to it, and how far the run has come."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+from ftk.checkpoint import BundleWriter, Damaged, read_bundle, replace_directory, seal, verify, write_text
+from ftk.errors import RunFailed, UserError
+from ftk.events import Events
+from ftk.parts import State
+from ftk.recipe import Recipe
+
+
+class RunFolder:
+    """One run's folder, held by one process at a time.
+
+    Args:
+        path: the folder; made if it is not there.
+        recipe: what the run runs; a folder that holds a run of another recipe is refused.
+        fresh: delete what an earlier run left here.
+        held: lock the folder and claim it for the recipe; without it the folder is only read.
+
+    Raises:
+        UserError: another process runs here, the folder holds another recipe's run, or it is something else.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, fresh: bool = False, held: bool = True) -> None:
+        self.path = path
+        self._writer = BundleWriter()
+        self._lock: IO[str] | None = None
+        if not held:
+            return
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: is a file, not a run's folder", "choose another folder with --output")
+        if path.is_dir() and any(path.iterdir()) and not (path / "recipe.resolved.json").is_file():
+            names = {entry.name for entry in path.iterdir()}
+            if names - {"run.lock"}:
+                raise UserError(
+                    f"{path}: holds files, but no run of ftk", "choose an empty or a new folder with --output"
+                )
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        try:
+            if fresh:
+                self._clear()
+            self._claim(recipe)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """The report of the run so far, if one was written."""
+        try:
+            report: dict[str, Any] = json.loads((self.path / "report.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return report
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file into the folder, whole or not at all."""
+        write_text(self.path / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    # Stages: stages/0-start holds the starting model's scores; stages/<n>-<name> what stage n left.
+
+    def stage_path(self, number: int, name: str) -> Path:
+        return self.path / "stages" / f"{number}-{name}"
+
+    def model_path(self, number: int, name: str) -> Path:
+        """Where a finished stage's model is: ``save_pretrained``'s files, loadable without ftk."""
+        return self.stage_path(number, name) / "model"
+
+    def stage_aside(self, number: int, name: str) -> Path:
+        """An empty folder in which to put together what a stage leaves."""
+        aside = self.path / "stages" / f".{number}-{name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        return aside
+
+    def finish_stage(self, number: int, name: str, states: dict[str, State], **facts: Any) -> None:
+        """Turn the folder of :meth:`stage_aside` into the finished stage, with the states that go on from it."""
+        aside = self.path / "stages" / f".{number}-{name}.partial"
+        aside.mkdir(parents=True, exist_ok=True)
+        self._writer.write(aside / "state", states)
+        seal(aside, **facts)
+        replace_directory(aside, self.stage_path(number, name))
+        self._writer = BundleWriter()
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def finished_stage(self, number: int, name: str) -> tuple[dict[str, State], dict[str, Any]] | None:
+        """The states and facts that a finished stage left; None if it has not finished.
+
+        Raises:
+            RunFailed: it has finished, but a file of it is damaged.
+        """
+        path = self.stage_path(number, name)
+        if not path.is_dir():
+            return None
+        try:
+            facts = verify(path)
+            states, _ = read_bundle(path / "state")
+        except Damaged as error:
+            raise RunFailed(
+                f"{error}\n  a finished stage cannot be used again like this; delete {path} to run it again"
+            ) from error
+        return states, facts
+
+    # Checkpoints of the running stage: checkpoints/step-000200.
+
+    def save_checkpoint(self, stage: int, step: int, states: dict[str, State], keep: int) -> Path:
+        """Write a checkpoint and delete the oldest over ``keep``."""
+        path = self.path / "checkpoints" / f"step-{step:06d}"
+        path.parent.mkdir(exist_ok=True)
+        self._writer.write(path, states, stage=stage, step=step)
+        for old in self._checkpoints()[:-keep]:
+            shutil.rmtree(old)
+        return path
+
+    def latest_checkpoint(self, stage: int, events: Events) -> tuple[int, dict[str, State]] | None:
+        """The newest sound checkpoint of this stage: its step and states. Damaged ones are named and passed over."""
+        for path in reversed(self._checkpoints()):
+            try:
+                states, manifest = read_bundle(path)
+            except Damaged as error:
+                events("warning", text=f"checkpoint passed over: {error}")
+                shutil.rmtree(path)
+                continue
+            if manifest["stage"] == stage:
+                return manifest["step"], states
+        return None
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
+    def publish_model(self, number: int, name: str) -> None:
+        """Show the last stage's model as ``model/``, without a second copy of the weights where links work."""
+        aside = self.path / ".model.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(self.model_path(number, name), aside, copy_function=_link_or_copy)
+        replace_directory(aside, self.path / "model")
+
+    def _take_lock(self) -> IO[str]:
+        lock = (self.path / "run.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise UserError(
+                f"{self.path}: another process (id {owner}) runs here",
+                "wait for it, or choose another folder with --output",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+    def _clear(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name == "run.lock":
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def _claim(self, recipe: Recipe) -> None:
+        resolved = self.path / "recipe.resolved.json"
+        if resolved.is_file():
+            held = json.loads(resolved.read_text(encoding="utf-8"))
+            if held.get("sha256") != recipe.sha256:
+                raise UserError(
+                    f"{self.path}: holds a run of another recipe, or of this one before it changed",
+                    "choose another folder with --output, or start over here with --fresh",
+                )
+            return
+        write_text(self.path / "recipe.toml", recipe.text)
+        self.write_json("recipe.resolved.json", {"sha256": recipe.sha256, "recipe": recipe.resolved()})
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

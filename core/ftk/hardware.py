@@ -1,0 +1,57 @@
+"""Which device a run uses and what it can compute in."""
+
+from __future__ import annotations
+
+import torch
+
+from ftk.errors import UserError
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products run in hardware on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_multiplies_bf16()
+    return False
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """Turn ``auto`` into ``bf16`` where the device has it in hardware, else ``fp32``.
+
+    Raises:
+        UserError: the device cannot compute in what was asked for.
+    """
+    if wanted == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    if wanted == "fp16" and device.type == "cpu":
+        raise UserError(
+            "training.precision = \"fp16\" needs a GPU, and this run is on the CPU",
+            'write precision = "auto", "bf16" or "fp32"',
+        )
+    return wanted
+
+
+def describe_device() -> str:
+    """The device that a run takes here, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()} ({torch.cuda.device_count()} in all)"
+    if torch.backends.mps.is_available():
+        return "Apple GPU (mps)"
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory held so far, in bytes: of the device where it counts, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpu_multiplies_bf16() -> bool:
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return bool(supported or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

@@ -1,0 +1,232 @@
+"""Reads one level of a recipe, its top or one stage: tables become parts, and every mistake a problem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from ftk.complaints import explain, show, validate
+from ftk.errors import Problem, UserError, did_you_mean
+from ftk.options import Options
+from ftk.overrides import merge_training, part_name
+from ftk.registry import RESERVED_KEYS, Registry, article, one_line
+from ftk.specs import PartSpec
+from ftk.training import Training
+
+DATA_KEYS = ("train", "validation", "test", "probes", "overlap")
+RETAIN_KEYS = ("retain", "retain_validation", "retain_test")
+OVERLAPS = ("warn", "allow", "error")
+PART_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+@dataclass
+class Level:
+    """What stands at the top of a recipe, or holds in one stage after the defaults are merged in.
+
+    A key that is there with None was written and is wrong; a key that is not there was not written.
+    """
+
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parts: dict[str, PartSpec | None] = field(default_factory=dict)
+    data: dict[str, PartSpec | None] = field(default_factory=dict)
+    probes: dict[str, PartSpec | None] = field(default_factory=dict)
+    overlap: str = "warn"
+    mitigations: tuple[PartSpec, ...] = ()
+    evaluators: tuple[PartSpec, ...] = ()
+    training: Training | None = None
+
+
+class Reader:
+    """Turns tables into parts; gathers problems and goes on."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.problems: list[Problem] = []
+
+    def add(self, path: str, reason: str, hint: str = "") -> None:
+        """Note a problem."""
+        self.problems.append(Problem(path, reason, hint))
+
+    def keys(
+        self, table: Mapping[str, Any], prefix: str, valid: Sequence[str], hints: Mapping[str, str] | None = None
+    ) -> None:
+        """Note every key that is not valid here; ``hints`` say where a key belongs that is valid elsewhere."""
+        for key in table:
+            if key not in valid:
+                self.add(f"{prefix}{key}", "unknown key", (hints or {}).get(key) or did_you_mean(key, valid))
+
+    def level(self, table: Mapping[str, Any], prefix: str, defaults: Level | None) -> Level:
+        """Read a level's parts, data, lists and training over the defaults."""
+        base = defaults or Level()
+        level = Level(
+            dict(base.tables), dict(base.parts), dict(base.data), dict(base.probes), base.overlap,
+            base.mitigations, base.evaluators, base.training,
+        )  # fmt: skip
+        for kind in ("objective", "adaptation"):
+            if kind in table:
+                self._merged_part(level, base, kind, table[kind], f"{prefix}{kind}")
+        if "data" in table:
+            self._data(level, table["data"], f"{prefix}data", defaults is not None)
+        for kind in ("mitigation", "evaluator"):
+            if kind in table:
+                parts = self.parts(kind, table[kind], f"{prefix}{kind}")
+                setattr(level, f"{kind}s", parts)
+        if "training" in table:
+            self._training(level, base, table["training"], f"{prefix}training")
+        return level
+
+    def part(
+        self, kind: str, table: Any, path: str, own: frozenset[str] | None = None, transforms: Any = ()
+    ) -> PartSpec | None:
+        """Read one part's table: ``use``, perhaps ``name``, and the options of the variant.
+
+        Args:
+            kind: what it must be.
+            table: as TOML gave it.
+            path: its place.
+            own: the keys that were written here; of merged tables, only their problems are noted.
+            transforms: for a data set, the list in ``transform``.
+        """
+        if not isinstance(table, dict):
+            self._not_a_table(kind, table, path)
+            return None
+        use, name = table.get("use"), table.get("name")
+        if not isinstance(use, str):
+            names = ", ".join(sorted({entry.variant.name for entry in self.registry.entries(kind)}))
+            what = "is missing" if use is None else f"must be text, got {show(use)}"
+            self.add(f"{path}.use", what, f'write use = "..."; {article(kind)} is one of: {names or "none installed"}')
+            return None
+        before = len(self.problems)
+        if name is not None and not (isinstance(name, str) and PART_NAME.fullmatch(name)):
+            self.add(f"{path}.name", f"{show(name)} cannot be used", "use letters, digits, `_`, `-` and `.`")
+        try:
+            entry = self.registry.find(kind, use)
+        except UserError as error:
+            self.add(f"{path}.use", error.message, error.hint)
+            return None
+        through = self._transforms(table, path) if kind == "dataset" else ()
+        try:
+            model = entry.options_class()
+        except UserError as error:
+            self.add(path, error.message, error.hint)
+            return None
+        given = {key: value for key, value in table.items() if key not in RESERVED_KEYS[kind]}
+        options = self._options(model, given, path, RESERVED_KEYS[kind], own, f"{entry.distribution}/{use}")
+        if options is None or len(self.problems) > before:
+            return None
+        return PartSpec(
+            kind, use, name or entry.variant.name, options, entry.variant, entry.distribution, path, through
+        )
+
+    def parts(self, kind: str, value: Any, path: str) -> tuple[PartSpec, ...]:
+        """Read a list of parts; two with one name are a problem."""
+        if not isinstance(value, list):
+            hint = f"write [[{kind}]], or {kind} = [] for none"
+            self.add(path, f"must be a list of tables, got {show(value)}", hint)
+            return ()
+        found: dict[str, PartSpec] = {}
+        names = [part_name(table) for table in value]
+        for number, (table, name) in enumerate(zip(value, names, strict=True), start=1):
+            label = name if names.count(name) == 1 and PART_NAME.fullmatch(name) else number
+            spec = self.part(kind, table, f"{path}.{label}")
+            if spec is not None and spec.name in found:
+                hint = f'give one of them another name: name = "{spec.name}-2"'
+                self.add(spec.path, f"two {kind}s have the name `{spec.name}`", hint)
+            elif spec is not None:
+                found[spec.name] = spec
+        return tuple(found.values())
+
+    def _not_a_table(self, kind: str, value: Any, path: str) -> None:
+        key = path.rpartition(".")[2]
+        hint = f'write [{key}] and use = "..." below it'
+        if isinstance(value, str):
+            names = [entry.variant.name for entry in self.registry.entries(kind)]
+            hint = f'write {key} = {{ use = "{value if value in names or kind != "dataset" else "files"}"'
+            hint += " }" if value in names or kind != "dataset" else f', path = "{value}" }}'
+        elif isinstance(value, list):
+            hint = f"there is one {key}: write [{key}], with single brackets" if kind != "dataset" else ""
+        self.add(path, f"must be a table, got {show(value)}", hint)
+
+    def _transforms(self, table: Mapping[str, Any], path: str) -> tuple[PartSpec, ...]:
+        value = table.get("transform", [])
+        if not isinstance(value, list):
+            self.add(f"{path}.transform", f"must be a list of tables, got {show(value)}", 'write [{ use = "..." }]')
+            return ()
+        read = [self.part("transform", item, f"{path}.transform.{n}") for n, item in enumerate(value, start=1)]
+        return tuple(spec for spec in read if spec is not None)
+
+    def _options(
+        self,
+        model: type[Options],
+        given: Mapping[str, Any],
+        path: str,
+        reserved: Sequence[str],
+        own: frozenset[str] | None,
+        who: str,
+    ) -> Options | None:
+        try:
+            options = validate(model, given)
+            # Whatever these raise belongs to the recipe's reader now, not to the middle of a run.
+            options.withheld(), options.more_needs(), options.data_share()
+            return options
+        except ValidationError as error:
+            fields = {key: info.description or "" for key, info in model.model_fields.items()}
+            for problem in explain(error, given, path, fields, reserved):
+                key = problem.path.removeprefix(path).lstrip(".").partition(".")[0]
+                if own is None or key in own or not key:
+                    self.problems.append(problem)
+        except Exception as error:
+            self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
+        return None
+
+    def _merged_part(self, level: Level, base: Level, kind: str, value: Any, path: str) -> None:
+        """An own ``use`` starts afresh; a table without one changes the default's options."""
+        if isinstance(value, dict) and "use" not in value and kind in base.tables:
+            table, own = {**base.tables[kind], **value}, frozenset(value)
+            if base.parts.get(kind) is None and "use" in base.tables[kind]:
+                own = own - frozenset(base.tables[kind])
+        else:
+            table, own = value, None
+        if isinstance(table, dict):
+            level.tables[kind] = table
+        level.parts[kind] = self.part(kind, table, path, own)
+
+    def _data(self, level: Level, value: Any, path: str, in_stage: bool) -> None:
+        if not isinstance(value, dict):
+            self.add(path, f"must be a table, got {show(value)}", "write [data] and train = { use = ... } below it")
+            return
+        valid = DATA_KEYS if in_stage else (*DATA_KEYS, *RETAIN_KEYS)
+        hints = dict.fromkeys(RETAIN_KEYS, "it stands outside the stages, in the [data] at the top of the recipe")
+        self.keys(value, f"{path}.", valid, hints if in_stage else None)
+        for key, table in value.items():
+            if key in valid and key not in ("probes", "overlap"):
+                level.data[key] = self.part("dataset", table, f"{path}.{key}")
+        probes = value.get("probes", {})
+        if not isinstance(probes, dict):
+            self.add(f"{path}.probes", f"must be a table, got {show(probes)}", "write [data.probes] name = { use = ... }")
+        elif "probes" in value:
+            level.probes = {}
+            for name, table in probes.items():
+                if not PART_NAME.fullmatch(name):
+                    hint = "use letters, digits, `_`, `-` and `.`"
+                    self.add(f"{path}.probes", f"the name {name!r} cannot be used", hint)
+                level.probes[name] = self.part("dataset", table, f"{path}.probes.{name}")
+        overlap = value.get("overlap", level.overlap)
+        if overlap not in OVERLAPS:
+            reason = f"must be 'warn', 'allow' or 'error', got {show(overlap)}"
+            self.add(f"{path}.overlap", reason)
+        else:
+            level.overlap = cast(str, overlap)
+
+    def _training(self, level: Level, base: Level, value: Any, path: str) -> None:
+        if not isinstance(value, dict):
+            self.add(path, f"must be a table, got {show(value)}", "write [training]")
+            return
+        default = base.tables.get("training", {})
+        level.tables["training"] = merged = merge_training(default, value)
+        own = frozenset(value) if default else None
+        level.training = cast(Training | None, self._options(Training, merged, path, (), own, "training"))

@@ -1,0 +1,183 @@
+"""The optimizer step, and the loop of steps that is a stage's training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ftk.composition import Composition
+from ftk.context import Context
+from ftk.errors import Interrupted, RunFailed
+from ftk.gradients import Gradients
+from ftk.mixing import Mixer, micro_batches
+from ftk.training import Training
+
+
+@dataclass
+class Progress:
+    """How far a stage has come; JSON values, kept in its checkpoints."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Trains one stage.
+
+    Attributes:
+        ctx: the stage's context.
+        options: its ``[training]``.
+        accelerator: distributes it; one process or several.
+        model: the model as the accelerator prepared it.
+        mixer: the order of its rows.
+        mitigations: what acts on the steps.
+        optimizer: over the trainable parameters.
+        scheduler: of its learning rate.
+        save: writes a checkpoint.
+        stop_requested: whether a signal asked the run to stop.
+    """
+
+    ctx: Context
+    options: Training
+    accelerator: Accelerator
+    model: nn.Module
+    mixer: Mixer
+    mitigations: Composition
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    save: Callable[[Progress], None]
+    stop_requested: Callable[[], bool]
+
+    def train(self, progress: Progress) -> None:
+        """Go from ``progress`` to the stage's last step.
+
+        Raises:
+            Interrupted: a signal came; the checkpoint is saved.
+            RunFailed: the loss is not finite.
+        """
+        gradients = Gradients(self.ctx.model)
+        meter = Meter(self.ctx.device, progress)
+        scaler = torch.amp.GradScaler(self.ctx.device.type, enabled=self.ctx.precision == "fp16")
+        scaler.load_state_dict(progress.scaler)
+        self.model.train()
+        while progress.step < self.ctx.steps:
+            ctx = replace(self.ctx, step=progress.step)
+            stop, norm = self.step(ctx, gradients, scaler, meter)
+            progress.step += 1
+            last = progress.step == ctx.steps
+            due = self.options.checkpoint_every and progress.step % self.options.checkpoint_every == 0
+            if progress.step % self.options.log_every == 0 or last or due or stop:
+                meter.report(ctx, self.scheduler.get_last_lr()[0], norm)
+            if last or due or stop:
+                progress.scaler = scaler.state_dict()
+                self.save(progress)
+            if stop and not last:
+                raise Interrupted(f"interrupted in stage `{ctx.stage_name}` after step {progress.step}; saved")
+
+    def step(
+        self, ctx: Context, gradients: Gradients, scaler: torch.amp.GradScaler, meter: Meter
+    ) -> tuple[bool, torch.Tensor]:
+        """One optimizer step: whether a signal asked to stop, and the gradient's norm before clipping."""
+        seed_step(ctx)
+        batches = self.micro_batches(ctx)
+        count, stop = self.agree(sum(batch.count for _, batch in batches), ctx)
+        for index, (objective, batch) in enumerate(batches, start=1):
+            with self.synced(index == len(batches)):
+                with ctx.autocast():
+                    loss = objective.loss(self.model, batch, ctx)
+                total = self.mitigations.penalty(batch, loss, ctx)
+                scaler.scale(total * (ctx.world_size / count)).backward()  # type: ignore[no-untyped-call]
+            meter.add(loss.total.detach(), batch.count, batch.tokens)
+        scaler.unscale_(self.optimizer)
+        self.mitigations.edit_gradients(gradients, ctx)
+        norm = gradients.clip_(self.options.max_grad_norm)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.mitigations.after_step(ctx)
+        return stop, norm
+
+    def micro_batches(self, ctx: Context) -> list[tuple[Any, Any]]:
+        """This process's micro-batches of one optimizer step, each with its objective."""
+        start = ctx.step * self.options.batch_size
+        rows = self.mixer.draw(start, start + self.options.batch_size)
+        cut = micro_batches(rows, ctx.micro_batch_size, ctx.rank, ctx.world_size)
+        return [(objective, objective.collate(items).to(ctx.device)) for objective, items in cut]
+
+    def agree(self, count: int, ctx: Context) -> tuple[int, bool]:
+        """The count of targets over all processes, and whether any was asked to stop."""
+        stop = self.stop_requested()
+        if ctx.world_size == 1:
+            return count, stop
+        told = torch.tensor([count, int(stop)], device=ctx.device)
+        torch.distributed.all_reduce(told)
+        return int(told[0]), bool(told[1])
+
+    def synced(self, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are exchanged between processes in the last micro-batch of a step only."""
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+
+def seed_step(ctx: Context) -> None:
+    """Make the randomness of a step (dropout) a pure function of seed, stage, step and process."""
+    seed = ctx.derived_seed("step", ctx.step, ctx.rank)
+    torch.default_generator.manual_seed(seed)
+    if ctx.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+class Meter:
+    """Sums losses and tokens between reports, without waiting for the device in between."""
+
+    def __init__(self, device: torch.device, progress: Progress) -> None:
+        self.progress = progress
+        self._started = time.perf_counter()
+        self._total = torch.zeros((), device=device)
+        self._count = self._tokens = 0
+
+    def add(self, total: torch.Tensor, count: int, tokens: int) -> None:
+        self._total += total
+        self._count += count
+        self._tokens += tokens
+
+    def report(self, ctx: Context, learning_rate: float, norm: torch.Tensor) -> None:
+        """Tell the observers of the steps since the last report, and begin anew."""
+        sums = torch.tensor([float(self._total), self._count, self._tokens], dtype=torch.float64, device=ctx.device)
+        if ctx.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        total, count, tokens = sums.tolist()
+        now = time.perf_counter()
+        seconds = now - self._started
+        loss = total / max(count, 1)
+        if not math.isfinite(loss):
+            raise RunFailed(
+                f"the loss is {loss} at step {ctx.step + 1} of stage `{ctx.stage_name}`\n"
+                "  lower training.learning_rate, or write training.precision = \"fp32\"; the last checkpoint is kept"
+            )
+        self.progress.tokens += int(tokens)
+        self.progress.seconds += seconds
+        ctx.events(
+            "step",
+            stage=ctx.stage,
+            step=ctx.step + 1,
+            steps=ctx.steps,
+            loss=loss,
+            learning_rate=learning_rate,
+            gradient_norm=float(norm),
+            tokens_per_second=tokens / max(seconds, 1e-9),
+        )
+        self._started = now
+        self._total.zero_()
+        self._count = self._tokens = 0

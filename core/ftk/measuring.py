@@ -1,0 +1,73 @@
+"""Measuring tasks with their evaluators: every task, every probe, as the score matrix needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ftk.context import Context
+from ftk.errors import FtkError, RunFailed
+from ftk.examples import Examples, Task
+from ftk.parts import Metric
+from ftk.scores import Scores
+
+
+def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
+    """Measure every task with the model as it stands and record it.
+
+    Args:
+        ctx: the context, with the model.
+        tasks: all tasks of the run.
+        scores: takes the numbers, as measured after the context's stage.
+    """
+    for done, task in enumerate(tasks):
+        ctx.events("phase", text=f"measuring {task.name}", done=done, total=len(tasks))
+        metrics = measure_task(ctx, task, "test")
+        for name, probe in task.probes.items():
+            found = _measure(ctx, task, probe)
+            metrics += [Metric(f"{m.name}@{name}", m.value, m.higher_is_better) for m in found]
+        scores.record(ctx.stage, task.name, metrics)
+        told = {metric.name: metric.value for metric in metrics}
+        ctx.events("measured", after=ctx.stage, task=task.name, metrics=told)
+
+
+def measure_task(ctx: Context, task: Task, split: str) -> list[Metric]:
+    """Measure one task on its ``test`` or ``validation`` rows; no metrics where it has none.
+
+    Raises:
+        RunFailed: an evaluator broke.
+    """
+    examples: Examples | None = getattr(task, split)
+    return [] if examples is None else _measure(ctx, task, examples)
+
+
+def _measure(ctx: Context, task: Task, examples: Examples) -> list[Metric]:
+    metrics: list[Metric] = []
+    chosen = replace(task, test=examples)
+    with evaluating(ctx.model):
+        for evaluator in task.evaluators:
+            ctx.check_interrupt()
+            try:
+                metrics += evaluator.measure(ctx.model, chosen, ctx)
+            except FtkError:
+                raise
+            except Exception as error:
+                name = type(evaluator).__name__
+                raise RunFailed(f"evaluator {name} failed: {type(error).__name__}: {error}") from error
+    return metrics
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in ``eval`` mode and no graph is made."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

@@ -1,0 +1,126 @@
+"""The order of training rows: a pure function of (seed, epoch, position), with mitigations' rows mixed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from ftk.context import derive_seed
+from ftk.errors import UserError
+from ftk.parts import Features, Objective, Source
+
+
+class Mixer:
+    """Draws rows from the stage's own data and from mitigations' sources, each at its share of the final mix.
+
+    One epoch passes once over the stage's own rows in a fresh order; the other sources' rows are strewn among
+    them at random. How many of them an epoch holds is rounded so that the error never adds up over epochs. Each
+    source is itself passed through in fresh orders, again and again. Nothing is kept between draws, so that
+    resuming at any position costs nothing and is exact.
+
+    Args:
+        items: the stage's own encoded rows.
+        objective: the objective that encoded them.
+        sources: what mitigations mix in.
+        seed: of every order.
+
+    Raises:
+        UserError: there are no rows, or the shares leave no room for the stage's own.
+    """
+
+    def __init__(self, items: Sequence[Features], objective: Objective, sources: Sequence[Source], seed: int) -> None:
+        if not items:
+            raise UserError("the training data has no rows")
+        for source in sources:
+            if not source.items:
+                raise UserError(f"{source.name}: there are no rows to mix in")
+        shared = sum(source.share for source in sources)
+        if shared >= 1 or any(source.share <= 0 for source in sources):
+            told = ", ".join(f"{source.name} {source.share:g}" for source in sources)
+            raise UserError(
+                f"the shares of the training mix must each be above 0 and their sum below 1: {told}",
+                "a share is the part of the final mix that a mitigation's rows take; lower it",
+            )
+        own = Source("train", items, 1 - shared, objective)
+        self.sources = (own, *sources)
+        self._per_epoch = [len(items) * source.share / own.share for source in self.sources]
+        self._seed = seed
+        self._plan = lru_cache(maxsize=2)(self._make_plan)
+
+    def epoch_start(self, epoch: int) -> int:
+        """The position of an epoch's first row in the endless stream."""
+        return sum(round(epoch * rows) for rows in self._per_epoch)
+
+    def rows_in(self, epochs: float) -> int:
+        """How many rows this many epochs draw, the sources' rows among them."""
+        whole = int(epochs)
+        start = self.epoch_start(whole)
+        return start + round((epochs - whole) * (self.epoch_start(whole + 1) - start))
+
+    def draw(self, start: int, stop: int) -> list[tuple[Source, Features]]:
+        """The rows at positions ``start`` to ``stop − 1`` of the endless stream, each with its source."""
+        drawn: list[tuple[Source, Features]] = []
+        epoch = int(start / sum(self._per_epoch))
+        while self.epoch_start(epoch) > start:
+            epoch -= 1
+        while len(drawn) < stop - start:
+            while self.epoch_start(epoch + 1) <= start + len(drawn):
+                epoch += 1
+            labels, indices = self._plan(epoch)
+            first = start + len(drawn) - self.epoch_start(epoch)
+            for label, index in zip(labels[first:][: stop - start - len(drawn)], indices[first:], strict=False):
+                source = self.sources[label]
+                drawn.append((source, source.items[index]))
+        return drawn
+
+    def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each position of an epoch: which source, and which of its rows."""
+        labels, indices = [], []
+        for label, (source, rows) in enumerate(zip(self.sources, self._per_epoch, strict=True)):
+            first, last = round(epoch * rows), round((epoch + 1) * rows)
+            labels.append(np.full(last - first, label))
+            indices.append(self._endless(source, first, last))
+        order = self._random("mix", epoch).permutation(sum(map(len, labels)))
+        placed = np.concatenate(labels)[order]
+        ranked = np.empty(len(order), dtype=np.int64)
+        for label, drawn in enumerate(indices):
+            ranked[placed == label] = drawn
+        return placed, ranked
+
+    def _endless(self, source: Source, first: int, last: int) -> np.ndarray:
+        """Rows ``first`` to ``last − 1`` of a source that is passed through again and again."""
+        size = len(source.items)
+        passes = range(first // size, (last - 1) // size + 1) if last > first else range(0)
+        orders = [self._random("order", source.name, number).permutation(size) for number in passes]
+        if not orders:
+            return np.empty(0, dtype=np.int64)
+        offset = passes.start * size
+        return np.concatenate(orders)[first - offset : last - offset]
+
+    def _random(self, *keys: object) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(derive_seed(self._seed, *keys)))
+
+
+def micro_batches(
+    rows: Sequence[tuple[Source, Features]], size: int, rank: int = 0, world_size: int = 1
+) -> list[tuple[Objective, list[Features]]]:
+    """Cut this process's share of one optimizer step's rows into micro-batches of at most ``size`` rows.
+
+    Rows of near lengths go together, to save padding; rows of different objectives never do. The result of the
+    step does not depend on the cut. A process without a row is given none.
+    """
+    groups: dict[int, tuple[Objective, list[Features]]] = {}
+    for source, item in rows[rank::world_size]:
+        groups.setdefault(id(source.objective), (source.objective, []))[1].append(item)
+    cut = []
+    for objective, items in groups.values():
+        if len(items) > size:
+            items = sorted(items, key=_length, reverse=True)
+        cut += [(objective, items[start : start + size]) for start in range(0, len(items), size)]
+    return cut
+
+
+def _length(item: Features) -> int:
+    return max((array.shape[0] for array in item.values() if array.ndim), default=0)

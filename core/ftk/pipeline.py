@@ -1,0 +1,275 @@
+"""The stations of a run: data, starting model, stages, scores, report; each taken up where it was left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+import ftk
+from ftk.context import Context
+from ftk.data import Rows, report_overlap, retained_rows, same_spec, stage_rows
+from ftk.errors import Interrupted, UserError
+from ftk.events import Events
+from ftk.examples import Task
+from ftk.folder import RunFolder
+from ftk.hardware import peak_memory, resolve_precision
+from ftk.measuring import measure_tasks
+from ftk.parts import Evaluator, Head, Loaded, ModelSource, Objective, State
+from ftk.recipe import PartSpec, Recipe
+from ftk.report.model_card import model_card
+from ftk.scores import Scores
+from ftk.stage import Stage, StageResult, micro_batch_size
+
+
+class Run:
+    """One run under way.
+
+    Args:
+        recipe: what to run.
+        folder: where to keep it.
+        accelerator: this process and its peers.
+        events: tells the observers.
+        stop_requested: whether a signal asked the run to stop.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder | None,
+        accelerator: Accelerator,
+        events: Events,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.accelerator = accelerator
+        self.events = events
+        self.stop_requested = stop_requested
+        self.scores = Scores(task_names(recipe))
+        self.stages: list[dict[str, Any]] = []
+        self._objectives: list[tuple[PartSpec, Objective]] = []
+
+    def run(self) -> dict[str, Any]:
+        """Run every stage that has not finished, measure, and return the report."""
+        folder = self.folder
+        assert folder is not None
+        started = time.time()
+        status = "failed"
+        self.events(
+            "run_started", name=self.recipe.name, folder=str(folder.path), tasks=self.scores.tasks,
+            stages=[stage.name for stage in self.recipe.stages], device=str(self.accelerator.device),
+        )  # fmt: skip
+        try:
+            set_seed(self.recipe.seed)
+            self.source = cast(ModelSource, self.recipe.model.build())
+            self.read_rows()
+            done, carried = self._finished_stages()
+            loaded = self._load(done)
+            tasks = self.tasks(loaded.processor)
+            if not done and folder.finished_stage(0, "start") is None:
+                self._measure_start(loaded, tasks)
+            for number in range(done + 1, len(self.recipe.stages) + 1):
+                loaded = self._head_of(number, loaded)
+                loaded, carried = self._run_stage(number, loaded, tasks, carried)
+            last = len(self.recipe.stages)
+            if self.accelerator.is_main_process:
+                folder.publish_model(last, self.recipe.stages[-1].name)
+            report = self._write_report("completed")
+            status = "completed"
+            return report
+        except Interrupted:
+            status = "interrupted"
+            raise
+        finally:
+            self.events("run_finished", status=status, seconds=round(time.time() - started, 3))
+
+    def plan(self) -> list[dict[str, Any]]:
+        """Set every stage up, each on the starting model, and count what it would do."""
+        self.source = cast(ModelSource, self.recipe.model.build())
+        self.read_rows()
+        plan = []
+        for number, spec in enumerate(self.recipe.stages, start=1):
+            loaded = self.load_start()
+            plan.append({"name": spec.name, **self.stage(number, loaded, self.tasks(loaded.processor), {}).plan()})
+        return plan
+
+    def read_rows(self) -> None:
+        """Read the rows of every task, and tell of those that stand where they must not."""
+        recipe = self.recipe
+        self.events("phase", text="reading data")
+        self.rows: list[Rows] = []
+        if recipe.retain is not None:
+            objective = self._objective(recipe.retain_objective)
+            self.rows.append(retained_rows(objective, recipe.retain, recipe.retain_validation, recipe.retain_test))
+        for stage in recipe.stages:
+            self.rows.append(stage_rows(stage.name, self._objective(stage.objective), stage.data))
+        policies = ["warn"] * (len(self.rows) - len(recipe.stages)) + [stage.data.overlap for stage in recipe.stages]
+        for rows, policy in zip(self.rows, policies, strict=True):
+            report_overlap(rows, policy, self.events)
+
+    def tasks(self, processor: Any) -> list[Task]:
+        """Every task of the run in order, the retained one first."""
+        specs = [stage.evaluators for stage in self.recipe.stages]
+        if self.recipe.retain is not None:
+            specs.insert(0, self.recipe.retain_evaluators)
+        for rows, evaluators in zip(self.rows, specs, strict=True):
+            if evaluators and "test" not in rows.roles:
+                key = "data.retain_test" if rows.task == "retain" else "data.test"
+                raise UserError(
+                    f"task `{rows.task}` has evaluators, but no test data to measure on",
+                    f"add {key}, or let the train source keep some rows back (test_fraction in `files` and `hub`)",
+                )
+        return [
+            rows.task_with(processor, tuple(cast(Evaluator, spec.build()) for spec in evaluators))
+            for rows, evaluators in zip(self.rows, specs, strict=True)
+        ]
+
+    def load_start(self) -> Loaded:
+        """The starting model, as its source gives it."""
+        self.events("phase", text="loading the model")
+
+        def corpus() -> Iterator[str]:
+            for rows in self.rows:
+                yield from rows.texts()
+
+        return self.source.load(self._head(1), corpus)
+
+    def context(self, number: int, loaded: Loaded, tasks: Sequence[Task]) -> Context:
+        """The context of a stage before its adaptation is attached; stage 0 is the starting model."""
+        spec = self.recipe.stages[max(number, 1) - 1]
+        device = self.accelerator.device
+        offset = len(tasks) - len(self.recipe.stages)
+        return Context(
+            seed=self.recipe.seed, stage=number, stage_name=spec.name if number else "start", step=0, steps=0,
+            model=loaded.model.to(device), processor=loaded.processor, objective=self._objective(spec.objective),
+            adaptation=None, task=tasks[offset + number - 1] if number else None,
+            earlier=tuple(tasks[: max(offset + number - 1, 0)]), device=device,
+            precision=resolve_precision(spec.training.precision, device),
+            micro_batch_size=micro_batch_size(spec.training, self.accelerator.num_processes),
+            rank=self.accelerator.process_index, world_size=self.accelerator.num_processes, events=self.events,
+            check_interrupt=self._check_interrupt,
+        )  # fmt: skip
+
+    def stage(self, number: int, loaded: Loaded, tasks: Sequence[Task], carried: dict[str, State]) -> Stage:
+        """Set one stage up on the model it starts from."""
+        ctx = self.context(number, loaded, tasks)
+        spec = self.recipe.stages[number - 1]
+        return Stage(spec, ctx, self.accelerator, self.folder, carried, self.stop_requested)
+
+    def _run_stage(
+        self, number: int, loaded: Loaded, tasks: Sequence[Task], carried: dict[str, State]
+    ) -> tuple[Loaded, dict[str, State]]:
+        """Run a stage, measure every task after it, and export the model that it leaves."""
+        stage = self.stage(number, loaded, tasks, carried)
+        result = stage.run()
+        measure_tasks(stage.ctx, tasks, self.scores)
+        model = self._export(number, stage, loaded.processor, result)
+        return Loaded(model, loaded.processor), result.states
+
+    def _export(self, number: int, stage: Stage, processor: Any, result: StageResult) -> Any:
+        folder, spec, progress = self.folder, stage.spec, result.progress
+        assert folder is not None
+        self.events("phase", text=f"saving the model of stage {spec.name}")
+        facts = {
+            "name": spec.name, "steps": progress.step, "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 3),
+            "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
+            "peak_memory_bytes": peak_memory(self.accelerator.device), **result.facts,
+        }  # fmt: skip
+        self.stages.append(facts)
+        if self.accelerator.is_main_process:
+            target = folder.stage_aside(number, spec.name) / "model"
+            target.mkdir()
+            stage.adaptation.export(target)
+        model = stage.adaptation.merge()
+        if self.accelerator.is_main_process:
+            model.save_pretrained(target)
+            processor.save_pretrained(target)
+            report = self._report("running")
+            (target / "README.md").write_text(model_card(report, self.recipe), encoding="utf-8")
+            states = {**result.states, "scores": self.scores.to_json()}
+            folder.finish_stage(number, spec.name, states, facts=facts)
+            self._write_report("running")
+        self.accelerator.wait_for_everyone()
+        self.events(
+            "stage_finished", stage=number,
+            **{key: facts[key] for key in ("name", "steps", "seconds", "tokens", "tokens_per_second")},
+        )  # fmt: skip
+        return model
+
+    def _measure_start(self, loaded: Loaded, tasks: Sequence[Task]) -> None:
+        assert self.folder is not None
+        measure_tasks(self.context(0, loaded, tasks), tasks, self.scores)
+        if self.accelerator.is_main_process:
+            self.folder.finish_stage(0, "start", {"scores": self.scores.to_json()})
+        self.accelerator.wait_for_everyone()
+
+    def _finished_stages(self) -> tuple[int, dict[str, State]]:
+        """How many stages have finished, with what they left taken up."""
+        assert self.folder is not None
+        names = [(0, "start"), *enumerate((stage.name for stage in self.recipe.stages), start=1)]
+        done, carried = 0, {}
+        for number, name in names:
+            found = self.folder.finished_stage(number, name)
+            if found is None:
+                break
+            states, facts = found
+            self.scores = Scores.from_json(states.pop("scores"))
+            done = number
+            if number:
+                carried = states
+                self.stages.append(facts["facts"])
+        return done, carried
+
+    def _load(self, done: int) -> Loaded:
+        """The model that the last finished stage left, or the starting model."""
+        if not done:
+            return self.load_start()
+        assert self.folder is not None
+        self.events("phase", text=f"loading the model that stage {done} left")
+        folder = self.folder.model_path(done, self.recipe.stages[done - 1].name)
+        return self.source.load_folder(folder, self._head(min(done + 1, len(self.recipe.stages))))
+
+    def _head_of(self, number: int, loaded: Loaded) -> Loaded:
+        """The model with the head that the stage needs, loaded anew where the stage before had another."""
+        if number == 1 or self._head(number) == self._head(number - 1):
+            return loaded
+        return self._load(number - 1)
+
+    def _head(self, number: int) -> Head:
+        return self._objective(self.recipe.stages[number - 1].objective).head
+
+    def _objective(self, spec: PartSpec) -> Objective:
+        """The objective that a spec builds; one object for equal specs, so that their rows can share a batch."""
+        for known, objective in self._objectives:
+            if same_spec(known, spec):
+                return objective
+        objective = cast(Objective, spec.build())
+        self._objectives.append((spec, objective))
+        return objective
+
+    def _check_interrupt(self) -> None:
+        if self.stop_requested():
+            raise Interrupted("interrupted; what was finished is saved")
+
+    def _report(self, status: str) -> dict[str, Any]:
+        return {
+            "schema": 1, "status": status, "name": self.recipe.name, "recipe_sha256": self.recipe.sha256,
+            "ftk": ftk.__version__, "seed": self.recipe.seed, **self.scores.to_json(), "stages": self.stages,
+        }  # fmt: skip
+
+    def _write_report(self, status: str) -> dict[str, Any]:
+        report = self._report(status)
+        if self.folder is not None and self.accelerator.is_main_process:
+            self.folder.write_json("report.json", report)
+        return report
+
+
+def task_names(recipe: Recipe) -> list[str]:
+    """The names of a recipe's tasks, in the order of the score matrix."""
+    retained = [] if recipe.retain is None else ["retain"]
+    return [*retained, *(stage.name for stage in recipe.stages)]

@@ -1,0 +1,56 @@
+"""The stations of a run with the parts that act at each: ``ftk run --explain``."""
+
+from __future__ import annotations
+
+from rich.tree import Tree
+
+from ftk.composition import stations_of
+from ftk.parts import Mitigation
+from ftk.recipe import PartSpec, Recipe, StageSpec
+
+
+def explain(recipe: Recipe) -> Tree:
+    """A tree of what a run of ``recipe`` does, in order, naming the part behind each station."""
+    tree = Tree(f"[bold]{recipe.name}[/]  seed {recipe.seed}")
+    start = tree.add("start")
+    start.add(f"model: {_named(recipe.model)}")
+    if recipe.retain is not None:
+        start.add(f"retained: {_named(recipe.retain)}, measured as task `retain`")
+    start.add("measure every task")
+    for number, stage in enumerate(recipe.stages, start=1):
+        _explain_stage(tree.add(f"[bold]stage {number}: {stage.name}[/]"), stage)
+    tree.add("report.json, model/")
+    return tree
+
+
+def _explain_stage(tree: Tree, stage: StageSpec) -> None:
+    acting: dict[str, list[str]] = {}
+    for spec in stage.mitigations:
+        part = spec.build()
+        assert isinstance(part, Mitigation)
+        for station in stations_of(part):
+            acting.setdefault(station, []).append(_named(spec))
+    tree.add(f"data: {_named(stage.data.train)} through {_named(stage.objective)}")
+    tree.add(f"attach: {_named(stage.adaptation)}")
+    for station, told in (("remember", "remember what came before"), ("begin", "begin")):
+        if station in acting:
+            tree.add(f"{told}: {', '.join(acting[station])}")
+    if "sources" in acting:
+        tree.add(f"mix in rows: {', '.join(acting['sources'])}")
+    step = tree.add(f"each step, {stage.training.batch_size} rows")
+    step.add(f"loss: {', '.join([_named(stage.objective), *acting.get('penalty', [])])}")
+    if "edit_gradients" in acting:
+        step.add(f"edit gradients: {' then '.join(acting['edit_gradients'])}")
+    clip = stage.training.max_grad_norm
+    step.add(f"clip to norm {clip:g}, AdamW at {stage.training.learning_rate:g}" if clip else "AdamW, unclipped")
+    if "after_step" in acting:
+        step.add(f"after the step: {', '.join(acting['after_step'])}")
+    if "finish" in acting:
+        tree.add(f"finish: {', '.join(acting['finish'])}")
+    measured = ", ".join(_named(spec) for spec in stage.evaluators) or "nothing: there are no evaluators"
+    tree.add(f"measure: {measured}")
+
+
+def _named(spec: PartSpec) -> str:
+    told = spec.name if spec.name == spec.use else f"{spec.name} ({spec.use})"
+    return f"[cyan]{told}[/]" if spec.distribution == "finetune-toolkit" else f"[cyan]{told}[/] from {spec.distribution}"

@@ -1,0 +1,102 @@
+"""What a user watches during a run: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ftk.events import RunEvent
+
+PLAIN_REPORTS = 10
+"""How many lines of loss a stage prints where there is no terminal."""
+
+
+class ProgressDisplay:
+    """An observer of run events that shows them on a console.
+
+    Args:
+        console: where to; its ``is_terminal`` decides between the live display and plain lines.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+        self._every = 1
+
+    def __call__(self, event: RunEvent) -> None:
+        handler = getattr(self, f"_on_{event.kind}", None)
+        if handler is not None:
+            handler(event.data)
+
+    def close(self) -> None:
+        """Take the live display down."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _on_run_started(self, data: dict[str, Any]) -> None:
+        self.console.print(f"[bold]{data['name']}[/] on {data['device']} → {data['folder']}", highlight=False)
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(),
+                TextColumn("[dim]{task.fields[numbers]}"), TimeRemainingColumn(compact=True),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self._bar.start()
+
+    def _on_phase(self, data: dict[str, Any]) -> None:
+        text, total = data["text"], data.get("total")
+        if self._bar is not None:
+            self._show(text, data.get("done", 0), total)
+        elif text != self._phase:
+            self.console.print(f"  {text}", style="dim", highlight=False)
+        self._phase = text
+
+    def _on_stage_started(self, data: dict[str, Any]) -> None:
+        trained, total = data["trainable_parameters"], data["total_parameters"]
+        self.console.print(
+            f"[bold]stage {data['stage']}: {data['name']}[/]  {data['rows']:,} rows, {data['steps']:,} steps, "
+            f"{trained:,} of {total:,} parameters trained ({trained / total:.1%})",
+            highlight=False,
+        )
+        if data["first_step"]:
+            self.console.print(f"  going on after step {data['first_step']:,}", highlight=False)
+        self._phase = ""
+        self._every = max(1, data["steps"] // PLAIN_REPORTS)
+        self._next = data["first_step"] + 1
+        if self._bar is not None:
+            self._show(f"stage {data['stage']}", data["first_step"], data["steps"])
+
+    def _on_step(self, data: dict[str, Any]) -> None:
+        speed = f"{data['tokens_per_second']:,.0f} tokens/s"
+        numbers = f"loss {data['loss']:.4f}  lr {data['learning_rate']:.1e}  {speed}"
+        if self._bar is not None:
+            self._show(f"stage {data['stage']}", data["step"], data["steps"], numbers)
+        elif data["step"] >= self._next or data["step"] == data["steps"]:
+            self._next = data["step"] + self._every
+            self.console.print(f"  step {data['step']:>6,}/{data['steps']:,}  {numbers}", highlight=False)
+
+    def _on_measured(self, data: dict[str, Any]) -> None:
+        told = "  ".join(f"{name} {value:.3f}" for name, value in data["metrics"].items())
+        if told:
+            self.console.print(f"  measured {data['task']}: {told}", highlight=False)
+
+    def _on_warning(self, data: dict[str, Any]) -> None:
+        self.console.print(f"[yellow]warning:[/] {data['text']}", highlight=False)
+
+    def _on_run_finished(self, data: dict[str, Any]) -> None:
+        self.close()
+
+    def _show(self, text: str, done: float, total: float | None, numbers: str = "") -> None:
+        """Show one bar, made anew for each kind of work so that its time left is of that work alone."""
+        assert self._bar is not None
+        if self._task is None or self._bar.tasks[0].description != text:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(text, total=total, completed=int(done), numbers=numbers)
+        else:
+            self._bar.update(self._task, total=total, completed=done, numbers=numbers)

@@ -1,0 +1,85 @@
+"""The table that a run ends with: what was learned and what was lost, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ftk.report.rows import ScoreRow, number, percent, score_rows
+from ftk.scores import Scores
+
+
+def final_table(report: Mapping[str, Any]) -> Group:
+    """The scores of a ``report.json`` as a table for the terminal, and one sentence under it.
+
+    Green is what was learned or kept, red what was not; an arrow marks metrics of which less is better. The text
+    says the same without colours. It fits 80 columns.
+    """
+    rows = score_rows(Scores.from_json(report))
+    return Group(_table(rows), verdict(rows))
+
+
+def plain_text(report: Mapping[str, Any], width: int = 80) -> str:
+    """:func:`final_table` without colours, for pipes and files."""
+    written = StringIO()
+    Console(file=written, width=width, no_color=True, force_terminal=False).print(final_table(report))
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
+
+
+def verdict(rows: Iterable[ScoreRow]) -> Text:
+    """What was learned, kept and lost, by the first metric of each task, in one line."""
+    headlines: dict[str, ScoreRow] = {}
+    for row in rows:
+        if not row.probe:
+            headlines.setdefault(row.task, row)
+    said: dict[str, list[str]] = {"Learned": [], "Not learned": [], "Kept": [], "Lost": []}
+    for row in headlines.values():
+        if row.was_learned is not None:
+            change = f"{_label(row)} {number(row.start)} → {number(row.learned)}"
+            said["Learned" if row.was_learned else "Not learned"].append(change)
+        if row.was_kept is not None:
+            share = f" ({percent(row.retention)} kept)" if row.retention is not None else ""
+            change = f"{_label(row)} {number(row.best)} → {number(row.end)}{share}"
+            said["Kept" if row.was_kept else "Lost"].append(change)
+    line = Text()
+    for heading, changes in said.items():
+        if changes:
+            line.append(f"{' ' if line else ''}{heading}: ", style=_COLOUR[heading in ("Learned", "Kept")])
+            line.append(f"{', '.join(changes)}.")
+    return line
+
+
+_COLOUR = {True: "green", False: "red", None: ""}
+
+
+def _table(rows: list[ScoreRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Task", overflow="fold")
+    table.add_column("Metric", overflow="fold")
+    for heading in ("Start", "Learned", "End", "Kept"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    task = None
+    for row in rows:
+        if task is not None and row.task != task:
+            table.add_section()
+        table.add_row(
+            Text("" if row.task == task else row.task),
+            Text(f"  @{row.probe}" if row.probe else f"{row.metric}{'' if row.higher_is_better else ' ↓'}"),
+            number(row.start),
+            Text(number(row.learned), style=_COLOUR[row.was_learned]),
+            Text(number(row.end), style=_COLOUR[row.was_learned if row.best is None else row.was_kept]),
+            Text(percent(row.retention), style=_COLOUR[row.was_kept]),
+        )
+        task = row.task
+    return table
+
+
+def _label(row: ScoreRow) -> str:
+    """The task, with the metric where less of it is better: a falling number alone would look like a loss."""
+    return row.task if row.higher_is_better else f"{row.task} {row.metric}"

@@ -1,0 +1,165 @@
+"""Running a recipe from the command or from Python: folder, signals, observers; what a run returns."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+import ftk
+from ftk.errors import FtkError
+from ftk.events import EventLog, Events, RunEvent
+from ftk.folder import RunFolder
+from ftk.hardware import describe_device
+from ftk.pipeline import Run
+from ftk.recipe import Recipe, load_recipe
+from ftk.registry import Registry, load_registry
+
+Observer = Callable[[RunEvent], object]
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "pydantic")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: where everything is: ``model/`` with the weights, ``report.json`` with the numbers.
+        report: the content of ``report.json``.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+
+
+def run(
+    recipe: str | Path | Recipe,
+    *,
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    without: Sequence[str] = (),
+    fresh: bool = False,
+    registry: Registry | None = None,
+    observers: Sequence[Observer] = (),
+) -> RunResult:
+    """Run a recipe, or go on with it where an earlier run of it in the same folder was stopped.
+
+    Args:
+        recipe: the path of a recipe, or one that is already loaded.
+        output: the run's folder; by default ``runs/<name>``, with ``-without-<mitigation>`` for an ablation.
+        overrides: ``key=value`` changes to the recipe, as after ``--set``.
+        without: mitigations to leave out, by name.
+        fresh: delete what the folder holds and start over.
+        registry: the plugins to choose from; by default all that are installed.
+        observers: called with every :class:`ftk.events.RunEvent`, beside those of plugins.
+
+    Raises:
+        UserError: the recipe or its data are wrong.
+        Interrupted: SIGINT or SIGTERM came; what was done is saved.
+        RunFailed: the run itself failed.
+    """
+    registry = registry or load_registry()
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides=overrides, without=without, registry=registry)
+    accelerator = Accelerator()
+    path = Path(output) if output else default_output(recipe, without)
+    folder = open_folder(path, recipe, accelerator, fresh)
+    try:
+        if folder.report and folder.report["status"] == "completed":
+            return RunResult(folder.path, folder.report)
+        log = EventLog(folder.path / "events.jsonl") if accelerator.is_main_process else None
+        watching = [log, *observers, *registry.observers()] if log else []
+        with catch_signals() as stop_requested:
+            report = Run(recipe, folder, accelerator, Events(watching), stop_requested).run()
+        return RunResult(folder.path, report)
+    finally:
+        folder.close()
+
+
+def dry_run(recipe: Recipe) -> list[dict[str, Any]]:
+    """Read data and model as a run would, and count; train nothing and write nothing.
+
+    Each stage is set up on the starting model. What a mitigation would mix in from memory is not known before
+    it remembers, so its sources are counted where they need none.
+
+    Returns:
+        For each stage ``name``, ``rows``, ``tokens_per_epoch``, ``steps``, ``batch_size``, ``sources``,
+        ``trainable_parameters`` and ``total_parameters``.
+    """
+    job = Run(recipe, None, Accelerator(), Events([]), lambda: False)
+    return job.plan()
+
+
+def default_output(recipe: Recipe, without: Sequence[str] = ()) -> Path:
+    """The folder of a run that names none: ``runs/<name>``, and for an ablation what it leaves out."""
+    return Path("runs") / "-without-".join([recipe.name, *sorted(without)])
+
+
+def open_folder(path: Path, recipe: Recipe, accelerator: Accelerator, fresh: bool) -> RunFolder:
+    """Open the run's folder in the main process first; its peers read, and never write or lock.
+
+    Raises:
+        UserError: as :class:`ftk.folder.RunFolder`; in every process, so that none waits for another.
+    """
+    folder, failure = None, None
+    if accelerator.is_main_process:
+        try:
+            folder = RunFolder(path, recipe, fresh)
+            folder.write_json("environment.json", environment())
+        except FtkError as error:
+            failure = error
+    accelerator.wait_for_everyone()
+    if failure is not None:
+        raise failure
+    return folder or RunFolder(path, recipe, held=False)
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on: versions, device, threads; for ``environment.json``."""
+    return {
+        "ftk": ftk.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "device": describe_device(),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        "working_directory": os.getcwd(),
+    }
+
+
+@contextmanager
+def catch_signals() -> Iterator[Callable[[], bool]]:
+    """Within it, SIGINT and SIGTERM ask the run to stop at the next safe point; a second one stops at once.
+
+    Yields:
+        Whether a signal came. Outside the main thread signals are left alone and it always says no.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

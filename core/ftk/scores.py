@@ -1,0 +1,173 @@
+"""The score matrix of a run, what was learned and what was lost, and the numbers that sum it up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftk.parts import Metric
+
+RETAIN = "retain"
+"""The name of the task that the starting model already knows; it is always the first."""
+
+Score = float | None
+"""One cell: None where the task lacks the metric, or it was not measured, or it is not a finite number."""
+
+
+class Scores:
+    """Every measurement of a run: after each body of knowledge, each task, each metric.
+
+    Definitions, with their sources, stand in ``docs/metrics.md``. ``R`` below is :meth:`matrix`: row ``i`` was
+    measured when the ``i``-th body of knowledge had been learned, column ``j`` is task ``j``. What the starting
+    model knows is itself a body of knowledge where the first task is :data:`RETAIN`: row 0 is then the starting model.
+
+    Args:
+        tasks: the names of all tasks of the run, in the order in which they are learned.
+
+    Raises:
+        ValueError: two tasks have one name.
+    """
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        if len(set(tasks)) != len(tasks):
+            raise ValueError(f"two tasks have one name: {', '.join(tasks)}")
+        self.tasks = tuple(tasks)
+        self.higher_is_better: dict[str, bool] = {}
+        self._cells: dict[str, dict[tuple[int, str], Score]] = {}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics, in the order in which they were first recorded."""
+        return tuple(self.higher_is_better)
+
+    def record(self, after: int, task: str, metrics: Iterable[Metric]) -> None:
+        """Take in what was measured of ``task``, in place of what stood there.
+
+        Args:
+            after: the number of the stage after which it was measured, from 1; 0 is the starting model.
+            task: the task's name.
+            metrics: what its evaluators measured; a value that is not finite is kept as None.
+
+        Raises:
+            ValueError: the task or the stage is not of this run, or a metric was recorded before as better in the
+                other direction.
+        """
+        if task not in self.tasks:
+            raise ValueError(f"no task {task!r} in this run; it has {', '.join(self.tasks)}")
+        if not 0 <= after < len(self.tasks) + self._first_row:
+            raise ValueError(f"no stage {after} in a run of the tasks {', '.join(self.tasks)}")
+        for metric in metrics:
+            if self.higher_is_better.setdefault(metric.name, metric.higher_is_better) != metric.higher_is_better:
+                raise ValueError(f"metric {metric.name!r} of task {task!r} is better in the other direction elsewhere")
+            value = float(metric.value)
+            self._cells.setdefault(metric.name, {})[after, task] = value if math.isfinite(value) else None
+
+    def start(self, metric: str) -> list[Score]:
+        """The starting model's score of each task."""
+        return self._measured_after(0, metric)
+
+    def matrix(self, metric: str) -> list[list[Score]]:
+        """``R``: a row for each body of knowledge learned so far, a column for each task of the run."""
+        learned = max((after for cells in self._cells.values() for after, _ in cells), default=-1)
+        return [self._measured_after(after, metric) for after in range(self._first_row, learned + 1)]
+
+    def best_earlier(self, metric: str) -> list[Score]:
+        """Each task's best score in the rows before the last one; None for the task that was learned last."""
+        matrix = self.matrix(metric)
+        best = max if self.higher_is_better[metric] else min
+        earlier = [[row[task] for row in matrix[:-1] if row[task] is not None] for task in range(len(self.tasks))]
+        known = len(matrix) - 1
+        return [best(scores) if task < known and scores else None for task, scores in enumerate(earlier)]
+
+    def retention(self, metric: str) -> list[Score]:
+        """Each task's last score as a share of its best earlier one: 1.0 is all of it.
+
+        Where lower is better the fraction is turned over. None for the task that was learned last, and where the
+        fraction would say nothing: either of the two is missing, or the divisor or the best is not above zero.
+        """
+        higher = self.higher_is_better[metric]
+        kept: list[Score] = []
+        for best, last in zip(self.best_earlier(metric), self._last(metric), strict=True):
+            if best is None or last is None or best <= 0 or (not higher and last <= 0):
+                kept.append(None)
+            else:
+                kept.append(last / best if higher else best / last)
+        return kept
+
+    def summary(self, metric: str) -> dict[str, Score]:
+        """What the matrix says in five numbers; each is a mean over the tasks that have it, None if none has.
+
+        Returns:
+            ``average``: of the last row, over the tasks learned so far.
+            ``backward_transfer``: ``R[T,j] − R[j,j]`` over all but the last task (Lopez-Paz and Ranzato 2017, eq. 3).
+            ``forward_transfer``: ``R[j−1,j] − start[j]`` over the tasks before which something was learned
+            (eq. 4 there, with the starting model in place of a random one).
+            ``forgetting``: ``max(R[i,j], i < T) − R[T,j]`` over all but the last task (Chaudhry et al. 2018, eq. 3).
+            ``retention``: of :meth:`retention`.
+            Differences have their sign turned where lower is better: transfer above 0 is always a gain, and
+            forgetting above 0 always a loss.
+        """
+        matrix, start, last = self.matrix(metric), self.start(metric), self._last(metric)
+        known = max(0, len(matrix) - 1)
+        gain = 1.0 if self.higher_is_better[metric] else -1.0
+        best = self.best_earlier(metric)
+        first_guided = 1 if self._first_row else 2
+        return {
+            "average": _mean(last[: len(matrix)]),
+            "backward_transfer": _mean(_difference(last[j], matrix[j][j], gain) for j in range(known)),
+            "forward_transfer": _mean(
+                _difference(matrix[j - 1][j], start[j], gain) for j in range(first_guided, len(matrix))
+            ),
+            "forgetting": _mean(_difference(best[j], last[j], gain) for j in range(known)),
+            "retention": _mean(self.retention(metric)),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The part of ``report.json`` that holds the scores; :meth:`from_json` reads it back."""
+        return {
+            "tasks": list(self.tasks),
+            "matrix": {metric: self.matrix(metric) for metric in self.metrics},
+            "higher_is_better": dict(self.higher_is_better),
+            "start": {metric: self.start(metric) for metric in self.metrics},
+            "summary": {metric: self.summary(metric) for metric in self.metrics},
+        }
+
+    @classmethod
+    def from_json(cls, report: Mapping[str, Any]) -> Scores:
+        """The scores that a report, or :meth:`to_json`, holds; the summary is computed anew."""
+        scores = cls(report["tasks"])
+        for metric, higher in report["higher_is_better"].items():
+            scores.higher_is_better[metric] = higher
+            rows = dict(enumerate(report["matrix"][metric], start=scores._first_row))
+            if scores._first_row:
+                rows[0] = report["start"][metric]
+            scores._cells[metric] = {
+                (after, task): value
+                for after, row in rows.items()
+                for task, value in zip(scores.tasks, row, strict=True)
+            }
+        return scores
+
+    @property
+    def _first_row(self) -> int:
+        """After which stage the first row of the matrix was measured."""
+        return 0 if self.tasks[:1] == (RETAIN,) else 1
+
+    def _measured_after(self, after: int, metric: str) -> list[Score]:
+        cells = self._cells[metric]
+        return [cells.get((after, task)) for task in self.tasks]
+
+    def _last(self, metric: str) -> list[Score]:
+        matrix = self.matrix(metric)
+        return matrix[-1] if matrix else [None] * len(self.tasks)
+
+
+def _difference(value: Score, baseline: Score, sign: float) -> Score:
+    return None if value is None or baseline is None else sign * (value - baseline)
+
+
+def _mean(values: Iterable[Score]) -> Score:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None

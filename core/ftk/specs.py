@@ -1,0 +1,204 @@
+"""A recipe that has been read: frozen values that say which parts a run builds, with which options."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ftk.errors import FtkError, RunFailed, UserError
+from ftk.options import Options
+from ftk.registry import article, mend, one_line
+from ftk.training import Training
+from ftk.variant import Variant, import_reference
+
+if TYPE_CHECKING:
+    from ftk.parts import Part
+
+BASES = {
+    "model": "ModelSource",
+    "dataset": "DatasetSource",
+    "transform": "Transform",
+    "objective": "Objective",
+    "adaptation": "Adaptation",
+    "mitigation": "Mitigation",
+    "evaluator": "Evaluator",
+}
+"""The class in :mod:`ftk.parts` that a variant of each kind builds."""
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """One part that the recipe names.
+
+    Attributes:
+        kind: one of :data:`ftk.variant.KINDS`.
+        use: what the recipe wrote.
+        name: under which it is reported; the variant's name where the recipe gives none.
+        options: validated, with defaults filled in.
+        variant: the variant that ``use`` named.
+        distribution: the package that offers it.
+        path: the place in the recipe, as in ``stage.currencies.adaptation``.
+        transforms: for a data set, what its rows go through, in order.
+    """
+
+    kind: str
+    use: str
+    name: str
+    options: Options
+    variant: Variant
+    distribution: str
+    path: str
+    transforms: tuple[PartSpec, ...] = ()
+
+    def build(self) -> Part:
+        """Import the part and make it.
+
+        Raises:
+            UserError: the part, or something it needs, cannot be imported.
+            RunFailed: the part raises, or what it builds is not a part of its kind.
+        """
+        from ftk import parts
+
+        who = f"{self.path}: `{self.variant.name}` of {self.distribution}"
+        try:
+            part = import_reference(self.variant.build)(self.options)
+        except FtkError:
+            raise
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"{who} cannot be loaded: {one_line(error)}", mend(self.distribution)) from error
+        except (Exception, SystemExit) as error:
+            raise RunFailed(f"{who} cannot be built: {one_line(error)}") from error
+        base: type[Part] = getattr(parts, BASES[self.kind])
+        if not isinstance(part, base):
+            raise RunFailed(f"{who} builds {type(part).__name__}, which is not {article(base.__name__)}")
+        return part
+
+    def provides(self) -> frozenset[str]:
+        """The capabilities that it gives to the others under these options."""
+        return frozenset(self.variant.provides) - frozenset(self.options.withheld())
+
+    def needs(self) -> tuple[str, ...]:
+        """The capabilities that it needs under these options."""
+        return tuple(dict.fromkeys((*self.variant.needs, *self.options.more_needs())))
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that decides what it does, as JSON values."""
+        table = {
+            "use": self.variant.name,
+            "distribution": self.distribution,
+            "name": self.name,
+            "options": self.options.model_dump(mode="json"),
+        }
+        if self.transforms:
+            table["transform"] = [transform.resolved() for transform in self.transforms]
+        return table
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The rows of a stage by role; what is None may still come from the train source's own splits."""
+
+    train: PartSpec
+    validation: PartSpec | None = None
+    test: PartSpec | None = None
+    probes: Mapping[str, PartSpec] = field(default_factory=dict)
+    overlap: str = "warn"
+
+    def resolved(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            **{role: _resolved(getattr(self, role)) for role in ("train", "validation", "test")},
+            "probes": {name: spec.resolved() for name, spec in self.probes.items()},
+            "overlap": self.overlap,
+        }
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: what it teaches, how, and what guards the knowledge that was there before."""
+
+    name: str
+    objective: PartSpec
+    adaptation: PartSpec
+    data: DataSpec
+    mitigations: tuple[PartSpec, ...]
+    evaluators: tuple[PartSpec, ...]
+    training: Training
+
+    def resolved(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "name": self.name,
+            "objective": self.objective.resolved(),
+            "adaptation": self.adaptation.resolved(),
+            "data": self.data.resolved(),
+            "mitigations": [spec.resolved() for spec in self.mitigations],
+            "evaluators": [spec.resolved() for spec in self.evaluators],
+            "training": self.training.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe, checked.
+
+    Attributes:
+        name: of the run and its folder.
+        seed: of everything that is random in it.
+        model: where the starting model comes from.
+        retain: what the starting model knows and must not forget; None where the recipe does not say.
+        retain_validation: rows of it for choices made during a run.
+        retain_test: rows of it that are measured.
+        retain_objective: the objective that reads these rows.
+        retain_evaluators: what is measured on ``retain_test``.
+        stages: in order; at least one.
+        source: where the recipe was read from, for messages.
+        text: the recipe as it was written.
+        notes: what a reader of the recipe may not expect.
+    """
+
+    name: str
+    seed: int
+    model: PartSpec
+    retain: PartSpec | None
+    retain_validation: PartSpec | None
+    retain_test: PartSpec | None
+    retain_objective: PartSpec
+    retain_evaluators: tuple[PartSpec, ...]
+    stages: tuple[StageSpec, ...]
+    source: str
+    text: str
+    notes: tuple[str, ...] = ()
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that decides what a run does, defaults included, as JSON values."""
+        retained: dict[str, Any] | None = None
+        if self.retain is not None:
+            retained = {
+                "objective": self.retain_objective.resolved(),
+                "train": self.retain.resolved(),
+                "validation": _resolved(self.retain_validation),
+                "test": _resolved(self.retain_test),
+                "evaluators": [spec.resolved() for spec in self.retain_evaluators],
+            }
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "model": self.model.resolved(),
+            "retain": retained,
+            "stages": [stage.resolved() for stage in self.stages],
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of :meth:`resolved`: two recipes that run the same have the same, however they are written."""
+        canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _resolved(spec: PartSpec | None) -> dict[str, Any] | None:
+    return None if spec is None else spec.resolved()

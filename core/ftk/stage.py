@@ -1,0 +1,247 @@
+"""One stage of a run: from the model that the stage before left to the model that this one leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import get_scheduler
+
+from ftk.checkpoint import pack_optimizer, unpack_optimizer
+from ftk.composition import Composition
+from ftk.context import Context
+from ftk.errors import RunFailed, UserError
+from ftk.examples import Task
+from ftk.folder import RunFolder
+from ftk.loop import Loop, Progress
+from ftk.mixing import Mixer
+from ftk.parts import Adaptation, Mitigation, State
+from ftk.recipe import PartSpec, StageSpec
+from ftk.training import Training
+
+DEFAULT_EPOCHS = 3.0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage leaves beside its model."""
+
+    progress: Progress
+    facts: dict[str, Any]
+    states: dict[str, State]
+
+
+class Stage:
+    """One stage, set up on the model it starts from.
+
+    Args:
+        spec: its part of the recipe.
+        ctx: the run's context for this stage, still without adaptation and steps; its model is the start.
+        accelerator: distributes the work.
+        folder: where checkpoints go; None where nothing is to be written.
+        carried: the mitigations' states that the stage before left, and their ``composition``.
+        stop_requested: whether a signal asked the run to stop.
+    """
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        ctx: Context,
+        accelerator: Accelerator,
+        folder: RunFolder | None,
+        carried: Mapping[str, State],
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self.spec = spec
+        self.accelerator = accelerator
+        self.folder = folder
+        self.stop_requested = stop_requested
+        self.carried = dict(carried)
+        self.adaptation = cast(Adaptation, spec.adaptation.build())
+        model = self.adaptation.attach(ctx.model)
+        if spec.training.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+            model.enable_input_require_grads()  # type: ignore[operator]
+        self.mitigations = Composition(build_named(spec.mitigations))
+        self.ctx = replace(ctx, model=model, adaptation=self.adaptation)
+
+    @property
+    def task(self) -> Task:
+        assert self.ctx.task is not None
+        return self.ctx.task
+
+    def prepare(self) -> Loop:
+        """Build optimizer, schedule and mixer, and take up the newest checkpoint or start by remembering.
+
+        Raises:
+            UserError: the training data are not those of the checkpoint.
+        """
+        options = self.spec.training
+        groups = self.adaptation.param_groups(self.ctx.model, options.learning_rate)
+        optimizer = torch.optim.AdamW(
+            groups,
+            betas=(options.adam_beta1, options.adam_beta2),
+            eps=options.adam_epsilon,
+            weight_decay=options.weight_decay,
+            fused=self.ctx.device.type in ("cpu", "cuda"),
+        )
+        saved = self.folder.latest_checkpoint(self.ctx.stage, self.ctx.events) if self.folder else None
+        self.progress = Progress()
+        if saved:
+            self._restore(saved[1], optimizer)
+        else:
+            self._remember()
+        self.mitigations.begin(self.ctx)
+        mixer = self.mixer()
+        steps = self.steps(mixer)
+        self.ctx = replace(self.ctx, steps=steps)
+        scheduler = get_scheduler(options.schedule_name, optimizer, round(options.warmup * steps), steps)
+        if saved:
+            scheduler.load_state_dict(saved[1]["schedule"])
+            for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+        self.optimizer, self.scheduler, self._fingerprint = optimizer, scheduler, fingerprint(mixer)
+        if saved and saved[1]["progress"]["data"] != self._fingerprint:
+            raise UserError(
+                f"stage `{self.spec.name}`: the training data changed since the checkpoint at step {saved[0]}",
+                "bring the data back, or start over with --fresh",
+            )
+        if self.folder and not saved and self.mitigations.parts:
+            self.save(self.progress)  # what was remembered is not computed again after an interruption
+        prepared = cast(nn.Module, self.accelerator.prepare_model(self.ctx.model))
+        return Loop(
+            self.ctx, options, self.accelerator, prepared, mixer, self.mitigations,
+            optimizer, scheduler, self.save, self.stop_requested,
+        )  # fmt: skip
+
+    def mixer(self) -> Mixer:
+        """The stage's rows with its mitigations' sources mixed in."""
+        sources = self.mitigations.sources(self.ctx)
+        return Mixer(self.task.train.items, self.task.objective, sources, self.ctx.derived_seed("mixer"))
+
+    def steps(self, mixer: Mixer) -> int:
+        """How many optimizer steps the stage takes; epochs are rounded up to whole batches."""
+        options = self.spec.training
+        return options.steps or math.ceil(mixer.rows_in(options.epochs or DEFAULT_EPOCHS) / options.batch_size)
+
+    def plan(self) -> dict[str, Any]:
+        """What the stage would do, counted without training."""
+        mixer = self.mixer()
+        parameters = list(self.ctx.model.parameters())
+        return {
+            "rows": len(self.task.train),
+            "tokens_per_epoch": sum(len(item["input_ids"]) for item in self.task.train.items if "input_ids" in item),
+            "steps": self.steps(mixer),
+            "batch_size": self.spec.training.batch_size,
+            "sources": [{"name": source.name, "share": source.share} for source in mixer.sources[1:]],
+            "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "total_parameters": sum(p.numel() for p in parameters),
+        }
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint of everything that the rest of the stage depends on."""
+        if self.folder is not None and self.accelerator.is_main_process:
+            states = {
+                "adaptation": self.adaptation.state_dict(),
+                "optimizer": pack_optimizer(self.optimizer, self._names()),
+                "schedule": self.scheduler.state_dict(),
+                "composition": self.mitigations.progress(),
+                "progress": {**asdict(progress), "data": self._fingerprint},
+                **{f"mitigation.{name}": state for name, state in self.mitigations.states().items()},
+            }
+            keep = self.spec.training.keep_checkpoints
+            path = self.folder.save_checkpoint(self.ctx.stage, progress.step, states, keep)
+            self.ctx.events("checkpoint", stage=self.ctx.stage, step=progress.step, path=str(path))
+        self.accelerator.wait_for_everyone()
+
+    def run(self) -> StageResult:
+        """Train, and let the mitigations finish. The model is then what the stage leaves, still adapted."""
+        loop = self.prepare()
+        ctx = self.ctx
+        trainable = sum(p.numel() for p in ctx.model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in ctx.model.parameters())
+        ctx.events(
+            "stage_started", stage=ctx.stage, name=self.spec.name, steps=ctx.steps, first_step=self.progress.step,
+            rows=len(self.task.train), trainable_parameters=trainable, total_parameters=total,
+        )  # fmt: skip
+        loop.train(self.progress)
+        ctx.model.eval()
+        self.mitigations.finish(replace(ctx, step=ctx.steps))
+        self.optimizer.state.clear()
+        mitigations = self.mitigations.report()
+        for name, told in mitigations.items():
+            ctx.events("mitigation", name=name, stage=ctx.stage, **told)
+        facts = {
+            "adaptation": self.spec.adaptation.use, "objective": self.spec.objective.use, "precision": ctx.precision,
+            "trainable_parameters": trainable, "total_parameters": total, "mitigations": mitigations,
+        }  # fmt: skip
+        states = {f"mitigation.{name}": state for name, state in self.mitigations.states().items()}
+        earlier = self.carried.get("composition", {"remembered": {}, "seconds": {}})
+        composition = {
+            key: {**earlier[key], **value} for key, value in self.mitigations.progress().items()
+        }
+        return StageResult(self.progress, facts, {**self.carried, **states, "composition": composition})
+
+    def _remember(self) -> None:
+        if "composition" in self.carried:
+            self._load_mitigations(self.carried)
+            self.mitigations.seconds = dict.fromkeys(self.mitigations.parts, 0.0)
+        self.mitigations.remember(self.ctx.earlier, self.ctx)
+
+    def _restore(self, states: Mapping[str, State], optimizer: torch.optim.Optimizer) -> None:
+        try:
+            self.adaptation.load_state_dict(states["adaptation"])
+        except ValueError as error:
+            raise RunFailed(f"stage `{self.spec.name}`: the checkpoint does not fit the model: {error}") from error
+        unpack_optimizer(optimizer, self._names(), states["optimizer"])
+        self._load_mitigations(states)
+        progress = dict(states["progress"])
+        del progress["data"]
+        self.progress = Progress(**progress)
+
+    def _load_mitigations(self, states: Mapping[str, State]) -> None:
+        prefix = "mitigation."
+        named = {key.removeprefix(prefix): state for key, state in states.items() if key.startswith(prefix)}
+        self.mitigations.load(named, states["composition"])
+
+    def _names(self) -> dict[int, str]:
+        return {id(parameter): name for name, parameter in self.ctx.model.named_parameters()}
+
+
+def build_named(specs: Sequence[PartSpec]) -> dict[str, Mitigation]:
+    """Build mitigations by their names in the recipe."""
+    return {spec.name: cast(Mitigation, spec.build()) for spec in specs}
+
+
+def fingerprint(mixer: Mixer) -> str:
+    """A SHA-256 over every row that training may draw; tells whether the data are those of a checkpoint."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for source in mixer.sources:
+        digest.update(f"{source.name} {source.share} {len(source.items)}".encode())
+        for item in source.items:
+            for name, array in item.items():
+                digest.update(name.encode())
+                digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def micro_batch_size(training: Training, world_size: int) -> int:
+    """Rows of one forward pass: what the recipe says, else the whole of one process's share.
+
+    Raises:
+        UserError: there are more processes than rows in a batch.
+    """
+    if training.batch_size < world_size:
+        raise UserError(
+            f"training.batch_size {training.batch_size} gives {world_size} processes less than a row each",
+            "raise it, or use fewer processes",
+        )
+    share = math.ceil(training.batch_size / world_size)
+    return min(share, training.micro_batch_size or share)

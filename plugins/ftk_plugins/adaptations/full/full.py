@@ -1,0 +1,178 @@
+"""Full fine-tuning: the model's own weights are trained, beside a copy of where they started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftk.drift import Drift
+from ftk.errors import UserError, did_you_mean
+from ftk.parts import Adaptation, State
+from ftk_plugins.adaptations.full.options import FullOptions
+from ftk_plugins.adaptations.named import remember_requires_grad, take_back, without_numbers
+
+
+class FullTuning(Adaptation):
+    """Trains every weight that ``train`` matches and ``freeze`` does not.
+
+    The starting values are copied in ``attach``, in the weights' own dtype and therefore exactly: taken
+    later, a copy could hold weights that have already moved. A tied weight counts once, under its first name,
+    and is matched under each of its names.
+    """
+
+    def __init__(self, options: FullOptions) -> None:
+        self.options = options
+        self._trained: dict[str, nn.Parameter] = {}
+        self._start: dict[str, Tensor] = {}
+        self._end: dict[str, Tensor] = {}
+
+    def attach(self, model: Any) -> nn.Module:
+        """Set which weights require gradients and copy them.
+
+        Raises:
+            UserError: a pattern matches no weight, no weight is left to train, or a weight is quantized.
+        """
+        chosen = self._choose(model)
+        for name, parameter in chosen.items():
+            if not parameter.is_floating_point():
+                raise UserError(
+                    f"adaptation `full`: {name} is stored as {parameter.dtype}, which cannot be trained",
+                    "Load the model without quantization, or freeze this weight.",
+                )
+        self._model = model
+        self._restore_requires_grad = remember_requires_grad(model)
+        model.requires_grad_(False)
+        for parameter in chosen.values():
+            parameter.requires_grad_(True)
+        self._trained = chosen
+        self._end = {}
+        keep = self.options.start_copy != "none"
+        self._start = {name: self._copy(parameter) for name, parameter in chosen.items()} if keep else {}
+        module: nn.Module = model
+        return module
+
+    def param_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+        """Matrices in one group, biases and norms in another that never decays."""
+        matrices = [parameter for parameter in self._trained.values() if parameter.ndim >= 2]
+        vectors = [parameter for parameter in self._trained.values() if parameter.ndim < 2]
+        groups = [{"params": matrices, "lr": lr}, {"params": vectors, "lr": lr, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+    def drift(self) -> Mapping[str, Drift]:
+        self._need_start("drift")
+        return {name: FullDrift(parameter, self._start[name]) for name, parameter in self._trained.items()}
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Swap the starting values in by storage, not by copy, so that open graphs stay valid."""
+        self._need_start("the reference model")
+        kept = {name: parameter.data for name, parameter in self._trained.items()}
+        try:
+            for name, parameter in self._trained.items():
+                parameter.data = self._start[name].to(parameter.device)
+            yield
+        finally:
+            for name, parameter in self._trained.items():
+                parameter.data = kept[name]
+
+    @torch.no_grad()
+    def scale(self, alpha: float) -> None:
+        self._need_start("scaling")
+        if not self._end:
+            self._end = {name: self._copy(parameter) for name, parameter in self._trained.items()}
+        for name, parameter in self._trained.items():
+            start, end = self._start[name], self._end[name]
+            if alpha in (0, 1):
+                parameter.copy_(end if alpha else start)
+            else:
+                precise = torch.promote_types(parameter.dtype, torch.float32)
+                first, last = (value.to(parameter.device, precise) for value in (start, end))
+                parameter.copy_(first + alpha * (last - first))
+
+    def export(self, directory: Path) -> None:
+        """Nothing of its own: the merged model is the result."""
+
+    def merge(self) -> Any:
+        self._restore_requires_grad()
+        self._start, self._end, self._trained = {}, {}, {}
+        return self._model
+
+    def state_dict(self) -> State:
+        return {name: parameter.detach() for name, parameter in self._trained.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        take_back(self._trained, state)
+        self._end = {}
+
+    def _choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        aliases: dict[nn.Parameter, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            aliases.setdefault(parameter, []).append(name)
+        every_name = [name for names in aliases.values() for name in names]
+        for option in ("train", "freeze"):
+            for pattern in getattr(self.options, option):
+                if not any(fnmatchcase(name, pattern) for name in every_name):
+                    raise UserError(
+                        f"adaptation.{option}: {pattern!r} matches no weight of the model",
+                        did_you_mean(pattern, without_numbers(every_name)),
+                    )
+        chosen = {
+            names[0]: parameter
+            for parameter, names in aliases.items()
+            if _matches(names, self.options.train) and not _matches(names, self.options.freeze)
+        }
+        if not chosen:
+            raise UserError(
+                "adaptation `full`: `freeze` leaves no weight to train", "Freeze less, or train more."
+            )
+        return chosen
+
+    def _copy(self, parameter: nn.Parameter) -> Tensor:
+        target = torch.device("cpu") if self.options.start_copy == "cpu" else parameter.device
+        return parameter.detach().to(target, copy=True)
+
+    def _need_start(self, what: str) -> None:
+        """Make sure that there is a copy, and that it is where the model went after ``attach``."""
+        if self.options.start_copy == "none":
+            raise UserError(
+                f"adaptation `full` keeps no copy of the starting weights, and {what} needs it",
+                'Set adaptation.start_copy to "device" or "cpu".',
+            )
+        if self.options.start_copy == "device":
+            self._start = {name: start.to(self._trained[name].device) for name, start in self._start.items()}
+
+
+class FullDrift(Drift):
+    """A trained weight minus its starting value; gradients pass unchanged. A scalar counts as one row."""
+
+    def __init__(self, parameter: nn.Parameter, start: Tensor) -> None:
+        self._parameter = parameter
+        self._start = start
+
+    @property
+    def weight(self) -> Tensor:
+        return self._parameter
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._parameter.shape or torch.Size((1,))
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        now = self._parameter.detach().view(self.shape)[start:stop]
+        began = self._start.view(self.shape)[start:stop]
+        return now.float() - began.to(now.device).float()
+
+    def pull_back(self, start: int, stop: int, gradient: Tensor) -> None:
+        if self._parameter.grad is None:
+            self._parameter.grad = torch.zeros_like(self._parameter)
+        self._parameter.grad.view(self.shape)[start:stop] += gradient
+
+
+def _matches(names: list[str], patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)

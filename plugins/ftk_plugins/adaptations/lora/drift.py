@@ -1,0 +1,64 @@
+"""The drift of a weight under low-rank adapters, and its chain rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftk.drift import Drift
+
+
+class LowRankDrift(Drift):
+    """``Σ s·left[i:j] @ right`` over the layer's active adapters, in the layout that the weight is stored in.
+
+    For a ``Linear`` weight ``(out, in)``, left is B and right is A; a ``Conv1D`` stores ``(in, out)``, and
+    there left is Aᵀ and right Bᵀ. A start with BA ≠ 0 is an adapter of its own, frozen and of opposite sign,
+    and so is subtracted by the sum.
+
+    Args:
+        layer: PEFT's LoRA layer around the base layer.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    @property
+    def weight(self) -> Tensor:
+        weight: Tensor = self._layer.get_base_layer().weight
+        return weight
+
+    @torch.no_grad()
+    def rows(self, start: int, stop: int) -> Tensor:
+        with torch.autocast(self.weight.device.type, enabled=False):
+            parts = []
+            for adapter in self._layer.active_adapters:
+                left, right = self._factors(
+                    self._layer.lora_A[adapter].weight, self._layer.lora_B[adapter].weight
+                )
+                parts.append(self._layer.scaling[adapter] * (left[start:stop].float() @ right.float()))
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    @torch.no_grad()
+    def pull_back(self, start: int, stop: int, gradient: Tensor) -> None:
+        with torch.autocast(self.weight.device.type, enabled=False):
+            for adapter in self._layer.active_adapters:
+                a, b = self._layer.lora_A[adapter].weight, self._layer.lora_B[adapter].weight
+                if not a.requires_grad:
+                    continue
+                scaled = self._layer.scaling[adapter] * gradient
+                left, right = self._factors(a, b)
+                left_grad, right_grad = self._factors(_grad(a), _grad(b))
+                left_grad[start:stop] += scaled @ right.mT
+                right_grad += left[start:stop].mT @ scaled
+
+    def _factors(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Left and right of the stored layout; views, so that adding to them adds to ``a`` and ``b``."""
+        return (a.mT, b.mT) if self._layer.fan_in_fan_out else (b, a)
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad

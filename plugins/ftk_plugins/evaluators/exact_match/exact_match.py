@@ -1,0 +1,39 @@
+"""Exact match: whether a generated answer is the row's answer, word for word."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ftk.context import Context
+from ftk.examples import Task
+from ftk.parts import Evaluator, Metric
+from ftk_plugins.evaluators.exact_match.options import ExactMatchOptions
+from ftk_plugins.evaluators.folding import fold
+from ftk_plugins.evaluators.generation import generate_answers
+from ftk_plugins.evaluators.sharing import add_up, tested
+
+
+class ExactMatch(Evaluator):
+    """The share of test rows whose generated answer equals the row's, surrounding space aside."""
+
+    def __init__(self, options: ExactMatchOptions) -> None:
+        self.options = options
+
+    def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
+        """Measure ``exact_match``, 0 to 1.
+
+        Raises:
+            UserError: there are no test rows, or one gives no prompt.
+        """
+        options = self.options
+        answers = generate_answers(model, task, ctx, options.max_new_tokens, options.batch_size)
+        examples = tested(task)
+        right = sum(
+            self._fold(answer) == self._fold(task.objective.answer(examples.row(index)))
+            for index, answer in answers.items()
+        )
+        hits, rows = add_up([right, len(answers)], ctx)
+        return [Metric("exact_match", hits / rows, higher_is_better=True)]
+
+    def _fold(self, text: str) -> str:
+        return fold(text, case=self.options.fold_case, width=self.options.fold_width)

@@ -1,0 +1,61 @@
+"""Perplexity: how many equally likely tokens the model hesitates between, on average."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ftk.context import Context
+from ftk.errors import RunFailed, UserError
+from ftk.examples import Task
+from ftk.parts import Evaluator, Metric
+from ftk_plugins.evaluators.perplexity.options import PerplexityOptions
+from ftk_plugins.evaluators.sharing import add_up, batches_of_process, tested
+
+
+class Perplexity(Evaluator):
+    """``exp(Σ −log p(target) / Σ targets)`` over all test rows: every token counts alike, not every row."""
+
+    def __init__(self, options: PerplexityOptions) -> None:
+        self.options = options
+
+    def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
+        """Measure ``perplexity``.
+
+        Raises:
+            UserError: there are no test rows, or nothing in them is a target.
+            RunFailed: the loss is not a finite number.
+        """
+        examples = tested(task)
+        items = examples.encoded
+        lengths = [max(map(len, features.values()), default=0) for features in items]
+        losses = []
+        targets = 0
+        for indices, counts in batches_of_process(
+            lengths, self.options.batch_size or ctx.micro_batch_size, ctx
+        ):
+            batch = task.objective.collate([items[index] for index in indices]).to(ctx.device)
+            with ctx.autocast():
+                loss = task.objective.loss(model, batch, ctx)
+            if counts:
+                losses.append(loss.total.detach())
+                targets += loss.count
+        total = torch.stack(losses).cpu().double().sum().item() if losses else 0.0
+        nats, tokens = add_up([total, targets], ctx)
+        if tokens == 0:
+            raise UserError(f"{examples.origin}: no row has a token to predict", "give rows of more than one token")
+        if not math.isfinite(nats):
+            raise RunFailed(
+                f"task `{task.name}`: the model's loss on {examples.origin} is {nats}; it has diverged, or its"
+                f" numbers do not fit {ctx.precision}"
+            )
+        return [Metric("perplexity", _exp(nats / tokens), higher_is_better=False)]
+
+
+def _exp(nats: float) -> float:
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

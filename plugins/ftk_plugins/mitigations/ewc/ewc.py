@@ -1,0 +1,117 @@
+"""Elastic weight consolidation: a quadratic pull on the drift, stiff where earlier tasks depend on the weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftk.context import Context
+from ftk.drift import CHUNK_ELEMENTS, Drift
+from ftk.errors import RunFailed
+from ftk.examples import Task
+from ftk.gradients import Gradients
+from ftk.parts import Mitigation, State
+
+from .fisher import Fisher, estimate_fisher
+from .options import EwcOptions
+
+CPU_CHUNK_ELEMENTS = 1 << 18
+"""Elements of a weight that are pulled at a time on a CPU: 1 MiB, which stays in the cache from reading to pulling."""
+
+_PREFIX = "fisher/"
+
+
+class Ewc(Mitigation):
+    """Adds the gradient of ``½ · strength · Σ F ⊙ drift²`` to every step (Kirkpatrick et al. 2017, equation 3).
+
+    ``F`` is one running sum over the tasks remembered (online EWC, Schwarz et al. 2018, section 4), and the anchor is
+    the model at the stage's start. Its state is ``F`` by weight and what was measured of each task.
+    """
+
+    def __init__(self, options: EwcOptions) -> None:
+        self.options = options
+        self._fisher: dict[str, Tensor] = {}
+        self._tasks: dict[str, dict[str, float]] = {}
+        self._guarded: list[tuple[Drift, Tensor]] = []
+
+    def remember(self, task: Task, ctx: Context) -> None:
+        """Estimate the Fisher information of ``task`` and take it into the sum.
+
+        Raises:
+            UserError: the task has no training rows.
+            RunFailed: its gradients are not finite.
+        """
+        assert ctx.adaptation is not None
+        drifts = ctx.adaptation.drift()
+        self._check_shapes(drifts, ctx)
+        estimate = estimate_fisher(
+            task,
+            ctx,
+            {name: drift.weight for name, drift in drifts.items()},
+            samples=self.options.samples,
+            draw=self.options.labels == "sample",
+            batch_size=self.options.fisher_batch_size or ctx.micro_batch_size,
+        )
+        if estimate.trace == 0:
+            ctx.events("warning", text=f"ewc: the gradients of `{task.name}` are all zero, so nothing of it is guarded")
+        self._accumulate(estimate)
+        self._tasks[task.name] = {"trace": estimate.trace, "samples": estimate.samples}
+
+    def begin(self, ctx: Context) -> None:
+        assert ctx.adaptation is not None
+        drifts = ctx.adaptation.drift()
+        self._fisher = {name: fisher.to(ctx.device) for name, fisher in self._fisher.items()}
+        self._check_shapes(drifts, ctx)
+        self._guarded = [(drift, self._fisher[name]) for name, drift in drifts.items() if name in self._fisher]
+        if self._fisher and not self._guarded:
+            ctx.events("warning", text="ewc: this stage trains none of the weights that were remembered")
+
+    def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        nothing = torch.zeros((), device=ctx.device)
+        strength = self.options.strength
+        limit = CPU_CHUNK_ELEMENTS if ctx.device.type == "cpu" else CHUNK_ELEMENTS
+        for drift, fisher in self._guarded:
+            rows = drift.shape[0]
+            fisher = fisher.view(drift.shape)
+            step = -(-rows // -(-fisher.numel() // limit))  # pieces of even size
+            for start in range(0, rows, step):
+                stop = min(start + step, rows)
+                pull = drift.rows(start, stop)
+                torch.addcmul(nothing, pull, fisher[start:stop], value=strength, out=pull)  # one pass, in place
+                drift.pull_back(start, stop, pull)
+
+    def report(self) -> dict[str, Any]:
+        return {"tasks": self._tasks, "guarded_weights": sum(fisher.numel() for _, fisher in self._guarded)}
+
+    def state_dict(self) -> State:
+        return {"tasks": self._tasks, **{_PREFIX + name: fisher for name, fisher in self._fisher.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        strange = [key for key in state if key != "tasks" and not key.startswith(_PREFIX)]
+        if strange:
+            raise ValueError(f"ewc: a state does not have {', '.join(strange)}")
+        self._tasks = dict(state.get("tasks", {}))
+        self._fisher = {key.removeprefix(_PREFIX): value for key, value in state.items() if key != "tasks"}
+
+    def _accumulate(self, new: Fisher) -> None:
+        """``F ← γ·F + F_new``; weights that either of the two does not cover count as zero there."""
+        count = sum(diagonal.numel() for diagonal in new.diagonal.values())
+        scale = count / new.trace if self.options.normalise and new.trace > 0 else 1.0
+        for fisher in self._fisher.values():
+            fisher.mul_(self.options.gamma)
+        for name, diagonal in new.diagonal.items():
+            known = self._fisher.get(name)
+            if known is None:
+                self._fisher[name] = diagonal.mul_(scale)
+            else:
+                self._fisher[name] = known.to(diagonal.device).add_(diagonal, alpha=scale)
+
+    def _check_shapes(self, drifts: Mapping[str, Drift], ctx: Context) -> None:
+        for name, drift in drifts.items():
+            known = self._fisher.get(name)
+            if known is not None and known.shape != drift.weight.shape:
+                told = f"{tuple(known.shape)} and is {tuple(drift.weight.shape)} in stage `{ctx.stage_name}`"
+                raise RunFailed(f"mitigation ewc: {name} was remembered in shape {told}")

@@ -1,0 +1,208 @@
+"""The diagonal of the Fisher information: the mean over rows of the squared gradient of each row's own log-likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from ftk.context import Context
+from ftk.errors import RunFailed, UserError
+from ftk.examples import Task
+from ftk.parts import Batch, Features
+
+from .collector import Collector, NotPerSample
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """An estimate.
+
+    Attributes:
+        diagonal: float32, shaped as each weight, by the weight's name.
+        trace: the sum of all of it: the mean over rows of the gradient's squared norm, in nats².
+        samples: the rows it was estimated on.
+    """
+
+    diagonal: dict[str, Tensor]
+    trace: float
+    samples: int
+
+
+def estimate_fisher(
+    task: Task, ctx: Context, weights: Mapping[str, Tensor], *, samples: int, draw: bool, batch_size: int
+) -> Fisher:
+    """Estimate the Fisher information of ``weights`` on the training rows of ``task``.
+
+    The model runs in ``eval`` mode and float32. Rows are drawn without replacement; each process takes its share.
+
+    Args:
+        task: whose training rows and objective.
+        ctx: the moment; its model owns the weights.
+        weights: by name; found in the model by identity.
+        samples: how many rows; all of them where there are fewer.
+        draw: whether targets are drawn from the model, for the true Fisher, or are the rows' own, for the empirical.
+        batch_size: rows per pass.
+
+    Raises:
+        UserError: the task has no rows.
+        RunFailed: a gradient is not finite.
+    """
+    if len(task.train) == 0:
+        raise UserError(
+            f"mitigation ewc: {task.train.origin} has no rows, so there is nothing to tell what `{task.name}` depends on",
+            "give the task training rows, or drop the mitigation",
+        )
+    rows = _draw_rows(task, samples, ctx.generator("fisher", task.name))
+    scoring = _Scoring(task, replace(ctx, precision="fp32"), weights, draw, len(rows))
+    with _exact_arithmetic(ctx.model, ctx.device):
+        try:
+            diagonal = scoring.batched(rows, batch_size)
+        except NotPerSample as reason:
+            ctx.events(
+                "warning",
+                text=f"ewc: gradients of this model cannot be told apart by row within a batch ({reason}); "
+                "the Fisher information is estimated row by row, which gives the same and takes several times longer",
+            )
+            diagonal = scoring.one_by_one(rows)
+    if ctx.world_size > 1:
+        for total in diagonal.values():
+            torch.distributed.all_reduce(total)
+    for total in diagonal.values():
+        total.div_(len(rows))
+    trace = sum(float(total.sum(dtype=torch.float64)) for total in diagonal.values())
+    if not torch.isfinite(torch.tensor(trace)):
+        raise RunFailed(f"mitigation ewc: the gradients of `{task.name}` are not finite, so they have no Fisher information")
+    return Fisher(diagonal, trace, len(rows))
+
+
+@dataclass
+class _Scoring:
+    """The two ways to the sums of squares, over the rows that fall to this process."""
+
+    task: Task
+    ctx: Context
+    weights: Mapping[str, Tensor]
+    draw: bool
+    rows: int
+
+    def __post_init__(self) -> None:
+        self.generator = self.ctx.generator("fisher targets", self.task.name, self.ctx.rank)
+
+    def batched(self, rows: Sequence[Features], batch_size: int) -> dict[str, Tensor]:
+        """Batches of rows, gradients told apart by hooks; the first rows are checked against autograd."""
+        squares = self._zeros()
+        collector = Collector(self.ctx.model, self.weights, squares)
+        self._check(collector, [rows[0], rows[-1]])
+        with collector:
+            for share in self._shares(rows, batch_size):
+                batch = self._batch(share)
+                collector.add(lambda batch=batch: self._total(batch), len(share))  # type: ignore[misc]
+        return squares
+
+    def one_by_one(self, rows: Sequence[Features]) -> dict[str, Tensor]:
+        """One backward pass for each row; knows nothing of the model."""
+        squares = self._zeros()
+        for share in self._shares(rows, 1):
+            self._add_by_autograd(squares, self._batch(share))
+        return squares
+
+    def _check(self, collector: Collector, pair: Sequence[Features]) -> None:
+        """Raise unless hooks and autograd agree on two rows; this finds weights that are used outside their layers."""
+        batch = self.task.objective.collate(pair).to(self.ctx.device)
+        if any(tensor.shape[0] != len(pair) for tensor in batch.inputs.values()):
+            raise NotPerSample("the objective's batches do not have one entry for each row")
+        with collector:
+            collector.add(lambda: self._total(batch), len(pair))
+        sums = {name: float(total.sum(dtype=torch.float64)) for name, total in collector.squares.items()}
+        for item in pair:
+            single = self.task.objective.collate([item]).to(self.ctx.device)
+            self._add_by_autograd(collector.squares, single, sign=-1)
+        noise = 1e-6 * sum(sums.values())
+        for name, difference in collector.squares.items():
+            if not float(difference.abs().sum(dtype=torch.float64)) <= 1e-3 * sums[name] + noise:
+                raise NotPerSample(f"{name} is used in a way that its layer does not show")
+            difference.zero_()
+
+    def _add_by_autograd(self, squares: Mapping[str, Tensor], batch: Batch, sign: int = 1) -> None:
+        for weight in self.weights.values():
+            weight.requires_grad_()
+        try:
+            with torch.enable_grad():
+                total = self._total(batch)
+            gradients = torch.autograd.grad(total, list(self.weights.values()), allow_unused=True)
+        finally:
+            for weight in self.weights.values():
+                weight.requires_grad_(False)
+        for name, gradient in zip(self.weights, gradients, strict=True):
+            if gradient is not None:
+                squares[name].addcmul_(gradient, gradient, value=sign)
+
+    def _shares(self, rows: Sequence[Features], batch_size: int) -> Iterator[Sequence[Features]]:
+        """This process's rows in batches; every process passes the same number of stops, so that none waits alone."""
+        mine = rows[self.ctx.rank :: self.ctx.world_size]
+        most = -(-len(rows) // self.ctx.world_size)
+        for start in range(0, most, batch_size):
+            self.ctx.check_interrupt()
+            if share := mine[start : start + batch_size]:
+                yield share
+            done = min(self.rows, min(most, start + batch_size) * self.ctx.world_size)
+            text = f"Fisher information of {self.task.name}"
+            self.ctx.events("phase", text=text, done=done, total=self.rows)
+
+    def _batch(self, items: Sequence[Features]) -> Batch:
+        batch = self.task.objective.collate(items).to(self.ctx.device)
+        if self.draw:
+            with torch.no_grad():
+                batch = self.task.objective.draw_targets(self.ctx.model, batch, self.generator)
+        return batch
+
+    def _total(self, batch: Batch) -> Tensor:
+        return self.task.objective.loss(self.ctx.model, batch, self.ctx).total
+
+    def _zeros(self) -> dict[str, Tensor]:
+        return {
+            name: torch.zeros(weight.shape, dtype=torch.float32, device=self.ctx.device)
+            for name, weight in self.weights.items()
+        }
+
+
+def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Features]:
+    """Rows as training sees them, longest first, so that a batch has little padding; not joined with others."""
+    chosen = torch.randperm(len(task.train), generator=generator)[:samples].tolist()
+    whole = task.train.subset(chosen).encoded
+    rows = [row for item in whole for row in task.objective.pack([item])]  # a long text is several rows
+    kept = torch.randperm(len(rows), generator=generator)[:samples].tolist()
+    return sorted((rows[index] for index in kept), key=_length, reverse=True)
+
+
+@contextmanager
+def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """``eval`` mode, float32 throughout, no parameter asking for a gradient; everything as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    tensors = [*model.parameters(), *model.buffers()]
+    halves = [(t, t.data) for t in tensors if t.dtype in (torch.bfloat16, torch.float16)]
+    try:
+        model.eval()
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        for tensor, data in halves:
+            tensor.data = data.float()
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for tensor, data in halves:
+            tensor.data = data
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
+
+
+def _length(item: Features) -> int:
+    return max((len(array) for array in item.values() if array.ndim), default=1)

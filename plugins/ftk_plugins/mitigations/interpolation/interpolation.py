@@ -1,0 +1,160 @@
+"""Weight interpolation at the end of a stage, by a fixed share or one chosen on validation data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ftk.context import Context
+from ftk.errors import UserError, did_you_mean
+from ftk.examples import Task
+from ftk.parts import Adaptation, Metric, Mitigation
+from ftk_plugins.mitigations.interpolation.options import InterpolationOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one share gives.
+
+    Attributes:
+        alpha: the share of the drift that is kept.
+        learned: the new task's metric.
+        kept: each earlier task's metric.
+        retention: each earlier task's metric over its value at share 0; the inverse where lower is better.
+    """
+
+    alpha: float
+    learned: Metric
+    kept: Mapping[str, Metric]
+    retention: Mapping[str, float]
+
+    @property
+    def worst(self) -> float:
+        """The lowest retention of all earlier tasks; 1 where there are none, and below all others for NaN."""
+        return min(
+            (-math.inf if math.isnan(value) else value for value in self.retention.values()), default=1.0
+        )
+
+    @property
+    def gain(self) -> float:
+        """The new task's value, turned so that higher is better; below all others for NaN."""
+        value = self.learned.value if self.learned.higher_is_better else -self.learned.value
+        return -math.inf if math.isnan(value) else value
+
+
+class Interpolation(Mitigation):
+    """Sets the effective weights to ``W₀ + α(W − W₀)`` when the stage is trained.
+
+    ``finish`` is a pure function of the trained weights and the data: after a restart it chooses the same.
+    """
+
+    def __init__(self, options: InterpolationOptions) -> None:
+        self.options = options
+        self._report: dict[str, Any] = {}
+
+    def finish(self, ctx: Context) -> None:
+        """Scale the drift.
+
+        Raises:
+            UserError: ``alpha`` is to be chosen, and a task has no validation data or no such metric.
+        """
+        adaptation = ctx.adaptation
+        if adaptation is None:
+            raise TypeError("interpolation finishes a stage, and outside of a stage there is no adaptation")
+        if self.options.alpha != "validation":
+            adaptation.scale(self.options.alpha)
+            self._report = {"alpha": self.options.alpha}
+            return
+        try:
+            curve = self._measure_curve(adaptation, ctx)
+        except BaseException:
+            adaptation.scale(1.0)
+            raise
+        chosen = self._choose(curve, ctx)
+        adaptation.scale(chosen.alpha)
+        self._report = {
+            "alpha": chosen.alpha,
+            "metric": chosen.learned.name,
+            "retention": dict(chosen.retention),
+            "curve": [
+                {
+                    "alpha": point.alpha,
+                    "learned": point.learned.value,
+                    "kept": {name: metric.value for name, metric in point.kept.items()},
+                    "retention": dict(point.retention),
+                }
+                for point in curve
+            ],
+        }
+
+    def report(self) -> dict[str, Any]:
+        """The share; where it was chosen, also the metric, each earlier task's retention and the curve."""
+        return self._report
+
+    def _measure_curve(self, adaptation: Adaptation, ctx: Context) -> list[Point]:
+        if ctx.task is None:
+            raise TypeError("interpolation finishes a stage, and outside of a stage there is no task")
+        alphas = self.options.alphas
+        start: dict[str, Metric] = {}
+        curve: list[Point] = []
+        for alpha in alphas if alphas[0] == 0 else (0.0, *alphas):
+            ctx.check_interrupt()
+            ctx.events(
+                "phase", text=f"interpolation: measuring share {alpha:g}", done=len(curve), total=len(alphas)
+            )
+            adaptation.scale(alpha)
+            kept = {task.name: self._score(task, ctx) for task in ctx.earlier}
+            start = start or kept
+            if alpha in alphas:
+                retention = {name: retained(metric, start[name].value) for name, metric in kept.items()}
+                curve.append(Point(alpha, self._score(ctx.task, ctx), kept, retention))
+        return curve
+
+    def _choose(self, curve: list[Point], ctx: Context) -> Point:
+        """The best on the new task among those above the floor, else the best keeper; ties: the smaller."""
+        allowed = [point for point in curve if point.worst >= self.options.retention_floor]
+        if allowed:
+            return max(allowed, key=lambda point: (point.gain, -point.alpha))
+        best = max(curve, key=lambda point: (point.worst, -point.alpha))
+        ctx.events(
+            "warning",
+            text=f"interpolation: no share keeps {self.options.retention_floor:g} of every earlier task; "
+            f"{best.alpha:g} keeps most ({best.worst:.3f})",
+        )
+        return best
+
+    def _score(self, task: Task, ctx: Context) -> Metric:
+        if task.validation is None:
+            raise UserError(
+                f"interpolation: task {task.name!r} has no validation data to choose `alpha` on",
+                "Give `data.validation` (and `data.retain_validation`), or set `alpha` to a number.",
+            )
+        metrics = ctx.measure_task(task, "validation")
+        if self.options.metric is None and metrics:
+            return metrics[0]
+        for metric in metrics:
+            if metric.name == self.options.metric:
+                return metric
+        if not metrics:
+            raise UserError(
+                f"interpolation: no evaluator measures task {task.name!r}", "Add an [[evaluator]] table."
+            )
+        raise UserError(
+            f"interpolation: task {task.name!r} has no metric {self.options.metric!r}",
+            did_you_mean(str(self.options.metric), (metric.name for metric in metrics)),
+        )
+
+
+def retained(now: Metric, start: float) -> float:
+    """How much of ``start`` is left: ``now / start``, or ``start / now`` where lower is better; unit 1.
+
+    A ratio needs positive values; where one is missing, the answer is 1 if nothing was lost and else 0.
+    """
+    if now.value > 0 and start > 0:
+        return now.value / start if now.higher_is_better else start / now.value
+    if math.isnan(now.value) or math.isnan(start):
+        return math.nan
+    lost = now.value < start if now.higher_is_better else now.value > start
+    return 0.0 if lost else 1.0

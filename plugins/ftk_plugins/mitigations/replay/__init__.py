@@ -1,0 +1,17 @@
+"""Offers `replay`: rows of earlier tasks and of the retained data, mixed into training."""
+
+from ftk import Variant, hookimpl
+
+
+@hookimpl
+def ftk_mitigations() -> list[Variant]:
+    return [
+        Variant(
+            name="replay",
+            summary="Experience replay: a share of the training mix is rows of earlier tasks and of the retained data.",
+            options="ftk_plugins.mitigations.replay.options:ReplayOptions",
+            build="ftk_plugins.mitigations.replay.replay:Replay",
+            needs=("earlier-data",),
+            paper="Rolnick et al. 2019, Experience Replay for Continual Learning, arXiv:1811.11682",
+        )
+    ]

@@ -1,0 +1,230 @@
+"""What the model sources share: reading a model and its processor with Transformers, quietly and repeatably."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import transformers
+from ftk import UserError
+from ftk.parts import Head, Loaded
+
+from ftk_plugins.models.calls import explained, quiet, seeded, shortened
+from ftk_plugins.models.common import ModelOptions
+from ftk_plugins.models.heads import auto_class, set_labels
+
+logger = logging.getLogger("ftk.models")
+
+def load_model(
+    path: str,
+    head: Head,
+    *,
+    dtype: str,
+    attention: str,
+    seed: int,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Read a model that ``save_pretrained`` wrote, or a GGUF file, onto the CPU, in ``eval`` mode.
+
+    Weights that the checkpoint lacks (a new head) are drawn from ``seed`` alone and named in a warning. The model
+    can be saved with ``save_pretrained``. The global random state is left as it was.
+
+    Args:
+        path: a folder or a hub id.
+        head: the head it must have.
+        dtype: ``auto`` (as saved) or a name in ``torch``.
+        attention: ``auto`` or an implementation that Transformers knows.
+        seed: of newly drawn weights.
+        gguf_file: a GGUF file in the folder or repository, unpacked into plain weights.
+        revision: on the hub.
+        trust_remote_code: whether code of the repository may run.
+
+    Raises:
+        UserError: it cannot be found, read, or given this head.
+    """
+    origin = _origin(gguf_file, revision, trust_remote_code)
+    name = f"{path}/{gguf_file}" if gguf_file else path
+    with quiet(), explained(name, attention):
+        config = transformers.AutoConfig.from_pretrained(path, **origin)
+        if getattr(config, "quantization_config", None) is not None:
+            raise UserError(
+                f"{name}: its weights are quantized; they cannot be trained as they are",
+                "use the original checkpoint in full precision, or a GGUF file of it, which is unpacked on loading",
+            )
+        builder = auto_class(config, head, name)
+        set_labels(config, head, name)
+        arguments: dict[str, Any] = {"use_safetensors": True} if gguf_file is None else {}
+        if gguf_file is not None:
+            # Unpacking is what makes the weights trainable; it also takes off the mark of quantization,
+            # with which Transformers would refuse to save the model.
+            arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        if attention != "auto":
+            arguments["attn_implementation"] = attention
+        with seeded(seed):
+            model, report = builder.from_pretrained(
+                path, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True,
+                **origin, **arguments,
+            )  # fmt: skip
+        _refuse_adapter(model, name)
+        _tell_new_weights(model, report, head, name)
+        _make_savable(model)
+    return model.eval()
+
+
+def load_processor(
+    path: str, head: Head, *, gguf_file: str | None = None, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Read the tokenizer, image processor or joint processor that feeds a model with this head.
+
+    Raises:
+        UserError: it cannot be found or read, or has no token that could fill up short rows.
+    """
+    path = os.path.expanduser(path)
+    if head.kind == "image_classification":
+        reader = "AutoImageProcessor"
+    elif head.kind == "encoder" and gguf_file is None:
+        reader = "AutoProcessor"
+    else:
+        reader = "AutoTokenizer"
+    with quiet(), explained(f"{path}, its tokenizer or processor"):
+        processor = getattr(transformers, reader).from_pretrained(path, **_origin(gguf_file, revision, trust_remote_code))
+    tokenizer = tokenizer_of(processor)
+    if tokenizer is not None and tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError(
+                f"{path}: the tokenizer has neither a padding token nor an end token",
+                'name another one: `tokenizer = "…"` in [model]',
+            )
+        # Padding is masked wherever it stands, so which token fills it up does not matter to the model.
+        tokenizer.pad_token = tokenizer.eos_token
+        logger.info("%s: the tokenizer has no padding token; its end token %s is used", path, tokenizer.eos_token)
+    return processor
+
+
+def load_saved(folder: Path, head: Head, options: ModelOptions, trust_remote_code: bool = False) -> Loaded:
+    """Read the model and processor that a finished stage saved, bit for bit, in the type they were saved in."""
+    model = load_model(
+        str(folder),
+        head,
+        dtype="auto",
+        attention=options.attention,
+        seed=options.seed,
+        trust_remote_code=trust_remote_code,
+    )
+    processor = load_processor(str(folder), head, trust_remote_code=trust_remote_code)
+    fit_tokenizer(model, processor, chosen=False, name=str(folder))
+    return Loaded(model, processor)
+
+
+def tokenizer_of(processor: Any) -> Any | None:
+    """The tokenizer that ``processor`` is or holds; None for one that reads no text."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    return tokenizer if isinstance(tokenizer, transformers.PreTrainedTokenizerBase) else None
+
+
+def set_chat_template(processor: Any, chat_template: str) -> None:
+    """Give the tokenizer this chat template: Jinja text, or the path of a file that holds it.
+
+    Raises:
+        UserError: there is no such file, no tokenizer, or the text is not a template.
+    """
+    from jinja2 import TemplateSyntaxError
+
+    tokenizer = tokenizer_of(processor)
+    if tokenizer is None:
+        raise UserError("model.chat_template: the model reads no text", "leave it out")
+    if "{" not in chat_template:
+        file = Path(chat_template).expanduser()
+        if not file.is_file():
+            raise UserError(f"model.chat_template: no file {chat_template}", "give Jinja text, or the path of a file with it")
+        chat_template = file.read_text(encoding="utf-8")
+    tokenizer.chat_template = chat_template
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise UserError(f"model.chat_template, line {error.lineno}: {error.message}", "mend the template") from error
+    except Exception:
+        logger.debug("the chat template does not take a single question", exc_info=True)
+
+
+def fit_tokenizer(model: Any, processor: Any, *, chosen: bool, name: str) -> None:
+    """Tell the model the padding token, and see that it has an embedding for every token.
+
+    Args:
+        model: the model, changed in place.
+        processor: what feeds it.
+        chosen: whether the user chose the tokenizer; the model's own may hold tokens that no text uses.
+        name: of the tokenizer, for messages.
+
+    Raises:
+        UserError: a chosen tokenizer has more tokens than the model has embeddings.
+    """
+    tokenizer = tokenizer_of(processor)
+    if tokenizer is None:
+        return
+    config = model.config.get_text_config()
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    needed, rows = vocabulary_rows(tokenizer), model.get_input_embeddings().weight.shape[0]
+    if needed > rows:
+        message = f"{name}: the tokenizer has {needed} tokens, the model has embeddings for {rows}"
+        if chosen:
+            raise UserError(message, "choose the tokenizer that the model was trained with")
+        logger.warning("%s; a text with one of the others would fail", message)
+
+
+def vocabulary_rows(tokenizer: Any) -> int:
+    """How many rows an embedding needs so that every token id of ``tokenizer`` has one."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def _origin(gguf_file: str | None, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    return origin if gguf_file is None else {**origin, "gguf_file": gguf_file}
+
+
+def _refuse_adapter(model: Any, name: str) -> None:
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UserError(
+            f"{name}: it holds an adapter, not a model",
+            "merge the adapter into its model first (`merge_and_unload` of peft) and save that",
+        )
+
+
+def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str) -> None:
+    """Name the weights that were drawn anew; a misfit outside the head is an error."""
+    trunk = f"{model.base_model_prefix}."
+    misfits = {key: (tuple(found), tuple(needed)) for key, found, needed in report["mismatched_keys"]}
+    for key, (found, needed) in sorted(misfits.items()):
+        if "classification" not in head.kind or key.startswith(trunk):
+            raise UserError(
+                f"{name}: `{key}` has the shape {found}, the configuration says {needed}",
+                "the weights and config.json do not belong together; fetch both again",
+            )
+    new = sorted(set(report["missing_keys"]) | set(misfits))
+    if new:
+        logger.warning("%s: not in the checkpoint, newly drawn and in need of training: %s", name, ", ".join(new))
+    if report["unexpected_keys"]:
+        unused = ", ".join(sorted(report["unexpected_keys"]))
+        logger.info("%s: in the checkpoint, but of no use for %s: %s", name, head.kind, unused)
+
+
+def _make_savable(model: Any) -> None:
+    """Mend a published generation configuration that Transformers would refuse to save after the training."""
+    generation = getattr(model, "generation_config", None)
+    if generation is None or not model.can_generate():
+        return
+    try:
+        generation.validate(strict=True)
+    except ValueError as error:
+        # The common fault is a temperature beside `do_sample = false`: it was meant for sampling.
+        generation.do_sample = True
+        try:
+            generation.validate(strict=True)
+        except ValueError:
+            model.generation_config = transformers.GenerationConfig.from_model_config(model.config)
+        logger.warning("the model's generation configuration was mended: %s", shortened(" ".join(str(error).split())))

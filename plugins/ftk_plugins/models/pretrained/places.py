@@ -1,0 +1,79 @@
+"""Finding out what `path` and `gguf_file` of the model source `pretrained` mean."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftk import UserError
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model is: a folder or hub id, and the GGUF file in it, if it is one."""
+
+    path: str
+    gguf_file: str | None
+
+
+def find_place(path: str, gguf_file: str | None) -> Place:
+    """Look at the disk, and only there.
+
+    Raises:
+        UserError: a local path does not hold a model that can be read; a GGUF file without the package ``gguf``.
+    """
+    local = Path(path).expanduser()
+    if path.endswith(".gguf"):
+        if not local.is_file():
+            raise UserError(f"model.path: no file {path}", _others(local.parent) or "check the path")
+        local, gguf_file = local.parent, local.name
+    if gguf_file is not None and importlib.util.find_spec("gguf") is None:
+        raise UserError(
+            "model.gguf_file: the package that reads GGUF files is not installed",
+            "pip install 'finetune-toolkit[gguf]'",
+        )
+    if local.is_dir():
+        _check_folder(local, gguf_file)
+        return Place(str(local), gguf_file)
+    if local.is_file():
+        raise UserError(f"model.path: {path} is a file", "give the folder that holds the model, or a .gguf file")
+    if not _HUB_ID.fullmatch(path) or path.startswith("."):
+        raise UserError(f"model.path: no folder {path}", "check the path; a hub id reads `owner/name`")
+    return Place(path, gguf_file)
+
+
+def _check_folder(folder: Path, gguf_file: str | None) -> None:
+    if gguf_file is not None:
+        if not (folder / gguf_file).is_file():
+            raise UserError(
+                f"model.gguf_file: no file {gguf_file} in {folder}", _others(folder) or "it holds no .gguf file"
+            )
+        return
+    if not (folder / "config.json").is_file():
+        found = _gguf_files(folder)
+        if found:
+            hint = f"it holds GGUF: set `gguf_file` in [model] to one of: {', '.join(found)}"
+        elif (folder / "adapter_config.json").is_file():
+            hint = "it holds an adapter of peft; merge it into its model (`merge_and_unload`) and save that"
+        else:
+            hint = "give the folder that `save_pretrained` wrote"
+        raise UserError(f"model.path: {folder} has no config.json", hint)
+    if not any(folder.glob("*.safetensors")):
+        pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+        raise UserError(
+            f"model.path: {folder} has no weights in safetensors" + (", only pickled ones" if pickles else ""),
+            "ftk reads safetensors and GGUF; load the model where it comes from and call `save_pretrained`",
+        )
+
+
+def _gguf_files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*.gguf"))
+
+
+def _others(folder: Path) -> str:
+    found = _gguf_files(folder)
+    return f"the .gguf files there: {', '.join(found)}" if found else ""

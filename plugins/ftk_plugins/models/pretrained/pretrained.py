@@ -1,0 +1,52 @@
+"""The model source `pretrained`: from the Hugging Face hub, a folder or a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ftk.parts import Head, Loaded, ModelSource
+
+from ftk_plugins.models.loading import fit_tokenizer, load_model, load_processor, load_saved, set_chat_template
+from ftk_plugins.models.pretrained.options import PretrainedOptions
+from ftk_plugins.models.pretrained.places import find_place
+
+
+class Pretrained(ModelSource):
+    """Reads a model and its tokenizer or image processor with the Auto classes of Transformers."""
+
+    def __init__(self, options: PretrainedOptions) -> None:
+        self.options = options
+
+    def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
+        """Load the model onto the CPU in ``dtype``; ``corpus`` is not read."""
+        options = self.options
+        place = find_place(options.path, options.gguf_file)
+        model = load_model(
+            place.path,
+            head,
+            dtype=options.dtype,
+            attention=options.attention,
+            seed=options.seed,
+            gguf_file=place.gguf_file,
+            revision=options.revision,
+            trust_remote_code=options.trust_remote_code,
+        )
+        if options.tokenizer is None:
+            processor = load_processor(
+                place.path,
+                head,
+                gguf_file=place.gguf_file,
+                revision=options.revision,
+                trust_remote_code=options.trust_remote_code,
+            )
+        else:
+            processor = load_processor(options.tokenizer, head, trust_remote_code=options.trust_remote_code)
+        fit_tokenizer(model, processor, chosen=options.tokenizer is not None, name=options.tokenizer or options.path)
+        if options.chat_template is not None:
+            set_chat_template(processor, options.chat_template)
+        return Loaded(model, processor)
+
+    def load_folder(self, folder: Path, head: Head) -> Loaded:
+        """Load what a stage saved, in the type it was saved in; the processor is the saved one."""
+        return load_saved(folder, head, self.options, self.options.trust_remote_code)

@@ -1,0 +1,78 @@
+"""The model source `scratch`: a new model in any text architecture of Transformers, with its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import transformers
+from ftk import UserError
+from ftk.parts import Head, Loaded, ModelSource
+from torch import nn
+
+from ftk_plugins.models.calls import explained, quiet, seeded
+from ftk_plugins.models.heads import auto_class, set_labels
+from ftk_plugins.models.loading import load_processor, load_saved, set_chat_template, vocabulary_rows
+from ftk_plugins.models.scratch.bpe import train_tokenizer
+from ftk_plugins.models.scratch.options import ScratchOptions
+from ftk_plugins.models.scratch.sizes import make_config
+
+
+class Scratch(ModelSource):
+    """Draws a model from a seed and trains its tokenizer on the recipe's texts; the same bits every time."""
+
+    def __init__(self, options: ScratchOptions) -> None:
+        self.options = options
+
+    def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
+        """Make the model in float32 on the CPU, in ``eval`` mode; ``corpus`` is read once, if at all."""
+        options = self.options
+        if head.kind == "image_classification":
+            raise UserError("model.use: `scratch` makes models of text", 'use = "pretrained"')
+        # Before any reading of texts, so that a wrong size is told at once.
+        auto_class(make_config(options, options.vocabulary_size, None), head, self._name)
+        tokenizer = self._tokenizer(head, corpus)
+        if options.chat_template is not None:
+            set_chat_template(tokenizer, options.chat_template)
+        config = make_config(options, vocabulary_rows(tokenizer), tokenizer)
+        model = self._model(config, head)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, _longest(model, options.max_length))
+        return Loaded(model, tokenizer)
+
+    def load_folder(self, folder: Path, head: Head) -> Loaded:
+        """Load what a stage saved; a head that the saved model lacks is drawn from the seed."""
+        return load_saved(folder, head, self.options)
+
+    @property
+    def _name(self) -> str:
+        return f"model.architecture = {self.options.architecture}"
+
+    def _tokenizer(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Any:
+        options = self.options
+        if options.tokenizer is not None:
+            return load_processor(options.tokenizer, Head("causal_lm"))
+        kind = transformers.CONFIG_MAPPING[options.architecture]
+        return train_tokenizer(
+            corpus(),
+            vocabulary_size=options.vocabulary_size,
+            max_length=options.max_length,
+            mask=head.kind == "masked_lm" or kind in transformers.AutoModelForMaskedLM._model_mapping,
+            special_tokens=options.special_tokens,
+        )
+
+    def _model(self, config: Any, head: Head) -> Any:
+        options = self.options
+        builder = auto_class(config, head, self._name)
+        set_labels(config, head, self._name)
+        chosen = {} if options.attention == "auto" else {"attn_implementation": options.attention}
+        with quiet(), explained(self._name, options.attention), seeded(options.seed):
+            return builder.from_config(config, **chosen).eval()
+
+
+def _longest(model: Any, max_length: int) -> int:
+    """Tokens that fit: RoBERTa and its kin count positions from behind the padding token's id."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return max_length

@@ -1,0 +1,142 @@
+"""Turning the friendly sizes of `scratch` into the configuration of any architecture."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import transformers
+from ftk import UserError
+from ftk.errors import did_you_mean
+from huggingface_hub.errors import StrictDataclassError
+
+from ftk_plugins.models.calls import quiet
+from ftk_plugins.models.scratch.options import ScratchOptions
+
+NAMES = {
+    "hidden_size": ("hidden_size",),
+    "layers": ("num_hidden_layers", "decoder_layers", "num_decoder_layers"),
+    "heads": ("num_attention_heads", "decoder_attention_heads"),
+    "kv_heads": ("num_key_value_heads",),
+    "intermediate_size": (
+        "intermediate_size", "n_inner", "d_ff", "ffn_dim", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim",
+    ),
+    "max_length": ("max_position_embeddings",),
+    "tie_embeddings": ("tie_word_embeddings",),
+}  # fmt: skip
+"""Under which names architectures keep each size, before ``attribute_map``; all that an architecture has are set."""
+
+OF_THE_RUN = {
+    "transformers_version", "architectures", "dtype", "return_dict", "output_hidden_states", "output_attentions",
+    "id2label", "label2id", "problem_type", "num_labels",
+}  # fmt: skip
+
+
+def make_config(options: ScratchOptions, vocabulary: int, tokenizer: Any | None) -> Any:
+    """The configuration of ``options.architecture`` in these sizes.
+
+    Args:
+        options: the sizes.
+        vocabulary: rows of the embedding.
+        tokenizer: whose special tokens the model must know; None while there is none yet.
+
+    Raises:
+        UserError: an unknown architecture, a size or key that it does not have, or sizes that do not fit together.
+    """
+    kind = _architecture(options.architecture)
+    fields = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
+    values = {**_sizes(options, kind, fields), "vocab_size": vocabulary, **_token_ids(kind, tokenizer)}
+    given = _given(options, kind, fields, values)
+    return _build(kind, {**values, **given}, options.architecture)
+
+
+def _architecture(name: str) -> Any:
+    """The configuration class of a text architecture."""
+    known = transformers.CONFIG_MAPPING
+    if name not in known:
+        raise UserError(f"model.architecture: Transformers knows no `{name}`", _near(name, known.keys()))
+    kind = known[name]
+    if "vocab_size" not in {field.name for field in dataclasses.fields(kind)}:
+        inner = sorted(text for text in (f"{name}_text", f"{name}_text_model") if text in known)
+        hint = f"its text model is `{inner[0]}`" if inner else "choose a text model such as llama"
+        raise UserError(f"model.architecture: `{name}` is no plain text model", hint)
+    return kind
+
+
+def _sizes(options: ScratchOptions, kind: Any, fields: set[str]) -> dict[str, Any]:
+    """The friendly sizes under the architecture's own names."""
+    width, heads = options.hidden_size, options.heads
+    wanted = {
+        "hidden_size": width,
+        "layers": options.layers,
+        "heads": heads,
+        "kv_heads": options.kv_heads or heads,
+        "intermediate_size": options.intermediate_size or 4 * width,
+        "max_length": options.max_length,
+        "tie_embeddings": options.tie_embeddings,
+    }
+    values: dict[str, Any] = {}
+    for option, value in wanted.items():
+        present = dict.fromkeys(kind.attribute_map.get(name, name) for name in NAMES[option] if name in fields)
+        if not present and (option in options.model_fields_set or option in ("hidden_size", "layers")):
+            raise UserError(
+                f"model.{option}: `{options.architecture}` has no such size",
+                "leave it out" if option in options.model_fields_set else "choose an architecture such as llama",
+            )
+        values.update(dict.fromkeys(present, value))
+    if "head_dim" in fields:
+        values[kind.attribute_map.get("head_dim", "head_dim")] = width // heads
+        if "rope_parameters" in fields and width // heads % 2:
+            raise UserError(
+                f"model.heads: {heads} heads of a hidden size of {width} are {width // heads} channels wide; "
+                f"the rotary positions of `{options.architecture}` need an even width",
+                "change `heads` or `hidden_size`",
+            )
+    return values
+
+
+def _token_ids(kind: Any, tokenizer: Any | None) -> dict[str, int | None]:
+    """The id of every special token the architecture knows of; None for those that the tokenizer lacks."""
+    names = {field.name for field in dataclasses.fields(kind) if field.name.endswith("_token_id")}
+    ids = {name: getattr(tokenizer, name, None) for name in names | {"pad_token_id", "bos_token_id", "eos_token_id"}}
+    if "decoder_start_token_id" in names or kind.is_encoder_decoder:
+        ids["decoder_start_token_id"] = ids["pad_token_id"]
+    if "forced_eos_token_id" in names:
+        ids["forced_eos_token_id"] = ids["eos_token_id"]
+    return ids
+
+
+def _given(options: ScratchOptions, kind: Any, fields: set[str], values: dict[str, Any]) -> dict[str, Any]:
+    """The ``config`` table under the architecture's own names, checked."""
+    option_of = {
+        kind.attribute_map.get(name, name): option for option, names in NAMES.items() for name in names if name in fields
+    }
+    given = {}
+    for name, value in options.config.items():
+        own = kind.attribute_map.get(name, name)
+        if name in OF_THE_RUN or own == "vocab_size" or own.endswith("_token_id"):
+            source = "the run" if name in OF_THE_RUN else "the tokenizer"
+            raise UserError(f"model.config.{name}: {source} decides it", "leave it out")
+        if name not in fields:
+            raise UserError(
+                f"model.config.{name}: `{options.architecture}` has no such key", did_you_mean(name, fields - OF_THE_RUN)
+            )
+        if option_of.get(own) in options.model_fields_set:
+            raise UserError(f"model.config.{name}: `{option_of[own]}` sets it already", "give one of the two")
+        given[own] = value
+    return given
+
+
+def _build(kind: Any, values: dict[str, Any], architecture: str) -> Any:
+    try:
+        with quiet():
+            return kind(**values)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"model.config: `{architecture}` refuses these sizes: {reason}", "change them") from error
+
+
+def _near(name: str, known: Any) -> str:
+    """The nearest name; a few well-known ones rather than all of several hundred."""
+    near = did_you_mean(name, known)
+    return near if near.startswith("did you mean") else "for example: llama, gpt2, qwen3, mistral, bert, t5"

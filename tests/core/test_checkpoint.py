@@ -1,0 +1,109 @@
+"""Bundles on disk: whole or not at all, checked when read."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from ftk.checkpoint import BundleWriter, Damaged, pack_optimizer, read_bundle, unpack_optimizer
+
+
+def states() -> dict[str, dict]:
+    return {
+        "adaptation": {"weight": torch.randn(3, 4), "step": 7, "names": ["a", "é"]},
+        "empty": {},
+        "numbers": {"loss": 0.1 + 0.2},
+    }
+
+
+def test_what_is_written_is_read_back_bit_for_bit(tmp_path):
+    written = states()
+    BundleWriter().write(tmp_path / "b", written, stage=2)
+    read, manifest = read_bundle(tmp_path / "b")
+    assert torch.equal(read["adaptation"].pop("weight"), written["adaptation"].pop("weight"))
+    assert read == written
+    assert manifest["stage"] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "delete", "manifest", "no manifest"])
+def test_a_damaged_bundle_is_named(tmp_path, harm):
+    BundleWriter().write(tmp_path / "b", states())
+    file = tmp_path / "b" / ("manifest.json" if "manifest" in harm else "adaptation.safetensors")
+    content = file.read_bytes()
+    if harm == "cut":
+        file.write_bytes(content[:-1])
+    elif harm == "flip":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif harm == "manifest":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+    with pytest.raises(Damaged, match=file.name):
+        read_bundle(tmp_path / "b")
+
+
+def test_an_interrupted_write_leaves_the_old_bundle(tmp_path, monkeypatch):
+    writer = BundleWriter()
+    writer.write(tmp_path / "b", {"x": {"value": 1}})
+    monkeypatch.setattr("ftk.checkpoint.replace_directory", lambda aside, target: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        writer.write(tmp_path / "b", {"x": {"value": 2}})
+    assert read_bundle(tmp_path / "b")[0]["x"] == {"value": 1}
+
+
+def test_unchanged_tensors_are_linked_and_changed_ones_written(tmp_path):
+    writer = BundleWriter()
+    fixed, moving = torch.randn(5), torch.randn(5)
+    bundle = {"fixed": {"t": fixed}, "moving": {"t": moving}}
+    writer.write(tmp_path / "one", bundle)
+    moving.add_(1)
+    writer.write(tmp_path / "two", bundle)
+
+    def inode(name: str, part: str) -> int:
+        return os.stat(tmp_path / name / f"{part}.safetensors").st_ino
+
+    assert inode("one", "fixed") == inode("two", "fixed")
+    assert inode("one", "moving") != inode("two", "moving")
+    assert torch.equal(read_bundle(tmp_path / "two")[0]["moving"]["t"], moving)
+
+
+def test_a_tensor_replaced_by_an_equal_looking_one_is_written(tmp_path):
+    writer = BundleWriter()
+    writer.write(tmp_path / "one", {"p": {"t": torch.zeros(3)}})
+    writer.write(tmp_path / "two", {"p": {"t": torch.ones(3)}})
+    assert read_bundle(tmp_path / "two")[0]["p"]["t"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path, fused):
+    def make() -> tuple[torch.nn.Module, torch.optim.Optimizer, dict[int, str]]:
+        torch.manual_seed(0)
+        net = torch.nn.Linear(4, 3)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=fused)
+        return net, optimizer, {id(p): name for name, p in net.named_parameters()}
+
+    def step(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        net(torch.ones(2, 4)).pow(2).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    net, optimizer, names = make()
+    step(net, optimizer)
+    BundleWriter().write(tmp_path / "b", {"o": pack_optimizer(optimizer, names), "m": dict(net.state_dict())})
+    step(net, optimizer)
+    other, second, other_names = make()
+    saved, _ = read_bundle(tmp_path / "b")
+    other.load_state_dict(saved["m"])
+    unpack_optimizer(second, other_names, saved["o"])
+    step(other, second)
+    assert torch.equal(other.weight, net.weight)
+
+
+def test_the_manifest_tells_sizes_and_checksums(tmp_path):
+    BundleWriter().write(tmp_path / "b", states())
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["schema"] == 1
+    assert set(manifest["files"]) == {"adaptation.safetensors", "adaptation.json", "empty.json", "numbers.json"}
+    assert all(len(told["sha256"]) == 64 for told in manifest["files"].values())

@@ -1,0 +1,118 @@
+"""The table that a run ends with, as colours and as plain text."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ftk.parts import Metric
+from ftk.report.rows import number, percent
+from ftk.report.terminal import final_table, plain_text
+from ftk.scores import Scores
+
+Measured = dict[int, dict[str, dict[str, float]]]
+
+
+def report_of(tasks: list[str], measured: Measured, lower: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The scores' part of a report: ``{after: {task: {metric: value}}}``."""
+    scores = Scores(tasks)
+    for after, row in measured.items():
+        for task, metrics in row.items():
+            scores.record(after, task, [Metric(name, value, name not in lower) for name, value in metrics.items()])
+    return scores.to_json()
+
+
+def cells(text: str, start: str) -> list[str]:
+    """The words of the one line that starts so."""
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(start)]
+    return line.split()
+
+
+FORGETFUL = report_of(
+    ["retain", "currencies"],
+    {
+        0: {
+            "retain": {"keyword_accuracy": 1.0},
+            "currencies": {"keyword_accuracy": 0.0, "keyword_accuracy@unseen_templates": 0.0},
+        },
+        1: {
+            "retain": {"keyword_accuracy": 0.01},
+            "currencies": {"keyword_accuracy": 0.98, "keyword_accuracy@unseen_templates": 0.71},
+        },
+    },
+)
+
+
+def test_it_shows_the_start_the_learning_the_end_and_what_was_kept() -> None:
+    text = plain_text(FORGETFUL)
+    assert cells(text, "retain") == ["retain", "keyword_accuracy", "1.000", "–", "0.010", "1.0%"]
+    assert cells(text, "currencies") == ["currencies", "keyword_accuracy", "0.000", "0.980", "0.980", "–"]
+    assert cells(text, "@unseen") == ["@unseen_templates", "0.000", "0.710", "0.710", "–"]
+    assert "Learned: currencies 0.000 → 0.980. Lost: retain 1.000 → 0.010 (1.0% kept)." in " ".join(text.split())
+
+
+def test_it_says_what_was_kept_and_names_a_metric_of_which_less_is_better() -> None:
+    values = {
+        0: {"a": {"perplexity": 90.0}, "b": {"perplexity": 80.0}},
+        1: {"a": {"perplexity": 8.0}, "b": {"perplexity": 70.0}},
+        2: {"a": {"perplexity": 8.1}, "b": {"perplexity": 81.0}},
+    }
+    text = " ".join(plain_text(report_of(["a", "b"], values, ("perplexity",))).split())
+    assert "perplexity ↓" in text
+    assert "Learned: a perplexity 90.00 → 8.00." in text
+    assert "Not learned: b perplexity 80.00 → 81.00." in text
+    assert "Kept: a perplexity 8.00 → 8.10 (98.8% kept)." in text
+
+
+@pytest.mark.parametrize(("end", "colour"), [(0.99, "32"), (0.5, "31")])
+def test_what_was_kept_is_green_and_what_was_lost_is_red(end: float, colour: str) -> None:
+    report = report_of(["retain", "b"], {0: {"retain": {"m": 1.0}}, 1: {"retain": {"m": end}}})
+    written = StringIO()
+    Console(file=written, force_terminal=True, color_system="standard", width=80).print(final_table(report))
+    assert f"\x1b[{colour}m{end:.3f}" in written.getvalue()
+    assert "\x1b" not in plain_text(report)
+
+
+def test_a_probe_measured_before_its_metric_still_follows_it() -> None:
+    report = report_of(["a"], {1: {"a": {"em@x": 0.1, "f1": 0.2, "em": 0.3}}})
+    lines = [line.split() for line in plain_text(report).splitlines()]
+    shown = [next(word for word in line if word in ("em", "@x", "f1")) for line in lines if set(line) & {"em", "@x", "f1"}]
+    assert shown == ["em", "@x", "f1"]
+
+
+def test_nothing_to_lose_is_neither_kept_nor_lost() -> None:
+    report = report_of(["a", "b"], {0: {"a": {"m": 0.0}}, 1: {"a": {"m": 0.0}}, 2: {"a": {"m": 0.0}}})
+    text = plain_text(report)
+    assert "Not learned: a 0.000 → 0.000." in text
+    assert "Kept:" not in text
+    assert "Lost:" not in text
+
+
+def test_a_loss_without_a_fraction_is_still_a_loss() -> None:
+    report = report_of(["retain", "b"], {0: {"retain": {"score": -1.0}}, 1: {"retain": {"score": -5.0}}})
+    assert "Lost: retain -1.000 → -5.00." in plain_text(report)
+
+
+def test_a_run_cut_short_and_a_run_without_scores_have_a_table_too() -> None:
+    assert "0.500" in plain_text(report_of(["a", "b"], {0: {"a": {"m": 0.5}}}))
+    assert "Task" in plain_text(report_of(["a"], {}))
+
+
+def test_it_fits_eighty_columns_whatever_the_names() -> None:
+    name = "a-stage-with-quite-a-long-name-and-[brackets]"
+    report = report_of([name], {0: {name: {"keyword_accuracy": 0.1}}, 1: {name: {"keyword_accuracy": 0.123456}}})
+    text = plain_text(report)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "0.100" in text
+    assert "0.123" in text
+    assert "[brackets]" in text.replace("\n", "").replace(" ", "") or "brackets" in text
+
+
+def test_numbers() -> None:
+    assert [number(score) for score in (None, 0.99, 1.0, -0.5, 12.341, 1234567.0)] == [
+        "–", "0.990", "1.000", "-0.500", "12.34", "1.23e+06",
+    ]  # fmt: skip
+    assert [percent(share) for share in (None, 0.98765, 1.0)] == ["–", "98.8%", "100.0%"]

@@ -1,0 +1,224 @@
+"""The step: equal to transformers' Trainer, and independent of how a batch is cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.data import SequentialSampler
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, get_scheduler
+
+from ftk.composition import Composition
+from ftk.errors import Interrupted, RunFailed
+from ftk.loop import Loop, Progress
+from ftk.mixing import Mixer
+from ftk.parts import Mitigation
+from ftk.registry import load_registry
+from ftk.testing import toy_context, toy_model, toy_task, toy_tokenizer
+from ftk.training import Training
+
+STEPS, BATCH = 50, 8
+
+
+def build(kind: str, name: str, **options: Any) -> Any:
+    entry = load_registry().find(kind, name)
+    from ftk.variant import import_reference
+
+    return import_reference(entry.variant.build)(entry.options_class()(**options))
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    """Texts of several lengths; the padding of a batch differs from micro-batch to micro-batch."""
+    return [{"text": f"{n * 7919 % 1000} and {'x' * (n % 11)} make {n * 31 % 97}"} for n in range(count)]
+
+
+def make_loop(
+    adaptation: str = "full",
+    parts: dict[str, Mitigation] | None = None,
+    save: Any = lambda progress: None,
+    stop: Any = lambda: False,
+    events: list | None = None,
+    dropout: float = 0.0,
+    **training: Any,
+) -> Loop:
+    options = Training(**{
+        "steps": STEPS, "batch_size": BATCH, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
+        "weight_decay": 0.01, "log_every": 1, "precision": "fp32", **training,
+    })  # fmt: skip
+    objective = build("objective", "causal_lm", packing=False, max_length=64)
+    extra = {"rank": 4, "alpha": 8, "dropout": dropout} if adaptation == "lora" else {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        part = build("adaptation", adaptation, **extra)
+        model = part.attach(toy_model())
+    task = toy_task(rows(STEPS * BATCH), objective)
+    ctx = toy_context(
+        model, objective, part, task, steps=options.steps, events=events,
+        micro_batch_size=options.micro_batch_size or BATCH,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        part.param_groups(model, options.learning_rate), weight_decay=options.weight_decay, eps=1e-8
+    )
+    scheduler = get_scheduler(options.schedule_name, optimizer, round(options.warmup * options.steps), options.steps)
+    mixer = Mixer(task.train.items, objective, [], 0)
+    return Loop(
+        ctx, options, Accelerator(cpu=True), model, mixer, Composition(parts or {}), optimizer, scheduler, save, stop
+    )
+
+
+def losses(events: list) -> list[float]:
+    return [event.data["loss"] for event in events if event.kind == "step"]
+
+
+def weights(loop: Loop) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in loop.ctx.model.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_the_loss_curve_is_that_of_trainer(adaptation, accumulation, tmp_path):
+    events: list = []
+    rate = {"full": 1e-3, "lora": 2e-2}[adaptation]
+    loop = make_loop(adaptation, events=events, micro_batch_size=BATCH // accumulation, learning_rate=rate)
+    order = [item["input_ids"].tolist() for _, item in loop.mixer.draw(0, STEPS * BATCH)]
+    reference = make_loop(adaptation)
+    reference.ctx.model.load_state_dict(loop.ctx.model.state_dict())
+    loop.train(Progress())
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return SequentialSampler(self.train_dataset)
+
+    tokenizer = toy_tokenizer()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=STEPS, per_device_train_batch_size=BATCH // accumulation,
+        gradient_accumulation_steps=accumulation, learning_rate=rate, lr_scheduler_type="linear", warmup_steps=5,
+        weight_decay=0.01, logging_steps=1, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True,
+        max_grad_norm=1.0, logging_nan_inf_filter=False,
+    )  # fmt: skip
+    trainer = InOrder(
+        model=reference.ctx.model, args=arguments, train_dataset=[{"input_ids": ids} for ids in order],
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+    )  # fmt: skip
+    trainer.train()
+    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses(events)) == len(theirs) == STEPS
+    torch.testing.assert_close(torch.tensor(losses(events)), torch.tensor(theirs), atol=1e-4, rtol=0)
+    assert losses(events)[-1] < losses(events)[0] - 0.2
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+def test_the_cut_of_a_batch_does_not_change_the_weights(adaptation):
+    ends = []
+    for size in (8, 2, 1):
+        loop = make_loop(adaptation, micro_batch_size=size, steps=5)
+        loop.train(Progress())
+        ends.append(weights(loop))
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ends[2], ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    ends = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        loop = make_loop("lora", dropout=0.5, steps=4)
+        loop.train(Progress())
+        ends.append(weights(loop))
+    assert torch.equal(*ends)
+
+
+def test_mitigations_act_in_the_order_of_a_step():
+    seen: list[str] = []
+
+    class Watcher(Mitigation):
+        def penalty(self, batch: Any, loss: Any, ctx: Any) -> Any:
+            seen.append("penalty")
+            assert torch.is_grad_enabled()
+            return 0 * loss.total
+
+        def edit_gradients(self, gradients: Any, ctx: Any) -> None:
+            seen.append("edit_gradients")
+            assert not torch.is_grad_enabled()
+            for gradient in gradients.values():
+                gradient.fill_(100.0)
+
+        def after_step(self, ctx: Any) -> None:
+            seen.append("after_step")
+
+    events: list = []
+    loop = make_loop(parts={"watch": Watcher()}, steps=2, micro_batch_size=4, events=events, max_grad_norm=1.0)
+    loop.train(Progress())
+    assert seen == ["penalty", "penalty", "edit_gradients", "after_step"] * 2
+    norms = [event.data["gradient_norm"] for event in events if event.kind == "step"]
+    size = weights(loop).numel()
+    assert norms[0] == pytest.approx(100 * size**0.5, rel=1e-4), "the norm is of the edited gradients, before clipping"
+
+
+def test_a_penalty_is_a_sum_over_the_same_targets_as_the_loss():
+    """A penalty equal to the loss doubles the gradient, whatever the cut of the batch."""
+
+    class Twice(Mitigation):
+        def penalty(self, batch: Any, loss: Any, ctx: Any) -> Any:
+            return loss.total
+
+    norms = []
+    for parts, size in (({}, 8), ({"twice": Twice()}, 8), ({"twice": Twice()}, 2)):
+        events: list = []
+        loop = make_loop(parts=parts, steps=1, micro_batch_size=size, events=events, max_grad_norm=0)
+        loop.train(Progress())
+        norms.append(events[-1].data["gradient_norm"])
+    assert norms[1] == pytest.approx(2 * norms[0], rel=1e-4)
+    assert norms[2] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_checkpoints_come_when_due_and_at_the_end():
+    saved: list[int] = []
+    loop = make_loop(steps=7, checkpoint_every=3, save=lambda progress: saved.append(progress.step))
+    loop.train(Progress())
+    assert saved == [3, 6, 7]
+
+
+def test_a_signal_saves_and_stops():
+    saved: list[int] = []
+    stop = iter([False, False, True])
+    loop = make_loop(steps=9, save=lambda progress: saved.append(progress.step), stop=lambda: next(stop))
+    with pytest.raises(Interrupted, match="after step 3"):
+        loop.train(Progress())
+    assert saved == [3]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    loop = make_loop(steps=3)
+    with torch.no_grad():
+        next(loop.ctx.model.parameters()).fill_(float("nan"))
+    with pytest.raises(RunFailed, match="loss is nan at step 1"):
+        loop.train(Progress())
+
+
+def test_the_schedule_warms_up_and_decays():
+    events: list = []
+    make_loop(events=events, steps=20, warmup=0.25).train(Progress())
+    rates = [event.data["learning_rate"] for event in events if event.kind == "step"]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates.index(max(rates)) == 4
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    constant: list = []
+    make_loop(events=constant, steps=20, warmup=0.25, schedule="constant").train(Progress())
+    assert constant[-1].data["learning_rate"] == pytest.approx(1e-3)
+    cosine: list = []
+    make_loop(events=cosine, steps=20, warmup=0.0, schedule="cosine").train(Progress())
+    assert [e.data["learning_rate"] for e in cosine if e.kind == "step"][9] == pytest.approx(5e-4)
+
+
+def test_bfloat16_changes_the_arithmetic_and_keeps_the_weights_float32():
+    plain, half = make_loop(steps=3), make_loop(steps=3)
+    half = replace(half, ctx=replace(half.ctx, precision="bf16"))
+    plain.train(Progress())
+    half.train(Progress())
+    assert weights(half).dtype == torch.float32
+    assert not torch.equal(weights(plain), weights(half))
+    torch.testing.assert_close(weights(half), weights(plain), atol=1e-2, rtol=1e-1)
