@@ -14,7 +14,7 @@ FROM_DATA = {
     "validation-data": ("validation", "train"),
     "retain-validation-data": ("retain_validation", "retain"),
 }
-"""Capabilities that a key of ``[data]`` provides, or else the source behind another key with its own split."""
+"""Capabilities that a key of ``[data]`` provides, or else the source behind another with its own split."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Surroundings:
 def check_stage(
     stage: StageSpec, around: Surroundings, registry: Registry
 ) -> tuple[StageSpec, list[Problem], list[str]]:
-    """The stage without mitigations that cannot act in it, what is wrong with it, and notes on what was left out."""
+    """The stage without mitigations that cannot act in it, its problems, and notes on what was left out."""
     stage, notes = _leave_idle_out(stage, around)
     problems = _check_shares(stage)
     if around.model is None:
@@ -76,24 +76,31 @@ def _leave_idle_out(stage: StageSpec, around: Surroundings) -> tuple[StageSpec, 
     """In a pipeline's first stage, default mitigations that guard earlier knowledge have nothing to guard."""
     if not around.several or around.has_earlier_stage or "retain" in around.top_data:
         return stage, []
-    idle = [spec for spec in stage.mitigations if EARLIER in spec.needs() and not spec.path.startswith("stage.")]
+    idle = [
+        spec for spec in stage.mitigations if EARLIER in spec.needs() and not spec.path.startswith("stage.")
+    ]
     if not idle:
         return stage, []
     names = ", ".join(f"`{spec.name}`" for spec in idle)
-    note = f"stage {stage.name}: {names} left out, since nothing was learned before it (data.retain would change that)"
+    note = (
+        f"stage {stage.name}: {names} left out, for nothing was learned before it and there is no data.retain"
+    )
     kept = tuple(spec for spec in stage.mitigations if spec not in idle)
     return replace(stage, mitigations=kept), [note]
 
 
 def _check_shares(stage: StageSpec) -> list[Problem]:
-    shares = {spec: spec.options.data_share() for spec in stage.mitigations}
-    total = sum(shares.values())
+    fillers = [(spec, share) for spec in stage.mitigations if (share := spec.options.data_share())]
+    total = sum(share for _, share in fillers)
     if total < 1:
         return []
-    fillers = [(spec, share) for spec, share in shares.items() if share]
     text = " + ".join(f"{share:g} of `{spec.name}`" for spec, share in fillers)
     reason = f"the rows that mitigations mix in fill {total:g} of the training data ({text})"
-    return [Problem(fillers[0][0].path, reason, "the sum must stay below 1, so that the stage's own rows have room")]
+    return [
+        Problem(
+            fillers[0][0].path, reason, "the sum must stay below 1, so that the stage's own rows have room"
+        )
+    ]
 
 
 def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:
@@ -110,7 +117,9 @@ def _unmet(
     spec: PartSpec, chosen: Sequence[PartSpec], offered: frozenset[str], registry: Registry
 ) -> list[Problem]:
     return [
-        Problem(spec.path, *_explain(spec, need, chosen, registry)) for need in spec.needs() if need not in offered
+        Problem(spec.path, *_explain(spec, need, chosen, registry))
+        for need in spec.needs()
+        if need not in offered
     ]
 
 

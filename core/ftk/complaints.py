@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,59 +14,34 @@ from ftk.errors import Problem, did_you_mean
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validate(model: type[Model], table: Mapping[str, Any]) -> Model:
-    """Make ``model`` from a TOML table, strictly: ``"3"`` is no number and ``1`` is no boolean.
+def validate(
+    model: type[Model], table: Mapping[str, Any], path: str, reserved: Iterable[str] = ()
+) -> tuple[Model | None, list[Problem]]:
+    """Make ``model`` from a TOML table, or say what is wrong with each of its keys.
 
-    The table travels as JSON because strict mode then still takes lists for tuples and text for paths.
-
-    Raises:
-        ValidationError: the table does not fit; :func:`explain` makes problems of it.
-    """
-    return model.model_validate_json(json.dumps(table, default=str), strict=True)
-
-
-def explain(
-    error: ValidationError,
-    table: Mapping[str, Any],
-    path: str,
-    fields: Mapping[str, str],
-    reserved: Iterable[str] = (),
-) -> list[Problem]:
-    """One problem for each wrong key of ``table``.
+    Unlike pydantic on its own, it takes neither ``"3"`` nor ``true`` for a number, nor ``1`` for a boolean.
+    (Pydantic's strict mode is no help: it refuses the lists of TOML for tuples, and text for paths.)
 
     Args:
-        error: what :func:`validate` raised.
-        table: what was validated.
+        model: what the table must fit.
+        table: as TOML gave it.
         path: the table's place in the recipe.
-        fields: the valid keys with their descriptions.
-        reserved: further keys that are valid in the table, for "did you mean".
+        reserved: keys that are valid in the table and do not belong to the model; for "did you mean".
     """
-    reasons: dict[str, list[str]] = {}
-    hints: dict[str, str] = {}
-    values: dict[str, str] = {}
-    for item in error.errors(include_url=False):
-        kind, place = item["type"], _place(item["loc"], table, item["type"])
-        where = ".".join([*([path] if path else []), *place])
-        reason, names_value = _reason(item)
-        if reason not in reasons.setdefault(where, []):
-            reasons[where].append(reason)
-        if names_value:
-            values[where] = f", got {show(item['input'])}"
-        if kind == "extra_forbidden":
-            top = len(item["loc"]) == 1
-            hints[where] = did_you_mean(str(item["loc"][-1]), [*fields, *reserved]) if top else ""
-        elif kind == "missing":
-            hints[where] = fields.get(str(item["loc"][-1]), "")
-        elif kind == "literal_error" and isinstance(item["input"], str):
-            choices = [
-                choice.strip(" '") for choice in item["ctx"]["expected"].replace(" or ", ",").split(",")
-            ]
-            near = did_you_mean(item["input"], choices)
-            hints[where] = near if near.startswith("did you") else ""
-    return [
-        Problem(where, f"{' or '.join(texts)}{values.get(where, '')}", hints.get(where, ""))
-        for where, texts in reasons.items()
-    ]
+    disguised = {
+        ".".join(place): reason
+        for key, value in table.items()
+        if key in model.model_fields
+        for place, reason in _disguised(model.model_fields[key].annotation, value, (path, key))
+    }
+    problems = [Problem(place, reason) for place, reason in disguised.items()]
+    try:
+        made = model.model_validate(table)
+    except ValidationError as error:
+        fields = {key: info.description or "" for key, info in model.model_fields.items()}
+        found = _explain(error, table, path, fields, reserved)
+        return None, problems + [problem for problem in found if problem.path not in disguised]
+    return (None, problems) if problems else (made, [])
 
 
 def show(value: Any) -> str:
@@ -77,8 +53,87 @@ def show(value: Any) -> str:
     if isinstance(value, list | tuple):
         text = f"[{', '.join(show(item) for item in value)}]"
         return text if len(text) <= 40 else f"a list of {len(value)}"
-    text = repr(value)
+    text = value.isoformat() if isinstance(value, datetime.date | datetime.time) else repr(value)
     return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
+
+
+def _disguised(annotation: Any, value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Where pydantic would read a scalar as one of another type, and what it must be instead."""
+    members = list(_members(annotation))
+    scalars = {member for member in members if isinstance(member, type)}
+    if isinstance(value, list):
+        for member in members:
+            if get_origin(member) in (list, tuple, set, frozenset) and get_args(member):
+                for number, item in enumerate(value, start=1):
+                    yield from _disguised(get_args(member)[0], item, (*place, str(number)))
+        return
+    if isinstance(value, bool):
+        wrong = bool not in scalars and bool(scalars & {int, float})
+    elif isinstance(value, str):
+        wrong = str not in scalars and bool(scalars & {int, float, bool}) and _reads_as_scalar(value)
+    else:
+        wrong = scalars - {NoneType} == {bool} and len(members) == len(scalars)
+    if wrong:
+        word = "a number" if float in scalars else "a whole number" if int in scalars else "true or false"
+        yield place, f"must be {word}, got {show(value)}"
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The types of a union, with a literal counted as the type of its values."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif origin is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif origin is Literal:
+        yield from (type(value) for value in get_args(annotation))
+    else:
+        yield annotation
+
+
+def _reads_as_scalar(text: str) -> bool:
+    if text.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f"):
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _explain(
+    error: ValidationError,
+    table: Mapping[str, Any],
+    path: str,
+    fields: Mapping[str, str],
+    reserved: Iterable[str],
+) -> list[Problem]:
+    """One problem for each wrong key: the complaints of a union's members are joined."""
+    reasons: dict[str, list[str]] = {}
+    hints: dict[str, str] = {}
+    values: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        kind = item["type"]
+        where = ".".join([path, *_place(item["loc"], table, kind)])
+        reason, names_value = _reason(item)
+        before = reasons.setdefault(where, [])
+        if reason not in before:
+            before.append(reason.removeprefix("must be ") if before else reason)
+        if names_value:
+            values[where] = f", got {show(item['input'])}"
+        if kind == "extra_forbidden" and len(item["loc"]) == 1:
+            hints[where] = did_you_mean(str(item["loc"][-1]), [*fields, *reserved])
+        elif kind == "missing":
+            hints[where] = fields.get(str(item["loc"][-1]), "")
+        elif kind == "literal_error" and isinstance(item["input"], str):
+            near = did_you_mean(item["input"], item["ctx"]["expected"].split("'")[1::2])
+            hints[where] = near if near.startswith("did you") else ""
+    return [
+        Problem(where, f"{' or '.join(texts)}{values.get(where, '')}", hints.get(where, ""))
+        for where, texts in reasons.items()
+        if not any(other.startswith(f"{where}.") for other in reasons)
+    ]
 
 
 def _place(loc: tuple[int | str, ...], table: Any, kind: str) -> list[str]:
@@ -108,7 +163,7 @@ _TYPES = {
     "bool_": "true or false",
     "string_type": "text",
     "string_sub": "text",
-    "path_type": "text, a path",
+    "path_type": "text",
     "list_type": "a list",
     "tuple_type": "a list",
     "set_type": "a list",
@@ -142,7 +197,8 @@ def _reason(item: Any) -> tuple[str, bool]:
         return _WORDS[kind], True
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
-        return f"must be {word} {context[key]}", True
+        limit = context[key]
+        return f"must be {word} {f'{limit:g}' if isinstance(limit, float) else limit}", True
     if kind in _LENGTHS:
         word, key, unit = _LENGTHS[kind]
         if context[key] == 1 and word == "at least":

@@ -10,7 +10,7 @@ from ftk.errors import RunFailed, UserError
 from ftk.events import Events
 from ftk.examples import Examples, Task
 from ftk.parts import DatasetSource, Evaluator, Objective, Split, Transform
-from ftk.recipe import DataSpec, PartSpec
+from ftk.specs import DataSpec, PartSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset

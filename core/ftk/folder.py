@@ -13,7 +13,7 @@ from ftk.checkpoint import BundleWriter, Damaged, read_bundle, replace_directory
 from ftk.errors import RunFailed, UserError
 from ftk.events import Events
 from ftk.parts import State
-from ftk.recipe import Recipe
+from ftk.specs import Recipe
 
 
 class RunFolder:

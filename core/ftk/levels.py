@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pydantic import ValidationError
-
-from ftk.complaints import explain, show, validate
+from ftk.complaints import show, validate
 from ftk.errors import Problem, UserError, did_you_mean
 from ftk.options import Options
 from ftk.overrides import merge_training, part_name
@@ -52,9 +50,13 @@ class Reader:
         self.problems.append(Problem(path, reason, hint))
 
     def keys(
-        self, table: Mapping[str, Any], prefix: str, valid: Sequence[str], hints: Mapping[str, str] | None = None
+        self,
+        table: Mapping[str, Any],
+        prefix: str,
+        valid: Sequence[str],
+        hints: Mapping[str, str] | None = None,
     ) -> None:
-        """Note every key that is not valid here; ``hints`` say where a key belongs that is valid elsewhere."""
+        """Note every key that is not valid here; ``hints`` say where one belongs that is valid elsewhere."""
         for key in table:
             if key not in valid:
                 self.add(f"{prefix}{key}", "unknown key", (hints or {}).get(key) or did_you_mean(key, valid))
@@ -79,40 +81,35 @@ class Reader:
             self._training(level, base, table["training"], f"{prefix}training")
         return level
 
-    def part(
-        self, kind: str, table: Any, path: str, own: frozenset[str] | None = None, transforms: Any = ()
-    ) -> PartSpec | None:
+    def part(self, kind: str, table: Any, path: str, own: frozenset[str] | None = None) -> PartSpec | None:
         """Read one part's table: ``use``, perhaps ``name``, and the options of the variant.
 
         Args:
             kind: what it must be.
             table: as TOML gave it.
             path: its place.
-            own: the keys that were written here; of merged tables, only their problems are noted.
-            transforms: for a data set, the list in ``transform``.
+            own: of a table merged into a default, the keys that were written here; only their problems are
+                noted, the others are noted where the default stands.
         """
         if not isinstance(table, dict):
             self._not_a_table(kind, table, path)
             return None
         use, name = table.get("use"), table.get("name")
-        if not isinstance(use, str):
-            names = ", ".join(sorted({entry.variant.name for entry in self.registry.entries(kind)}))
-            what = "is missing" if use is None else f"must be text, got {show(use)}"
-            self.add(f"{path}.use", what, f'write use = "..."; {article(kind)} is one of: {names or "none installed"}')
-            return None
         before = len(self.problems)
+        if not isinstance(use, str):
+            if own is None:
+                what = "is missing" if use is None else f"must be text, got {show(use)}"
+                self.add(f"{path}.use", what, f'write use = "..."; {self.choices(kind)}')
+            return None
         if name is not None and not (isinstance(name, str) and PART_NAME.fullmatch(name)):
             self.add(f"{path}.name", f"{show(name)} cannot be used", "use letters, digits, `_`, `-` and `.`")
-        try:
-            entry = self.registry.find(kind, use)
-        except UserError as error:
-            self.add(f"{path}.use", error.message, error.hint)
-            return None
         through = self._transforms(table, path) if kind == "dataset" else ()
         try:
+            entry = self.registry.find(kind, use)
             model = entry.options_class()
         except UserError as error:
-            self.add(path, error.message, error.hint)
+            if own is None:
+                self.add(f"{path}.use", error.message, error.hint)
             return None
         given = {key: value for key, value in table.items() if key not in RESERVED_KEYS[kind]}
         options = self._options(model, given, path, RESERVED_KEYS[kind], own, f"{entry.distribution}/{use}")
@@ -120,6 +117,15 @@ class Reader:
             return None
         return PartSpec(
             kind, use, name or entry.variant.name, options, entry.variant, entry.distribution, path, through
+        )
+
+    def choices(self, kind: str) -> str:
+        """The names of the variants of a kind, as a sentence."""
+        names = sorted({entry.variant.name for entry in self.registry.entries(kind)})
+        return (
+            f"{article(kind)} is one of: {', '.join(names)}"
+            if names
+            else f"no plugin here offers {article(kind)}"
         )
 
     def parts(self, kind: str, value: Any, path: str) -> tuple[PartSpec, ...]:
@@ -154,9 +160,13 @@ class Reader:
     def _transforms(self, table: Mapping[str, Any], path: str) -> tuple[PartSpec, ...]:
         value = table.get("transform", [])
         if not isinstance(value, list):
-            self.add(f"{path}.transform", f"must be a list of tables, got {show(value)}", 'write [{ use = "..." }]')
+            self.add(
+                f"{path}.transform", f"must be a list of tables, got {show(value)}", 'write [{ use = "..." }]'
+            )
             return ()
-        read = [self.part("transform", item, f"{path}.transform.{n}") for n, item in enumerate(value, start=1)]
+        read = [
+            self.part("transform", item, f"{path}.transform.{n}") for n, item in enumerate(value, start=1)
+        ]
         return tuple(spec for spec in read if spec is not None)
 
     def _options(
@@ -169,45 +179,52 @@ class Reader:
         who: str,
     ) -> Options | None:
         try:
-            options = validate(model, given)
-            # Whatever these raise belongs to the recipe's reader now, not to the middle of a run.
-            options.withheld(), options.more_needs(), options.data_share()
-            return options
-        except ValidationError as error:
-            fields = {key: info.description or "" for key, info in model.model_fields.items()}
-            for problem in explain(error, given, path, fields, reserved):
-                key = problem.path.removeprefix(path).lstrip(".").partition(".")[0]
-                if own is None or key in own or not key:
-                    self.problems.append(problem)
+            options, problems = validate(model, given, path, reserved)
+            if options is not None:
+                # Whatever these raise is told now, and not in the middle of a run.
+                options.withheld(), options.more_needs(), options.data_share()
         except Exception as error:
-            self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
-        return None
+            self.add(
+                path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin"
+            )
+            return None
+        for problem in problems:
+            key = problem.path.removeprefix(path).lstrip(".").partition(".")[0]
+            if own is None or key in own or not key:
+                self.problems.append(problem)
+        return options
 
     def _merged_part(self, level: Level, base: Level, kind: str, value: Any, path: str) -> None:
         """An own ``use`` starts afresh; a table without one changes the default's options."""
+        own: frozenset[str] | None = None
+        table = value
         if isinstance(value, dict) and "use" not in value and kind in base.tables:
             table, own = {**base.tables[kind], **value}, frozenset(value)
-            if base.parts.get(kind) is None and "use" in base.tables[kind]:
-                own = own - frozenset(base.tables[kind])
-        else:
-            table, own = value, None
         if isinstance(table, dict):
             level.tables[kind] = table
         level.parts[kind] = self.part(kind, table, path, own)
 
     def _data(self, level: Level, value: Any, path: str, in_stage: bool) -> None:
         if not isinstance(value, dict):
-            self.add(path, f"must be a table, got {show(value)}", "write [data] and train = { use = ... } below it")
+            self.add(
+                path, f"must be a table, got {show(value)}", "write [data] and train = { use = ... } below it"
+            )
             return
         valid = DATA_KEYS if in_stage else (*DATA_KEYS, *RETAIN_KEYS)
-        hints = dict.fromkeys(RETAIN_KEYS, "it stands outside the stages, in the [data] at the top of the recipe")
+        hints = dict.fromkeys(
+            RETAIN_KEYS, "it stands outside the stages, in the [data] at the top of the recipe"
+        )
         self.keys(value, f"{path}.", valid, hints if in_stage else None)
         for key, table in value.items():
             if key in valid and key not in ("probes", "overlap"):
                 level.data[key] = self.part("dataset", table, f"{path}.{key}")
         probes = value.get("probes", {})
         if not isinstance(probes, dict):
-            self.add(f"{path}.probes", f"must be a table, got {show(probes)}", "write [data.probes] name = { use = ... }")
+            self.add(
+                f"{path}.probes",
+                f"must be a table, got {show(probes)}",
+                "write [data.probes] name = { use = ... }",
+            )
         elif "probes" in value:
             level.probes = {}
             for name, table in probes.items():

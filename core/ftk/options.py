@@ -18,7 +18,9 @@ class Options(BaseModel):
     before anything heavy is imported.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
     def more_needs(self) -> tuple[str, ...]:
         """Capabilities that these options need on top of the variant's ``needs``."""

@@ -10,14 +10,17 @@ from typing import Any
 from ftk.errors import Problem, RecipeError, UserError, did_you_mean
 
 TOP_KEYS = (
-    "name", "seed", "model", "objective", "adaptation", "data", "mitigation", "evaluator", "training", "stage",
+    "name", "seed", "model", "objective", "adaptation", "data", "mitigation", "evaluator",
+    "training", "stage",
 )  # fmt: skip
 """What may stand at the top of a recipe."""
 STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluator", "training")
 """What may stand in a ``[[stage]]``."""
 
 
-def override(table: Mapping[str, Any], source: str, settings: Sequence[str], without: Sequence[str]) -> dict[str, Any]:
+def override(
+    table: Mapping[str, Any], source: str, settings: Sequence[str], without: Sequence[str]
+) -> dict[str, Any]:
     """A copy of a recipe's table with every ``key=value`` set, then every mitigation in ``without`` left out.
 
     Args:
@@ -46,14 +49,14 @@ def override(table: Mapping[str, Any], source: str, settings: Sequence[str], wit
 
 
 def merge_training(default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``default``, key by key; a length in ``own`` takes the place of either length in ``default``."""
+    """``own`` over ``default``, key by key; a length in ``own`` replaces either length in ``default``."""
     lengths = {"epochs", "steps"}
     kept = {key: value for key, value in default.items() if not (key in lengths and lengths & own.keys())}
     return {**kept, **own}
 
 
 def part_name(table: Any) -> str:
-    """The name of a part's table as the recipe gives it: ``name``, else the variant in ``use``; or nothing."""
+    """A part's name as its table gives it: ``name``, else the variant in ``use``; or nothing."""
     if not isinstance(table, Mapping):
         return ""
     name = table.get("name", table.get("use", ""))
@@ -74,7 +77,9 @@ def _set(table: dict[str, Any], setting: str) -> None:
         return
     valid = TOP_KEYS if not place else STAGE_KEYS if _is_stage(place) else None
     if valid and last not in valid:
-        raise UserError(f"{'a stage' if place else 'a recipe'} has no key `{last}`", did_you_mean(last, valid))
+        raise UserError(
+            f"{'a stage' if place else 'a recipe'} has no key `{last}`", did_you_mean(last, valid)
+        )
     if place and place[-1] == "training" and last in ("epochs", "steps"):
         here.pop("steps" if last == "epochs" else "epochs", None)
     here[last] = value
@@ -87,9 +92,11 @@ def _enter(table: dict[str, Any], here: Any, place: list[str], step: str) -> Any
     else:
         valid = TOP_KEYS if not place else STAGE_KEYS if _is_stage(place) else None
         if valid and step not in valid:
-            raise UserError(f"{'a stage' if place else 'a recipe'} has no key `{step}`", did_you_mean(step, valid))
+            raise UserError(
+                f"{'a stage' if place else 'a recipe'} has no key `{step}`", did_you_mean(step, valid)
+            )
         if step not in here:
-            # A stage without a list of its own has the default list, which setting one of its keys must not lose.
+            # A stage without a list of its own has the default list, and setting one key must not lose it.
             inherited = table.get(step) if _is_stage(place) and step in ("mitigation", "evaluator") else None
             lists = step in ("mitigation", "evaluator", "stage", "transform")
             here[step] = copy.deepcopy(inherited) if inherited is not None else [] if lists else {}
@@ -130,7 +137,9 @@ def _steps(key: str) -> list[str]:
         [(step, node)] = node.items()
         steps.append(step)
     if node != 0 or not steps:
-        raise UserError(f"`{key}` is no path", "write keys joined by dots, as in --set mitigation.ewc.strength=1")
+        raise UserError(
+            f"`{key}` is no path", "write keys joined by dots, as in --set mitigation.ewc.strength=1"
+        )
     return steps
 
 

@@ -19,7 +19,7 @@ from ftk.folder import RunFolder
 from ftk.hardware import peak_memory, resolve_precision
 from ftk.measuring import measure_tasks
 from ftk.parts import Evaluator, Head, Loaded, ModelSource, Objective, State
-from ftk.recipe import PartSpec, Recipe
+from ftk.specs import PartSpec, Recipe
 from ftk.report.model_card import model_card
 from ftk.scores import Scores
 from ftk.stage import Stage, StageResult, micro_batch_size

@@ -11,16 +11,15 @@ from typing import Any
 from ftk.checking import Surroundings, check_retained, check_stage
 from ftk.complaints import show
 from ftk.errors import Problem, RecipeError, UserError, did_you_mean
-from ftk.levels import DATA_KEYS, RETAIN_KEYS, Level, Reader
+from ftk.levels import PART_NAME, RETAIN_KEYS, Level, Reader
 from ftk.overrides import STAGE_KEYS, TOP_KEYS, override
-from ftk.registry import Registry, article, load_registry
+from ftk.registry import Registry, load_registry
 from ftk.specs import DataSpec, PartSpec, Recipe, StageSpec
 from ftk.training import Training
 
 __all__ = ["DataSpec", "PartSpec", "Recipe", "StageSpec", "load_recipe", "recipe_from_table"]
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_SEEDS = 2**32
+SEEDS = 2**32
 
 
 def load_recipe(
@@ -54,7 +53,7 @@ def load_recipe(
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(str(path), [_syntax_problem(str(error))]) from error
     return recipe_from_table(table, str(path), text, overrides=overrides, without=without, registry=registry)
 
@@ -97,12 +96,14 @@ class _Recipe:
         reader.keys(table, "", TOP_KEYS)
         name, seed = self._name(table, "", 'write name = "my-run" at the top'), self._seed()
         model = self._model()
-        top = reader.level({key: value for key, value in table.items() if key not in ("model", "stage")}, "", None)
+        top = reader.level(
+            {key: value for key, value in table.items() if key not in ("model", "stage")}, "", None
+        )
         stages = self._stages(top, name)
         retain, validation, test = (top.data.get(key) for key in RETAIN_KEYS)
         for key in RETAIN_KEYS[1:]:
             if key in top.data and "retain" not in top.data:
-                hint = "add data.retain: rows like these to learn from; or name these rows in data.probes instead"
+                hint = "add data.retain: rows like these to learn from; or name these in data.probes instead"
                 reader.add(f"data.{key}", "stands alone, without data.retain", hint)
         notes = self._check(stages, top, model)
         objective, evaluators = self._retained(stages, top)
@@ -111,8 +112,8 @@ class _Recipe:
         if not any(stage.evaluators for stage in self.stages):
             notes.append("there is no evaluator: nothing will be measured")
         return Recipe(
-            name, seed, model, retain, validation, test, objective, evaluators, tuple(self.stages), source, text,
-            tuple(notes),
+            name, seed, model, retain, validation, test, objective, evaluators, tuple(self.stages),
+            source, text, tuple(notes),
         )  # fmt: skip
 
     def _name(self, table: Mapping[str, Any], prefix: str, hint: str) -> str:
@@ -121,8 +122,8 @@ class _Recipe:
             self.reader.add(f"{prefix}name", "is missing", hint)
         elif not isinstance(name, str):
             self.reader.add(f"{prefix}name", f"must be text, got {show(name)}")
-        elif not _FILE_NAME.fullmatch(name) or len(name) > 100:
-            hint = "it names a folder: use up to 100 letters, digits, `_`, `-` and `.`, none of the last two in front"
+        elif not PART_NAME.fullmatch(name) or len(name) > 100:
+            hint = "it names a folder: up to 100 letters, digits, `_`, `-`, `.`; the first no `-` and no `.`"
             self.reader.add(f"{prefix}name", f"{name!r:.60} cannot be used", hint)
         else:
             return name
@@ -130,8 +131,8 @@ class _Recipe:
 
     def _seed(self) -> int:
         seed = self.table.get("seed", 0)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
-            self.reader.add("seed", f"must be a whole number from 0 to {_SEEDS - 1}, got {show(seed)}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+            self.reader.add("seed", f"must be a whole number from 0 to {SEEDS - 1}, got {show(seed)}")
             return 0
         return seed
 
@@ -143,9 +144,8 @@ class _Recipe:
 
     def _missing(self, key: str, prefix: str) -> None:
         kind = "dataset" if key.startswith("data") else key
-        names = ", ".join(sorted({entry.variant.name for entry in self.registry.entries(kind)})) or "none installed"
         shape = '[data] train = { use = "..." }' if kind == "dataset" else f'[{key}] use = "..."'
-        self.reader.add(f"{prefix}{key}", "is missing", f"write {shape}; {article(kind)} is one of: {names}")
+        self.reader.add(f"{prefix}{key}", "is missing", f"write {shape}; {self.reader.choices(kind)}")
 
     def _stages(self, top: Level, name: str) -> list[tuple[StageSpec | None, Level]]:
         """Each stage, or None where it cannot be made, with what stands in its table."""
@@ -158,14 +158,16 @@ class _Recipe:
             self.reader.add("stage", f"must be a list of tables, got {show(tables)}", "write [[stage]]")
             return []
         if not tables:
-            self.reader.add("stage", "is empty", "add a [[stage]], or leave the key out for a recipe of one stage")
+            self.reader.add(
+                "stage", "is empty", "add a [[stage]], or leave the key out for a recipe of one stage"
+            )
         found, names = [], set()
         for number, table in enumerate(tables, start=1):
             if not isinstance(table, dict):
                 self.reader.add(f"stage.{number}", f"must be a table, got {show(table)}", "write [[stage]]")
                 continue
             given = table.get("name")
-            prefix = f"stage.{given if isinstance(given, str) and _FILE_NAME.fullmatch(given) else number}."
+            prefix = f"stage.{given if isinstance(given, str) and PART_NAME.fullmatch(given) else number}."
             name = self._name(table, prefix, 'every [[stage]] has a name: name = "..."')
             if name and name in names:
                 prefix = f"stage.{number}."
@@ -173,7 +175,9 @@ class _Recipe:
             if name == "retain":
                 self._refuse_retain(f"{prefix}name")
             names.add(name)
-            hints = dict.fromkeys(("model", "seed", "stage"), "it stands outside the stages, at the top of the recipe")
+            hints = dict.fromkeys(
+                ("model", "seed", "stage"), "it stands outside the stages, at the top of the recipe"
+            )
             self.reader.keys(table, prefix, STAGE_KEYS, hints)
             level = self.reader.level(table, prefix, top)
             found.append((self._stage(level, name, prefix), level))
@@ -188,7 +192,8 @@ class _Recipe:
                 self._missing(key, prefix)
         if "train" not in level.data:
             self._missing("data.train", prefix)
-        objective, adaptation, train = level.parts.get("objective"), level.parts.get("adaptation"), level.data.get("train")
+        objective, adaptation = level.parts.get("objective"), level.parts.get("adaptation")
+        train = level.data.get("train")
         if objective is None or adaptation is None or train is None:
             return None
         probes = {key: spec for key, spec in level.probes.items() if spec is not None}
@@ -196,7 +201,9 @@ class _Recipe:
         training = level.training or Training()
         return StageSpec(name, objective, adaptation, data, level.mitigations, level.evaluators, training)
 
-    def _check(self, stages: list[tuple[StageSpec | None, Level]], top: Level, model: PartSpec | None) -> list[str]:
+    def _check(
+        self, stages: list[tuple[StageSpec | None, Level]], top: Level, model: PartSpec | None
+    ) -> list[str]:
         """Hold the parts of each stage against each other; fills :attr:`stages` and returns the notes."""
         notes: list[str] = []
         found: dict[Problem, list[str]] = {}
@@ -211,13 +218,15 @@ class _Recipe:
                 found.setdefault(problem, []).append(stage.name)
         for problem, names in found.items():
             everywhere = len(names) == len(stages) or problem.path.startswith("stage.")
-            where = "" if everywhere else f" (in {'stage' if len(names) == 1 else 'stages'} {', '.join(names)})"
+            where = (
+                "" if everywhere else f" (in {'stage' if len(names) == 1 else 'stages'} {', '.join(names)})"
+            )
             self.reader.add(problem.path, problem.reason + where, problem.hint)
-        if self.stages and model is not None and top.data.get("retain") is not None:
-            objective, evaluators = self._retained(stages, top)
-            if objective is not None:
-                for problem in check_retained(objective, evaluators, self.stages[0], model, top.data, self.registry):
-                    self.reader.add(problem.path, problem.reason, problem.hint)
+        objective, evaluators = self._retained(stages, top)
+        if stages and stages[0][0] is not None and model is not None and objective is not None:
+            self.reader.problems += check_retained(
+                objective, evaluators, self.stages[0], model, top.data, self.registry
+            )
         return notes
 
     def _retained(
@@ -236,7 +245,3 @@ def _syntax_problem(text: str) -> Problem:
     reason, place = found.groups() if found else (text, "")
     hint = 'text is written in quotes: key = "value"' if reason == "Invalid value" else ""
     return Problem(place, f"is not TOML: {reason[:1].lower()}{reason[1:]}", hint)
-
-
-# DATA_KEYS is re-exported for the schema of recipes.
-_ = DATA_KEYS

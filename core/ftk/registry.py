@@ -1,4 +1,4 @@
-"""Finds every installed plugin, keeps what is broken as data, and looks variants up by the name a recipe gives."""
+"""Finds every installed plugin, keeps what is broken as data, and looks variants up by name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Entry:
         """Import the variant's options.
 
         Raises:
-            UserError: the import fails or finds no usable :class:`Options`; names the distribution and the mend.
+            UserError: the import fails or finds no usable class; names the distribution and the mend.
         """
         try:
             found = import_reference(self.variant.options)
@@ -113,7 +113,7 @@ class Registry:
         """The variant that ``use = "..."`` names: ``name``, or ``distribution/name``.
 
         Raises:
-            UserError: no variant, or more than one; says what is near, what is of another kind and what is broken.
+            UserError: no variant, or several; says what is near, what is of another kind, what is broken.
         """
         distribution, _, name = use.rpartition("/")
         found = [
@@ -136,8 +136,8 @@ class Registry:
     def _unknown(self, kind: str, use: str, distribution: str, name: str) -> UserError:
         for plugin in self.plugins:
             if plugin.status != "ok" and _may_offer(plugin, distribution, name):
-                return UserError(f"`{use}` cannot be used: plugin {plugin.name} is {plugin.status}: {plugin.reason}",
-                                 plugin.mend)  # fmt: skip
+                message = f"`{use}` cannot be used: plugin {plugin.name} is {plugin.status}: {plugin.reason}"
+                return UserError(message, plugin.mend)
         others = [entry.kind for entry in self._entries if entry.variant.name == name]
         if others and kind not in others:
             return UserError(f"`{name}` is {article(others[0])}, not {article(kind)}", self._names(kind))
@@ -195,9 +195,9 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def article(kind: str) -> str:
+def article(noun: str) -> str:
     """``a mitigation``, ``an adaptation``."""
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def _may_offer(plugin: PluginInfo, distribution: str, name: str) -> bool:

@@ -23,8 +23,9 @@ from ftk.events import EventLog, Events, RunEvent
 from ftk.folder import RunFolder
 from ftk.hardware import describe_device
 from ftk.pipeline import Run
-from ftk.recipe import Recipe, load_recipe
+from ftk.recipe import load_recipe
 from ftk.registry import Registry, load_registry
+from ftk.specs import Recipe
 
 Observer = Callable[[RunEvent], object]
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "pydantic")

@@ -19,9 +19,10 @@ Score = float | None
 class Scores:
     """Every measurement of a run: after each body of knowledge, each task, each metric.
 
-    Definitions, with their sources, stand in ``docs/metrics.md``. ``R`` below is :meth:`matrix`: row ``i`` was
-    measured when the ``i``-th body of knowledge had been learned, column ``j`` is task ``j``. What the starting
-    model knows is itself a body of knowledge where the first task is :data:`RETAIN`: row 0 is then the starting model.
+    Definitions, with their sources, stand in ``docs/metrics.md``. ``R`` below is :meth:`matrix`: row ``i``
+    was measured when the ``i``-th body of knowledge had been learned, column ``j`` is task ``j``. What the
+    starting model knows is itself a body of knowledge where the first task is :data:`RETAIN`: row 0 is then
+    the starting model.
 
     Args:
         tasks: the names of all tasks of the run, in the order in which they are learned.
@@ -51,16 +52,19 @@ class Scores:
             metrics: what its evaluators measured; a value that is not finite is kept as None.
 
         Raises:
-            ValueError: the task or the stage is not of this run, or a metric was recorded before as better in the
-                other direction.
+            ValueError: the task or the stage is not of this run, or a metric was recorded before as better
+                in the other direction.
         """
         if task not in self.tasks:
             raise ValueError(f"no task {task!r} in this run; it has {', '.join(self.tasks)}")
         if not 0 <= after < len(self.tasks) + self._first_row:
             raise ValueError(f"no stage {after} in a run of the tasks {', '.join(self.tasks)}")
         for metric in metrics:
-            if self.higher_is_better.setdefault(metric.name, metric.higher_is_better) != metric.higher_is_better:
-                raise ValueError(f"metric {metric.name!r} of task {task!r} is better in the other direction elsewhere")
+            higher = self.higher_is_better.setdefault(metric.name, metric.higher_is_better)
+            if higher != metric.higher_is_better:
+                raise ValueError(
+                    f"metric {metric.name!r} of {task!r} is better in the other direction elsewhere"
+                )
             value = float(metric.value)
             self._cells.setdefault(metric.name, {})[after, task] = value if math.isfinite(value) else None
 
@@ -77,15 +81,18 @@ class Scores:
         """Each task's best score in the rows before the last one; None for the task that was learned last."""
         matrix = self.matrix(metric)
         best = max if self.higher_is_better[metric] else min
-        earlier = [[row[task] for row in matrix[:-1] if row[task] is not None] for task in range(len(self.tasks))]
-        known = len(matrix) - 1
-        return [best(scores) if task < known and scores else None for task, scores in enumerate(earlier)]
+        columns = [[row[task] for row in matrix[:-1]] for task in range(len(self.tasks))]
+        earlier = [[score for score in column if score is not None] for column in columns]
+        return [
+            best(found) if found and task < len(matrix) - 1 else None for task, found in enumerate(earlier)
+        ]
 
     def retention(self, metric: str) -> list[Score]:
         """Each task's last score as a share of its best earlier one: 1.0 is all of it.
 
-        Where lower is better the fraction is turned over. None for the task that was learned last, and where the
-        fraction would say nothing: either of the two is missing, or the divisor or the best is not above zero.
+        Where lower is better the fraction is turned over. None for the task that was learned last, and
+        where the fraction would say nothing: either of the two is missing, or the divisor or the best is
+        not above zero.
         """
         higher = self.higher_is_better[metric]
         kept: list[Score] = []
@@ -100,12 +107,18 @@ class Scores:
         """What the matrix says in five numbers; each is a mean over the tasks that have it, None if none has.
 
         Returns:
-            ``average``: of the last row, over the tasks learned so far.
-            ``backward_transfer``: ``R[T,j] − R[j,j]`` over all but the last task (Lopez-Paz and Ranzato 2017, eq. 3).
-            ``forward_transfer``: ``R[j−1,j] − start[j]`` over the tasks before which something was learned
-            (eq. 4 there, with the starting model in place of a random one).
-            ``forgetting``: ``max(R[i,j], i < T) − R[T,j]`` over all but the last task (Chaudhry et al. 2018, eq. 3).
-            ``retention``: of :meth:`retention`.
+            ``average``
+                of the last row, over the tasks learned so far.
+            ``backward_transfer``
+                ``R[T,j] − R[j,j]`` over all but the last task (Lopez-Paz and Ranzato 2017, eq. 3).
+            ``forward_transfer``
+                ``R[j−1,j] − start[j]`` over the tasks before which something was learned (eq. 4 there, with
+                the starting model in place of a random one).
+            ``forgetting``
+                ``max(R[i,j], i < T) − R[T,j]`` over all but the last task (Chaudhry et al. 2018).
+            ``retention``
+                of :meth:`retention`.
+
             Differences have their sign turned where lower is better: transfer above 0 is always a gain, and
             forgetting above 0 always a loss.
         """

@@ -87,7 +87,7 @@ class PartSpec:
 
     def resolved(self) -> dict[str, Any]:
         """Everything that decides what it does, as JSON values."""
-        table = {
+        table: dict[str, Any] = {
             "use": self.variant.name,
             "distribution": self.distribution,
             "name": self.name,

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import nn
 from transformers import get_scheduler
 
@@ -21,7 +22,7 @@ from ftk.folder import RunFolder
 from ftk.loop import Loop, Progress
 from ftk.mixing import Mixer
 from ftk.parts import Adaptation, Mitigation, State
-from ftk.recipe import PartSpec, StageSpec
+from ftk.specs import PartSpec, StageSpec
 from ftk.training import Training
 
 DEFAULT_EPOCHS = 3.0
@@ -63,6 +64,7 @@ class Stage:
         self.stop_requested = stop_requested
         self.carried = dict(carried)
         self.adaptation = cast(Adaptation, spec.adaptation.build())
+        set_seed(ctx.derived_seed("attach") % 2**32)
         model = self.adaptation.attach(ctx.model)
         if spec.training.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]

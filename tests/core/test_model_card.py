@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
+from ftk.options import Options
 from ftk.report.model_card import model_card
+from ftk.specs import DataSpec, PartSpec, Recipe, StageSpec
+from ftk.training import Training
+from ftk.variant import Variant
 
 yaml = pytest.importorskip("yaml")
 
+
+class Folder(Options):
+    """Options of a model source that names a place."""
+
+    path: str
+
+
+class Guard(Options):
+    """Options of a mitigation."""
+
+    strength: float = 0.1
+    labels: Literal["empirical", "exact"] = "empirical"
+
+
+def part(kind: str, use: str, options: Options, name: str = "") -> PartSpec:
+    variant = Variant(name=use, summary="For tests.", options="a:b", build="a:b")
+    return PartSpec(kind, use, name or use, options, variant, "somebody", f"{kind}.{use}")
+
+
+def recipe(start: str | None, stage: str = "currencies") -> Recipe:
+    model = (
+        part("model", "scratch", Options())
+        if start is None
+        else part("model", "pretrained", Folder(path=start))
+    )
+    objective, rows = part("objective", "instruction", Options()), part("dataset", "files", Options())
+    guards = (part("mitigation", "ewc", Guard(), name="anchor"), part("mitigation", "replay", Options()))
+    stages = (
+        StageSpec(
+            stage, objective, part("adaptation", "lora", Options()), DataSpec(rows), guards, (), Training()
+        ),
+    )
+    return Recipe("support-bot", 0, model, rows, None, rows, objective, (), stages, "recipe.toml", "")
+
+
 REPORT: dict[str, Any] = {
+    "ftk": "0.1.0",
     "tasks": ["retain", "currencies"],
     "matrix": {"keyword_accuracy": [[0.99, 0.01], [0.97, 0.98]], "perplexity": [[10.0, None], [12.5, None]]},
     "higher_is_better": {"keyword_accuracy": True, "perplexity": False},
@@ -19,8 +61,8 @@ REPORT: dict[str, Any] = {
     "summary": {},
     "stages": [
         {
-            "name": "currencies", "objective": "instruction", "adaptation": "lora", "steps": 1200, "tokens": 34567,
-            "trainable_parameters": 1000, "total_parameters": 50000, "mitigations": {"ewc": {"seconds": 1.0}, "replay": {}},
+            "name": "currencies", "steps": 1200, "tokens": 34567,
+            "trainable_parameters": 1000, "total_parameters": 50000,
         }
     ],
 }  # fmt: skip
@@ -33,32 +75,46 @@ def front_matter(card: str) -> dict[str, Any]:
 
 
 def test_the_front_matter_names_the_base_model_of_the_hub() -> None:
-    card = model_card(REPORT, "support-bot", "org/base-135M")
-    assert front_matter(card) == {"library_name": "transformers", "base_model": "org/base-135M", "tags": ["ftk"]}
+    card = model_card(REPORT, recipe("org/base-135M"))
+    assert front_matter(card) == {
+        "library_name": "transformers",
+        "base_model": "org/base-135M",
+        "tags": ["ftk"],
+    }
     assert "# support-bot\n" in card
     assert "starting from `org/base-135M`" in card
 
 
-@pytest.mark.parametrize("base", ["/home/someone/models/base", "../models/base", "C:\\models\\base", "./base"])
-def test_a_folder_is_no_base_model_for_the_hub_and_its_place_stays_private(base: str) -> None:
-    card = model_card(REPORT, "support-bot", base, adapter="adapter")
+@pytest.mark.parametrize(
+    "start", ["/home/someone/models/base", "../models/base", "C:\\models\\base", "./base", "models/base"]
+)
+def test_a_folder_is_no_base_model_for_the_hub_and_its_place_stays_private(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    card = model_card(REPORT, recipe(start), adapter="adapter")
     assert "base_model" not in front_matter(card)
     assert "`base`" in card
-    assert base not in card
+    assert start not in card
 
 
-def test_it_tells_the_training_with_its_mitigations_and_their_options() -> None:
-    options = {"currencies": {"ewc": {"strength": 0.1, "labels": "empirical"}}}
-    card = model_card(REPORT, "support-bot", mitigations=options)
-    assert (
-        "| currencies | instruction | lora | 1,200 | 34,567 | 1,000 of 50,000 |"
-        ' ewc (strength = 0.1, labels = "empirical"), replay |'
-    ) in card
-    assert "made from nothing" in card
+def test_a_model_made_from_nothing_has_no_base() -> None:
+    card = model_card(REPORT, recipe(None))
+    assert "base_model" not in front_matter(card)
+    assert "starting from a model of the source `scratch`" in card
+
+
+def test_it_tells_the_training_with_every_option_of_the_mitigations() -> None:
+    card = model_card(REPORT, recipe("org/base"))
+    assert "| currencies | instruction | lora | anchor, replay | 1,200 | 34,567 | 1,000 of 50,000 |" in card
+    assert '- `anchor` (`ewc`): `strength = 0.1, labels = "empirical"`' in card
+    assert "- `replay`: no options" in card
+    assert "learning_rate = 0.0002" in card
 
 
 def test_it_carries_the_scores() -> None:
-    card = model_card(REPORT, "support-bot")
+    card = model_card(REPORT, recipe("org/base"))
     assert "| retain | keyword_accuracy | 0.990 | – | 0.970 | 98.0% |" in card
     assert "| retain | perplexity ↓ | 10.00 | – | 12.50 | 80.0% |" in card
     assert "| currencies | keyword_accuracy | 0.010 | 0.980 | 0.980 | – |" in card
@@ -66,16 +122,22 @@ def test_it_carries_the_scores() -> None:
 
 
 def test_every_python_fragment_compiles_and_the_adapter_is_told_only_where_there_is_one() -> None:
-    card = model_card(REPORT, "support-bot", "org/base", auto_class="AutoModelForMaskedLM", adapter="adapter")
-    fragments = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+    card = model_card(REPORT, recipe("org/base"), head="image_classification", adapter="adapter")
+    fragments = [text.split("```")[0] for text in card.split("```python\n")[1:]]
     assert len(fragments) == 2
     for fragment in fragments:
         ast.parse(fragment)
-    assert "AutoModelForMaskedLM.from_pretrained" in fragments[0]
+    assert "AutoModelForImageClassification.from_pretrained" in fragments[0]
+    assert "AutoImageProcessor.from_pretrained" in fragments[0]
     assert "path/to/this/folder/adapter" in fragments[1]
-    assert "peft" not in model_card(REPORT, "support-bot", "org/base")
+    assert "peft" not in model_card(REPORT, recipe("org/base"))
+
+
+def test_a_card_of_an_earlier_stage_tells_of_the_stages_so_far() -> None:
+    whole = recipe("org/base")
+    longer = replace(whole, stages=(*whole.stages, replace(whole.stages[0], name="later")))
+    assert "later" not in model_card(REPORT, longer)
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
-    report = {**REPORT, "stages": [{**REPORT["stages"][0], "name": "a|b"}]}
-    assert "| a\\|b | instruction |" in model_card(report, "x")
+    assert "| a\\|b | instruction |" in model_card(REPORT, recipe(None, stage="a|b"))

@@ -58,7 +58,8 @@ def test_the_best_earlier_score_may_come_after_the_task_was_learned() -> None:
 def test_lower_is_better_turns_every_sign_and_the_fraction() -> None:
     scores = filled(["a", "b"], {0: [100.0, 50.0], 1: [10.0, 40.0], 2: [20.0, 5.0]}, higher=False)
     assert scores.summary("m") == {
-        "average": 12.5, "backward_transfer": -10.0, "forward_transfer": 10.0, "forgetting": 10.0, "retention": 0.5,
+        "average": 12.5, "backward_transfer": -10.0, "forward_transfer": 10.0,
+        "forgetting": 10.0, "retention": 0.5,
     }  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def test_random_matrices_against_the_formulas_of_the_papers(retained: bool, high
 def test_one_stage_has_nothing_to_forget() -> None:
     scores = filled(["a"], {0: [0.1], 1: [0.9]})
     assert scores.summary("m") == {
-        "average": 0.9, "backward_transfer": None, "forward_transfer": None, "forgetting": None, "retention": None,
+        "average": 0.9, "backward_transfer": None, "forward_transfer": None,
+        "forgetting": None, "retention": None,
     }  # fmt: skip
 
 

@@ -12,8 +12,9 @@ import click
 from rich.console import Console
 
 from ftk.errors import Interrupted
-from ftk.recipe import Recipe, load_recipe
+from ftk.recipe import load_recipe
 from ftk.registry import Registry, load_registry
+from ftk.specs import Recipe
 
 
 @click.command("run", short_help="Run a recipe; go on where an earlier run of it was stopped.")
@@ -22,8 +23,12 @@ from ftk.registry import Registry, load_registry
 @click.option("--without", multiple=True, metavar="NAME", help="Leave a mitigation out: the ablation.")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder. Default: runs/<name>.")
 @click.option("--fresh", is_flag=True, help="Delete what the folder holds and start over.")
-@click.option("--dry-run", is_flag=True, help="Read data and model, count rows and steps, train and write nothing.")
-@click.option("--explain", is_flag=True, help="Show the stations of the run with the parts at each, and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Read data and model, count rows and steps, train and write nothing."
+)
+@click.option(
+    "--explain", is_flag=True, help="Show the stations of the run with the parts at each, and stop."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json at the end, and nothing else.")
 @click.pass_context
 def run(
@@ -54,7 +59,12 @@ def run(
 
 
 def _run(
-    recipe: Recipe, registry: Registry, output: Path | None, without: tuple[str, ...], fresh: bool, as_json: bool
+    recipe: Recipe,
+    registry: Registry,
+    output: Path | None,
+    without: tuple[str, ...],
+    fresh: bool,
+    as_json: bool,
 ) -> None:
     console = Console(stderr=as_json, quiet=as_json)
     with console.status("loading libraries") if console.is_terminal else console:

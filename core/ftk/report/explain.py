@@ -6,7 +6,7 @@ from rich.tree import Tree
 
 from ftk.composition import stations_of
 from ftk.parts import Mitigation
-from ftk.recipe import PartSpec, Recipe, StageSpec
+from ftk.specs import PartSpec, Recipe, StageSpec
 
 
 def explain(recipe: Recipe) -> Tree:

@@ -5,137 +5,157 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from ftk.report.rows import number, percent, score_rows
 from ftk.scores import Scores
 
+if TYPE_CHECKING:
+    from ftk.specs import PartSpec, Recipe, StageSpec
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+_LOADERS = {
+    "causal_lm": ("AutoModelForCausalLM", "AutoTokenizer"),
+    "masked_lm": ("AutoModelForMaskedLM", "AutoTokenizer"),
+    "seq2seq_lm": ("AutoModelForSeq2SeqLM", "AutoTokenizer"),
+    "sequence_classification": ("AutoModelForSequenceClassification", "AutoTokenizer"),
+    "encoder": ("AutoModel", "AutoTokenizer"),
+    "image_classification": ("AutoModelForImageClassification", "AutoImageProcessor"),
+}
+"""Which ``transformers`` classes load the model and what feeds it, by the kind of its head."""
+
+_LEGEND = (
+    "Start is the starting model, learned is right after the task's own stage, end is this model. Retention"
+    " is the end as a share of the best score before it; an arrow marks metrics of which less is better."
+)
 
 
 def model_card(
-    report: Mapping[str, Any],
-    recipe_name: str,
-    base_model: str | None = None,
-    *,
-    auto_class: str = "AutoModelForCausalLM",
-    adapter: str | None = None,
-    mitigations: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    report: Mapping[str, Any], recipe: Recipe, *, head: str = "causal_lm", adapter: str | None = None
 ) -> str:
     """Write the README.md of an exported model, with the Hugging Face hub's front matter.
 
     Args:
-        report: the run's ``report.json``.
-        recipe_name: the recipe's name, the card's title.
-        base_model: where the starting model came from: a hub id, or a folder, of which the last part alone is told;
-            None: it was made from nothing.
-        auto_class: the ``transformers`` class that loads the model.
+        report: the run's ``report.json``, up to the stage that the model comes from.
+        recipe: what was run.
+        head: the kind of the model's head, see :class:`ftk.parts.Head`.
         adapter: the folder of the adapter beside the card, if there is one.
-        mitigations: the options of each mitigation by its name, by the name of the stage.
     """
+    start = getattr(recipe.model.options, "path", None)
+    stages = recipe.stages[: len(report["stages"])]
     sections = [
-        "\n".join(_front_matter(base_model)),
-        f"# {recipe_name}",
-        _origin(base_model),
+        "\n".join(_front_matter(start)),
+        f"# {recipe.name}",
+        f"Trained with ftk {report['ftk']}, starting from {_told(start, recipe)}.",
         "## Training",
-        "\n".join(_stages(report, mitigations or {})),
+        "\n".join(_stages(report, stages)),
+        "\n".join(line for stage in stages for line in _settings(stage)),
         "## Scores",
         "\n".join(_scores(report)),
         _LEGEND,
         "## Loading",
-        _loading(base_model, auto_class, adapter),
+        "\n".join(_loading(head)),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    if adapter is not None:
+        sections.append("\n".join(_adapter_loading(adapter, len(stages), _told(start, recipe))))
+    return "\n\n".join(sections) + "\n"
 
 
-_LEGEND = (
-    "Start is the starting model, learned is right after the task's own stage, end is this model. Retention is the"
-    " end as a share of the best score before it; an arrow marks metrics of which less is better."
-)
-
-
-def _front_matter(base_model: str | None) -> Iterator[str]:
+def _front_matter(start: str | None) -> Iterator[str]:
     yield "---"
     yield "library_name: transformers"
-    if base_model is not None and _HUB_ID.fullmatch(base_model):
-        yield f"base_model: {json.dumps(base_model)}"
+    if start is not None and _on_hub(start):
+        yield f"base_model: {json.dumps(start)}"
     yield "tags:"
     yield "- ftk"
     yield "---"
 
 
-def _origin(base_model: str | None) -> str:
-    start = "a model made from nothing" if base_model is None else f"`{_public_name(base_model)}`"
-    return f"Trained with ftk, starting from {start}."
+def _on_hub(start: str) -> bool:
+    """Whether it is a hub id: a folder of that name would have been loaded in its place."""
+    return _HUB_ID.fullmatch(start) is not None and not Path(start).exists()
 
 
-def _public_name(base_model: str) -> str:
-    """A hub id as it is; of a folder the last part, for the rest tells of somebody's disk."""
-    return base_model if _HUB_ID.fullmatch(base_model) else PurePath(base_model.replace("\\", "/")).name
+def _told(start: str | None, recipe: Recipe) -> str:
+    """The starting model; of a folder the last part alone, for the rest tells of somebody's disk."""
+    if start is None:
+        return f"a model of the source `{recipe.model.variant.name}`"
+    return f"`{start if _on_hub(start) else PurePosixPath(start.replace(chr(92), '/')).name}`"
 
 
-def _stages(
-    report: Mapping[str, Any], mitigations: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> Iterator[str]:
-    yield "| stage | objective | adaptation | steps | tokens | trained parameters | mitigations |"
-    yield "|---|---|---|--:|--:|--:|---|"
-    for stage in report["stages"]:
-        options = mitigations.get(stage["name"], {})
-        guards = [_mitigation(name, options.get(name, {})) for name in stage.get("mitigations", {})]
-        cells = (
-            stage["name"],
-            stage.get("objective", "–"),
-            stage.get("adaptation", "–"),
-            f"{stage['steps']:,}",
-            f"{stage['tokens']:,}",
-            f"{stage['trainable_parameters']:,} of {stage['total_parameters']:,}",
-            ", ".join(guards) or "none",
+def _stages(report: Mapping[str, Any], stages: tuple[StageSpec, ...]) -> Iterator[str]:
+    yield "| stage | objective | adaptation | mitigations | steps | tokens | trained parameters |"
+    yield "|---|---|---|---|--:|--:|--:|"
+    for spec, facts in zip(stages, report["stages"], strict=True):
+        yield _line(
+            spec.name,
+            spec.objective.name,
+            spec.adaptation.name,
+            ", ".join(part.name for part in spec.mitigations) or "none",
+            f"{facts['steps']:,}",
+            f"{facts['tokens']:,}",
+            f"{facts['trainable_parameters']:,} of {facts['total_parameters']:,}",
         )
-        yield _line(cells)
 
 
-def _mitigation(name: str, options: Mapping[str, Any]) -> str:
-    told = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options.items())
-    return f"{name} ({told})" if told else name
+def _settings(stage: StageSpec) -> Iterator[str]:
+    yield f"- Settings of `{stage.name}`:"
+    for part in (stage.objective, stage.adaptation, *stage.mitigations):
+        yield f"  - {_part(part)}"
+    yield f"  - training: {_options(stage.training.model_dump(mode='json', exclude_none=True))}"
+
+
+def _part(part: PartSpec) -> str:
+    name = f"`{part.name}`" if part.name == part.variant.name else f"`{part.name}` (`{part.variant.name}`)"
+    return f"{name}: {_options(part.options.model_dump(mode='json', exclude_none=True))}"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    told = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options.items())
+    return f"`{', '.join(told)}`" if options else "no options"
 
 
 def _scores(report: Mapping[str, Any]) -> Iterator[str]:
     yield "| task | metric | start | learned | end | retention |"
     yield "|---|---|--:|--:|--:|--:|"
     for row in score_rows(Scores.from_json(report)):
-        name = f"{row.metric}@{row.probe}" if row.probe else row.metric
-        metric = name if row.higher_is_better else f"{name} ↓"
-        figures = (number(row.start), number(row.learned), number(row.end), percent(row.retention))
-        yield _line((row.task, metric, *figures))
+        metric = f"{row.metric}@{row.probe}" if row.probe else row.metric
+        yield _line(
+            row.task,
+            metric if row.higher_is_better else f"{metric} ↓",
+            number(row.start),
+            number(row.learned),
+            number(row.end),
+            percent(row.retention),
+        )
 
 
-def _loading(base_model: str | None, auto_class: str, adapter: str | None) -> str:
-    lines = [
-        "The folder loads with plain `transformers`:",
-        "",
-        "```python",
-        f"from transformers import AutoTokenizer, {auto_class}",
-        "",
-        f'model = {auto_class}.from_pretrained("path/to/this/folder")',
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
-        "```",
-    ]
-    if adapter is not None:
-        start = "the starting model" if base_model is None else f"`{_public_name(base_model)}`"
-        lines += [
-            "",
-            f"`{adapter}` holds the adapter of the last stage alone, for `peft`; it belongs on the model that the stage"
-            f" started from ({start}, where there was but one stage):",
-            "",
-            "```python",
-            "from peft import PeftModel",
-            "",
-            f'model = PeftModel.from_pretrained(starting_model, "path/to/this/folder/{adapter}")',
-            "```",
-        ]
-    return "\n".join(lines)
+def _loading(head: str) -> Iterator[str]:
+    model, processor = _LOADERS[head]
+    name = "tokenizer" if processor == "AutoTokenizer" else "processor"
+    yield "The folder loads with plain `transformers`:"
+    yield ""
+    yield "```python"
+    yield f"from transformers import {', '.join(sorted((model, processor)))}"
+    yield ""
+    yield f'model = {model}.from_pretrained("path/to/this/folder")'
+    yield f'{name} = {processor}.from_pretrained("path/to/this/folder")'
+    yield "```"
 
 
-def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def _adapter_loading(adapter: str, stages: int, start: str) -> Iterator[str]:
+    base = start if stages == 1 else "the model that the stage before left"
+    yield f"`{adapter}` holds what the last stage learned as an adapter for `peft`; it belongs on {base}:"
+    yield ""
+    yield "```python"
+    yield "from peft import PeftModel"
+    yield ""
+    yield f'model = PeftModel.from_pretrained(starting_model, "path/to/this/folder/{adapter}")'
+    yield "```"
+
+
+def _line(*cells: str) -> str:
+    escaped = (cell.replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"

@@ -18,8 +18,8 @@ from ftk.scores import Scores
 def final_table(report: Mapping[str, Any]) -> Group:
     """The scores of a ``report.json`` as a table for the terminal, and one sentence under it.
 
-    Green is what was learned or kept, red what was not; an arrow marks metrics of which less is better. The text
-    says the same without colours. It fits 80 columns.
+    Green is what was learned or kept, red what was not; an arrow marks metrics of which less is better. The
+    text says the same without colours. It fits 80 columns.
     """
     rows = score_rows(Scores.from_json(report))
     return Group(_table(rows), verdict(rows))

@@ -16,5 +16,6 @@ class AnswerOptions(Options):
     )
     fold_case: bool = Field(default=True, description="Take upper and lower case for the same.")
     fold_width: bool = Field(
-        default=True, description="Take forms of one character for the same (Unicode NFKC), as in `Ａ` and `A`."
+        default=True,
+        description="Take forms of one character for the same (Unicode NFKC), as in `Ａ` and `A`.",
     )

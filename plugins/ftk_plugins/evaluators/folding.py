@@ -6,10 +6,10 @@ import unicodedata
 from functools import lru_cache
 
 _UNSPACED_SCRIPTS = (
-    "CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO", "HANGUL", "HALFWIDTH HANGUL", "THAI", "LAO", "KHMER",
-    "MYANMAR", "TIBETAN",
+    "CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO", "HANGUL", "HALFWIDTH HANGUL", "THAI",
+    "LAO", "KHMER", "MYANMAR", "TIBETAN",
 )  # fmt: skip
-"""Scripts whose words follow each other, or take their endings, without a space: how their characters' names begin."""
+"""How the names of characters begin whose words follow each other, or take their endings, without a space."""
 
 
 def fold(text: str, *, case: bool, width: bool) -> str:
@@ -18,7 +18,8 @@ def fold(text: str, *, case: bool, width: bool) -> str:
     Args:
         text: any text.
         case: fold upper and lower case (Unicode case folding: also ``ß`` and ``ss``).
-        width: fold the forms of one character: full and half width, ligatures, composed and decomposed (NFKC).
+        width: fold the forms of one character: full and half width, ligatures, composed and decomposed
+            (NFKC).
     """
     if width:
         text = unicodedata.normalize("NFKC", text)
@@ -34,8 +35,9 @@ def occurs(keyword: str, text: str, *, boundary: bool) -> bool:
         keyword: at least one character.
         text: where it is looked for.
         boundary: where the keyword begins or ends with a letter or digit, no letter or digit may go on there:
-            ``7`` does not stand in ``17`` nor in ``7.5``, ``H`` not in ``Helium``. Scripts that write words without
-            spaces between them (Chinese, Japanese, Thai and their like; Korean for its particles) have no such bounds.
+            ``7`` does not stand in ``17`` nor in ``7.5``, ``H`` not in ``Helium``. Scripts that write words
+            without spaces between them (Chinese, Japanese, Thai and their like; Korean for its particles)
+            have no such bounds.
     """
     place = text.find(keyword)
     while place >= 0:
@@ -48,7 +50,7 @@ def occurs(keyword: str, text: str, *, boundary: bool) -> bool:
 
 
 def _goes_on(beyond: str, edge: str) -> bool:
-    """Whether the word or number that ends in ``edge`` goes on in ``beyond``, the next characters away from it."""
+    """Whether the word or number that ends in ``edge`` goes on in ``beyond``, read away from it."""
     if not beyond or not _in_spaced_word(edge):
         return False
     if edge.isdigit() and beyond[0] in ".,":

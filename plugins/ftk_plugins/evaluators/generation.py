@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jinja2.exceptions import TemplateError
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
 
 from ftk.context import Context
 from ftk.errors import UserError
 from ftk.examples import Examples, Task
 from ftk_plugins.evaluators.sharing import batches_of_process, tested
+from ftk_plugins.objectives.tokens import Codec
 
 
 def generate_answers(
@@ -35,7 +38,8 @@ def generate_answers(
         The answers without special tokens, by row index; the rows of this process alone.
 
     Raises:
-        UserError: there are no test rows, a row gives no prompt, or prompt and answer do not fit the model's context.
+        UserError: there are no test rows, a row gives no prompt, or prompt and answer do not fit the
+            model's context.
     """
     prompts = _prompts(tested(task), ctx.processor)
     _check_room(prompts, max_new_tokens, model, tested(task).origin)
@@ -48,11 +52,13 @@ def generate_answers(
         eos_token_id=ends or None,
         pad_token_id=next((id for id in (padding, *ends) if id is not None), 0),
     )
+    # A sharded model's processes must take every step together; else `generate` knows when they must.
+    together = True if isinstance(model, FSDPModule) else None
     answers: dict[int, str] = {}
     for indices, counts in batches_of_process([len(prompt) for prompt in prompts], batch_size, ctx):
         inputs = _left_padded([prompts[index] for index in indices], config.pad_token_id, ctx.device)
         with ctx.autocast(), _only(config, model):
-            written = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
+            written = model.generate(**inputs, generation_config=config, synced_gpus=together)  # type: ignore[operator]
         if counts:
             new = written[:, inputs["input_ids"].shape[1] :].tolist()
             texts = ctx.processor.batch_decode([_until(ends, ids) for ids in new], skip_special_tokens=True)
@@ -61,13 +67,31 @@ def generate_answers(
 
 
 def end_tokens(model: nn.Module, processor: Any) -> list[int]:
-    """The ids at which an answer ends: the model's own and the tokenizer's; a chat model may have several."""
+    """The ids at which an answer ends: the model's, the tokenizer's, and the chat template's end of a turn.
+
+    The last may be known to neither of the others: a base model that comes with a chat template learns to
+    end a turn with a token that its configuration does not list.
+    """
     configs = (getattr(model, "generation_config", None), getattr(model, "config", None), processor)
-    ids: set[int] = set()
+    ids = set(_end_of_turn(processor))
     for config in configs:
         found = getattr(config, "eos_token_id", None)
         ids.update(found if isinstance(found, list | tuple) else [] if found is None else [found])
     return sorted(ids)
+
+
+def _end_of_turn(processor: Any) -> list[int]:
+    """The last special token that the chat template writes after an answer."""
+    if not getattr(processor, "chat_template", None):
+        return []
+    answer = "4242"
+    turns = [{"role": "user", "content": "6 times 707?"}, {"role": "assistant", "content": answer}]
+    try:
+        text = processor.apply_chat_template(turns, tokenize=False)
+    except (TemplateError, TypeError, ValueError):
+        return []
+    codec = Codec(processor)
+    return [id for id in codec.ids(text.rpartition(answer)[2]) if id in codec.special][-1:]
 
 
 def _prompts(examples: Examples, processor: Any) -> list[list[int]]:
@@ -86,14 +110,14 @@ def _check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: nn
     length = len(prompts[longest])
     if positions is not None and length + max_new_tokens > positions:
         raise UserError(
-            f"{origin}, row {longest + 1}: a prompt of {length} tokens and an answer of up to {max_new_tokens}"
-            f" do not fit the model's context of {positions} tokens",
+            f"{origin}, row {longest + 1}: a prompt of {length} tokens and an answer of up to"
+            f" {max_new_tokens} do not fit the model's context of {positions} tokens",
             "shorten the row, or lower the evaluator's `max_new_tokens`",
         )
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], padding: int, device: torch.device) -> dict[str, Tensor]:
-    """Stack prompts so that each ends at the last position, where generation goes on: ``(rows, longest)`` int64."""
+    """Stack prompts so that all end at the last position, where answers begin: ``(rows, longest)`` int64."""
     longest = max(len(prompt) for prompt in prompts)
     input_ids = torch.full((len(prompts), longest), padding, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
@@ -105,7 +129,7 @@ def _left_padded(prompts: Sequence[Sequence[int]], padding: int, device: torch.d
 
 @contextmanager
 def _only(config: GenerationConfig, model: Any) -> Iterator[None]:
-    """Hide the model's own generation settings: ``generate`` fills from them whatever its caller leaves open."""
+    """Hide the model's own generation settings: ``generate`` fills from them what its caller leaves open."""
     own = model.generation_config
     model.generation_config = config
     try:

@@ -1,4 +1,4 @@
-"""How evaluators divide a task's test rows into batches, the batches among processes, and add up what came out."""
+"""How evaluators divide test rows into batches and batches among processes, and add up what came out."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def batches_of_process(
 ) -> Iterator[tuple[list[int], bool]]:
     """The batches of row indices that this process works on, rows of like length together, the longest first.
 
-    The batches are the same whatever the number of processes. Each process gets as many as the others, because a
-    model that is divided among them answers only where all call it together; where the batches do not come out
-    even, some are handed out twice and the second time do not count. The longest come first so that too large a
-    batch fails at once.
+    The batches are the same whatever the number of processes. Each process gets as many as the others,
+    because a model that is divided among them answers only where all call it together; where the batches do
+    not come out even, some are handed out twice and the second time do not count. The longest come first so
+    that too large a batch fails at once.
 
     Args:
         lengths: the length of each row, in tokens.

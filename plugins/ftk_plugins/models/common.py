@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ftk import Options
 from pydantic import Field
+
+from ftk import Options
 
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
 class ModelOptions(Options):
-    """How the model computes attention, how its tokenizer writes a dialogue, and how new weights are drawn."""
+    """How attention is computed, how the tokenizer writes a dialogue, how new weights are drawn."""
 
     attention: Attention = Field(
         default="auto",
-        description="Implementation of attention; auto: the fastest that the model and this machine both have.",
+        description="Implementation of attention; auto: the fastest that model and machine both have.",
     )
     chat_template: str | None = Field(
-        default=None, description="Chat template in place of the model's own: Jinja text, or the path of a file with it."
+        default=None,
+        description="Chat template in place of the model's own: Jinja text, or the path of a file with it.",
     )
     seed: int = Field(
-        default=0, ge=0, lt=2**63, description="Seed of the weights that are newly drawn; nothing else depends on it."
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="Seed of the weights that are newly drawn; nothing else depends on it.",
     )

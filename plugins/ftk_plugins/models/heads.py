@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import transformers
+
 from ftk import UserError
 from ftk.parts import Head
 
@@ -34,17 +35,21 @@ def auto_class(config: Any, head: Head, name: str) -> Any:
     builder = getattr(transformers, wanted)
     remote = getattr(config, "auto_map", None) or {}
     if type(config) not in builder._model_mapping and wanted not in remote:
-        heads = [kind for kind, other in AUTO_CLASSES.items() if type(config) in getattr(transformers, other)._model_mapping]
+        heads = [
+            kind
+            for kind, other in AUTO_CLASSES.items()
+            if type(config) in getattr(transformers, other)._model_mapping
+        ]
         raise UserError(
-            f"{name}: architecture `{config.model_type}` has no head for {head.kind}, which the objective needs",
+            f"{name}: the objective needs a head for {head.kind}, which `{config.model_type}` does not have",
             f"it has: {', '.join(heads)}" if heads else "choose another model",
         )
     masked = type(config) in transformers.AutoModelForMaskedLM._model_mapping
     decoder = getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", True)
     if head.kind == "causal_lm" and masked and not decoder:
         raise UserError(
-            f"{name}: `{config.model_type}` reads in both directions; as a causal language model it would see "
-            "the tokens that it has to predict",
+            f"{name}: `{config.model_type}` reads in both directions; as a causal language model it would "
+            "see the tokens that it has to predict",
             "choose a decoder such as llama, or the objective masked_lm",
         )
     return builder
@@ -56,7 +61,9 @@ def set_labels(config: Any, head: Head, name: str) -> None:
         return
     known = [label for _, label in sorted((config.id2label or {}).items())]
     if known != list(head.labels) and sorted(map(str, known)) == sorted(head.labels):
-        logger.warning("%s: its head has the same labels in the order %s, the data in %s", name, known, list(head.labels))
+        logger.warning(
+            "%s: its head has the same labels in the order %s, the data in %s", name, known, list(head.labels)
+        )
     config.num_labels = len(head.labels)
     config.id2label = dict(enumerate(head.labels))
     config.label2id = {label: index for index, label in enumerate(head.labels)}

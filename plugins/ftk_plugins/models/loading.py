@@ -1,4 +1,4 @@
-"""What the model sources share: reading a model and its processor with Transformers, quietly and repeatably."""
+"""What the model sources share: reading a model and what feeds it with Transformers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+
 from ftk import UserError
 from ftk.parts import Head, Loaded
-
 from ftk_plugins.models.calls import explained, quiet, seeded, shortened
 from ftk_plugins.models.common import ModelOptions
 from ftk_plugins.models.heads import auto_class, set_labels
 
 logger = logging.getLogger("ftk.models")
+
 
 def load_model(
     path: str,
@@ -30,8 +31,8 @@ def load_model(
 ) -> Any:
     """Read a model that ``save_pretrained`` wrote, or a GGUF file, onto the CPU, in ``eval`` mode.
 
-    Weights that the checkpoint lacks (a new head) are drawn from ``seed`` alone and named in a warning. The model
-    can be saved with ``save_pretrained``. The global random state is left as it was.
+    Weights that the checkpoint lacks (a new head) are drawn from ``seed`` alone and named in a warning; the
+    global random state is left as it was. The model can be saved with ``save_pretrained``.
 
     Args:
         path: a folder or a hub id.
@@ -48,12 +49,12 @@ def load_model(
     """
     origin = _origin(gguf_file, revision, trust_remote_code)
     name = f"{path}/{gguf_file}" if gguf_file else path
-    with quiet(), explained(name, attention):
+    with quiet(), explained(name, path, attention):
         config = transformers.AutoConfig.from_pretrained(path, **origin)
         if getattr(config, "quantization_config", None) is not None:
             raise UserError(
                 f"{name}: its weights are quantized; they cannot be trained as they are",
-                "use the original checkpoint in full precision, or a GGUF file of it, which is unpacked on loading",
+                "use the original in full precision, or a GGUF file, which is unpacked on loading",
             )
         builder = auto_class(config, head, name)
         set_labels(config, head, name)
@@ -76,7 +77,12 @@ def load_model(
 
 
 def load_processor(
-    path: str, head: Head, *, gguf_file: str | None = None, revision: str | None = None, trust_remote_code: bool = False
+    path: str,
+    head: Head,
+    *,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Read the tokenizer, image processor or joint processor that feeds a model with this head.
 
@@ -90,8 +96,10 @@ def load_processor(
         reader = "AutoProcessor"
     else:
         reader = "AutoTokenizer"
-    with quiet(), explained(f"{path}, its tokenizer or processor"):
-        processor = getattr(transformers, reader).from_pretrained(path, **_origin(gguf_file, revision, trust_remote_code))
+    with quiet(), explained(f"{path}, its tokenizer or processor", path):
+        processor = getattr(transformers, reader).from_pretrained(
+            path, **_origin(gguf_file, revision, trust_remote_code)
+        )
     tokenizer = tokenizer_of(processor)
     if tokenizer is not None and tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -101,12 +109,14 @@ def load_processor(
             )
         # Padding is masked wherever it stands, so which token fills it up does not matter to the model.
         tokenizer.pad_token = tokenizer.eos_token
-        logger.info("%s: the tokenizer has no padding token; its end token %s is used", path, tokenizer.eos_token)
+        logger.info(
+            "%s: the tokenizer has no padding token; its end token %s is used", path, tokenizer.eos_token
+        )
     return processor
 
 
 def load_saved(folder: Path, head: Head, options: ModelOptions, trust_remote_code: bool = False) -> Loaded:
-    """Read the model and processor that a finished stage saved, bit for bit, in the type they were saved in."""
+    """Read the model and processor that a stage saved, bit for bit, in the type they were saved in."""
     model = load_model(
         str(folder),
         head,
@@ -140,13 +150,18 @@ def set_chat_template(processor: Any, chat_template: str) -> None:
     if "{" not in chat_template:
         file = Path(chat_template).expanduser()
         if not file.is_file():
-            raise UserError(f"model.chat_template: no file {chat_template}", "give Jinja text, or the path of a file with it")
+            raise UserError(
+                f"model.chat_template: no file {chat_template}",
+                "give Jinja text, or the path of a file with it",
+            )
         chat_template = file.read_text(encoding="utf-8")
     tokenizer.chat_template = chat_template
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
     except TemplateSyntaxError as error:
-        raise UserError(f"model.chat_template, line {error.lineno}: {error.message}", "mend the template") from error
+        raise UserError(
+            f"model.chat_template, line {error.lineno}: {error.message}", "mend the template"
+        ) from error
     except Exception:
         logger.debug("the chat template does not take a single question", exc_info=True)
 
@@ -207,7 +222,9 @@ def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str)
             )
     new = sorted(set(report["missing_keys"]) | set(misfits))
     if new:
-        logger.warning("%s: not in the checkpoint, newly drawn and in need of training: %s", name, ", ".join(new))
+        logger.warning(
+            "%s: not in the checkpoint, newly drawn and in need of training: %s", name, ", ".join(new)
+        )
     if report["unexpected_keys"]:
         unused = ", ".join(sorted(report["unexpected_keys"]))
         logger.info("%s: in the checkpoint, but of no use for %s: %s", name, head.kind, unused)
@@ -227,4 +244,6 @@ def _make_savable(model: Any) -> None:
             generation.validate(strict=True)
         except ValueError:
             model.generation_config = transformers.GenerationConfig.from_model_config(model.config)
-        logger.warning("the model's generation configuration was mended: %s", shortened(" ".join(str(error).split())))
+        logger.warning(
+            "the model's generation configuration was mended: %s", shortened(" ".join(str(error).split()))
+        )

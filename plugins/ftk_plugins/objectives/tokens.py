@@ -162,9 +162,8 @@ def target_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         # Flash attention sees where packed rows begin only in a batch of one row.
         arguments = {name: tensor.reshape(1, -1) for name, tensor in arguments.items()}
         ends = torch.arange(1 - rows, 1, device=from_end.device) * time
-        logits = _logits(model, base, arguments, (ends[:, None] + from_end).flatten()).view(
-            rows, len(columns), -1
-        )
+        logits = _logits(model, base, arguments, (ends[:, None] + from_end).flatten())
+        logits = logits.view(rows, len(columns), -1)
     else:
         logits = _logits(model, base, arguments, from_end)
     kept_targets, kept = targets[:, columns], is_target[:, columns]
@@ -177,7 +176,8 @@ def target_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Group rows into blocks of at most ``capacity`` tokens by best-fit decreasing bin packing.
 
-    Longest first, each goes into the fullest block with room for it. Returns the rows' indices by block; a pure function of the lengths.
+    Longest first, each goes into the fullest block with room for it. Returns the rows'
+    indices by block; a pure function of the lengths.
     """
     blocks: list[list[int]] = []
     by_space: defaultdict[int, list[int]] = defaultdict(list)

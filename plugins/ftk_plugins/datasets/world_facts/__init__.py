@@ -1,4 +1,4 @@
-"""Offers `world_facts`: facts about countries and chemical elements as questions and answers, with no download."""
+"""Offers `world_facts`: questions and answers about countries and chemical elements, with no download."""
 
 from __future__ import annotations
 

@@ -63,22 +63,22 @@ class Subject:
 
 
 @cache
-def subjects(kind: Kind) -> tuple[Subject, ...]:
+def all_subjects(kind: Kind) -> tuple[Subject, ...]:
     """All countries by alpha-2 code, or all elements by atomic number."""
     return _countries() if kind == "country" else _elements()
 
 
 def find_subject(text: str) -> Subject | None:
-    """The subject with this code (letter case counts: ``FR`` is France, ``Fr`` francium) or name (it does not)."""
+    """The subject of this name (either language, any case) or code (``FR`` France, ``Fr`` francium)."""
     codes, names = _index()
     return codes.get(text) or names.get(text.casefold().removeprefix("the "))
 
 
 @cache
 def _index() -> tuple[dict[str, Subject], dict[str, Subject]]:
-    everything = (*subjects("country"), *subjects("element"))
+    everything = (*all_subjects("country"), *all_subjects("element"))
     codes = {subject.code: subject for subject in everything}
-    codes |= {subject.answers["iso_code_3"]["en"]: subject for subject in subjects("country")}
+    codes |= {subject.answers["iso_code_3"]["en"]: subject for subject in all_subjects("country")}
     names = {subject.title(language).casefold(): subject for subject in everything for language in LANGUAGES}
     return codes, names
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from ftk_plugins.datasets.world_facts.facts import Language, Relation
+
+Templates = Literal["train", "held_out", "all"]
+"""A choice of questions: those for training, those held out, or both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,8 @@ class Wording:
     held_out: tuple[str, ...]
     sentence: str
 
-    def questions(self, choice: str) -> tuple[str, ...]:
-        """The questions of ``train``, ``held_out`` or ``all``, training ones first."""
+    def questions(self, choice: Templates) -> tuple[str, ...]:
+        """The chosen questions, those for training first."""
         return {"train": self.train, "held_out": self.held_out, "all": self.train + self.held_out}[choice]
 
 

@@ -19,32 +19,28 @@ _BETWEEN = {"en": " ", "zh": ""}
 class WorldFacts(DatasetSource):
     """The facts that the options choose, each asked in several wordings.
 
-    Rows carry ``instruction``, ``input`` (empty), ``output`` and ``keywords`` (the words that a right answer holds)
-    for the objective ``instruction``, ``text`` (question and answer) for ``causal_lm``, and ``subject``, ``code``,
-    ``relation``, ``language`` and ``source`` for the reader. They stand relation by relation, subject by subject,
-    language by language, template by template.
+    Columns: ``instruction``, ``input`` (empty), ``output`` and ``keywords`` (what a right answer holds) for
+    the objective ``instruction``; ``text`` (question and answer) for ``causal_lm``; ``subject``, ``code``,
+    ``relation``, ``language`` and ``source`` for the reader. Order: relation, subject, language, template.
     """
 
     def __init__(self, options: WorldFactsOptions) -> None:
         self.options = options
 
     def rows(self, split: Split) -> Dataset:
-        """The rows of the options, the same for every split: a recipe chooses templates and subjects, not splits."""
+        """All rows of the options, whichever the split: a recipe chooses templates and subjects instead."""
         return Dataset.from_list(list(self._rows()))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        for relation in self.options.relation:
+        for relation in self.options.relations:
             for subject in self.options.chosen(KIND_OF[relation]):
                 if relation in subject.answers:
                     for language in self.options.languages:
                         yield from self._asked(relation, subject, language)
 
     def _asked(self, relation: Relation, subject: Subject, language: Language) -> Iterator[dict[str, Any]]:
-        wording, name, answer = (
-            WORDINGS[relation][language],
-            subject.names[language],
-            subject.answers[relation][language],
-        )
+        wording = WORDINGS[relation][language]
+        name, answer = subject.names[language], subject.answers[relation][language]
         sentence = _capitalised(wording.sentence.format(subject=name, answer=answer))
         output = answer if self.options.answers == "short" else sentence
         for template in wording.questions(self.options.templates)[: self.options.templates_per_fact]:

@@ -13,7 +13,7 @@ def ftk_evaluators() -> list[Variant]:
             options="ftk_plugins.evaluators.exact_match.options:ExactMatchOptions",
             build="ftk_plugins.evaluators.exact_match.exact_match:ExactMatch",
             needs=("prompts",),
-            paper="Rajpurkar, Zhang, Lopyrev and Liang 2016, SQuAD: 100,000+ questions for machine comprehension of"
-            " text, https://arxiv.org/abs/1606.05250",
+            paper="Rajpurkar, Zhang, Lopyrev and Liang 2016, SQuAD: 100,000+ questions for machine"
+            " comprehension of text, https://arxiv.org/abs/1606.05250",
         )
     ]

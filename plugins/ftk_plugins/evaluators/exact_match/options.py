@@ -12,5 +12,6 @@ class ExactMatchOptions(AnswerOptions):
 
     fold_case: bool = Field(default=False, description="Take upper and lower case for the same.")
     fold_width: bool = Field(
-        default=False, description="Take forms of one character for the same (Unicode NFKC), as in `Ａ` and `A`."
+        default=False,
+        description="Take forms of one character for the same (Unicode NFKC), as in `Ａ` and `A`.",
     )

@@ -44,10 +44,7 @@ class KeywordAccuracy(Evaluator):
         keywords = []
         for number, row in enumerate(examples.rows, start=1):
             value = row.get(column)
-            words = [value] if isinstance(value, str) else value
-            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                words = []
-            folded = [self._fold(word) for word in words]
+            folded = [self._fold(_text(word)) for word in (value if isinstance(value, list) else [value])]
             if not folded or not all(folded):
                 raise UserError(
                     f"{examples.origin}, row {number}: column `{column}` holds no keywords, but {value!r}",
@@ -59,3 +56,10 @@ class KeywordAccuracy(Evaluator):
 
     def _fold(self, text: str) -> str:
         return fold(text, case=self.options.fold_case, width=self.options.fold_width)
+
+
+def _text(keyword: object) -> str:
+    """A keyword as text; numbers are written out, what is neither is none."""
+    if isinstance(keyword, str | int | float) and not isinstance(keyword, bool):
+        return str(keyword)
+    return ""

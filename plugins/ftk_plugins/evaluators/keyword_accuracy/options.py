@@ -13,10 +13,13 @@ class KeywordAccuracyOptions(AnswerOptions):
     """What a recipe may say about `keyword_accuracy`."""
 
     column: str = Field(
-        default="keywords", min_length=1, description="Column with a row's keywords: a text, or a list of texts."
+        default="keywords",
+        min_length=1,
+        description="Column with a row's keywords: a text, or a list of texts.",
     )
     match: Literal["all", "any"] = Field(
-        default="all", description="How many of a row's keywords its answer must hold: `all`, or `any` one of them."
+        default="all",
+        description="How many of a row's keywords its answer must hold: `all`, or `any` one of them.",
     )
     boundary: bool = Field(
         default=True,

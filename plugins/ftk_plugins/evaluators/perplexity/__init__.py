@@ -13,7 +13,7 @@ def ftk_evaluators() -> list[Variant]:
             options="ftk_plugins.evaluators.perplexity.options:PerplexityOptions",
             build="ftk_plugins.evaluators.perplexity.perplexity:Perplexity",
             needs=("token-loss",),
-            paper="Jelinek, Mercer, Bahl and Baker 1977, Perplexity: a measure of the difficulty of speech recognition"
-            " tasks, https://doi.org/10.1121/1.2016299",
+            paper="Jelinek, Mercer, Bahl and Baker 1977, Perplexity: a measure of the difficulty of speech"
+            " recognition tasks, https://doi.org/10.1121/1.2016299",
         )
     ]

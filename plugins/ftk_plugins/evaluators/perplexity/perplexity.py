@@ -45,11 +45,13 @@ class Perplexity(Evaluator):
         total = torch.stack(losses).cpu().double().sum().item() if losses else 0.0
         nats, tokens = add_up([total, targets], ctx)
         if tokens == 0:
-            raise UserError(f"{examples.origin}: no row has a token to predict", "give rows of more than one token")
+            raise UserError(
+                f"{examples.origin}: no row has a token to predict", "give rows of more than one token"
+            )
         if not math.isfinite(nats):
             raise RunFailed(
-                f"task `{task.name}`: the model's loss on {examples.origin} is {nats}; it has diverged, or its"
-                f" numbers do not fit {ctx.precision}"
+                f"task `{task.name}`: the model's loss on {examples.origin} is {nats}; it has diverged, or"
+                f" its numbers do not fit {ctx.precision}"
             )
         return [Metric("perplexity", _exp(nats / tokens), higher_is_better=False)]
 

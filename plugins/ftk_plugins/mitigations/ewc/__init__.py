@@ -8,11 +8,12 @@ def ftk_mitigations() -> list[Variant]:
     return [
         Variant(
             name="ewc",
-            summary="Elastic weight consolidation: weights that earlier tasks depend on are held by their Fisher information.",
+            summary="Elastic weight consolidation: holds weights by how much earlier tasks depend on them.",
             options="ftk_plugins.mitigations.ewc.options:EwcOptions",
             build="ftk_plugins.mitigations.ewc.ewc:Ewc",
             needs=("weight-drift", "earlier-data"),
-            paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks, arXiv:1612.00796; "
-            "online: Schwarz et al. 2018, Progress & Compress, arXiv:1805.06370",
+            paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks, "
+            "https://arxiv.org/abs/1612.00796; online: Schwarz et al. 2018, Progress & Compress, "
+            "https://arxiv.org/abs/1805.06370",
         )
     ]

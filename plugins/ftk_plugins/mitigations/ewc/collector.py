@@ -1,4 +1,4 @@
-"""Collects the squares of per-sample weight gradients from one batched backward pass, through hooks on the layers."""
+"""Collects squares of per-sample weight gradients from one batched backward pass, by hooks on the layers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Ledger:
 class Collector:
     """A context in which backward passes add each sample's squared gradient to ``squares``.
 
-    No parameter needs ``requires_grad``. Each layer keeps its input until the gradient of its output arrives, as
-    autograd itself would; a weight that several layers share is squared when the last of them is heard.
+    No parameter needs ``requires_grad``. Each layer keeps its input until the gradient of its output arrives,
+    as autograd itself would; a weight that several layers share is squared when the last of them is heard.
 
     Args:
         model: what the batches go through.
@@ -43,7 +43,9 @@ class Collector:
         NotPerSample: a weight belongs to a layer that :mod:`.sites` has no rule for.
     """
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]
+    ) -> None:
         self.squares = squares
         self._ledgers = {name: _Ledger() for name in weights}
         self._batch = 0
@@ -101,7 +103,7 @@ class Collector:
         with torch.enable_grad():
             total = loss()
         if total.requires_grad:
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
         for name, ledger in self._ledgers.items():
             if ledger.open_calls:  # a call whose output the loss does not depend on
                 self._close(name, ledger)
@@ -132,7 +134,8 @@ class Collector:
             output = output.expand(self._batch, *output.shape[1:])
         if output.ndim < 2 or inputs.shape[0] != self._batch or output.shape[0] != self._batch:
             raise NotPerSample(f"a {type(module).__name__} sees rows that are folded together")
-        # Layers before the first one that is covered have no graph: it starts here. The clone may be changed in place.
+        # What comes before the first covered layer has no graph: it starts here, behind a clone that may be
+        # changed in place.
         watched = output if output.requires_grad else output.detach().requires_grad_()
         version = inputs._version
 
@@ -161,11 +164,17 @@ class Collector:
             self._try_copies(module, copies, args, kwargs)
         copies.requires_grad_()
         name = self._elementwise[module]
-        copies.register_hook(lambda gradient: self._arrived(name, Dense(gradient.detach().float().flatten(1))))
+
+        def hear(gradient: Tensor) -> None:
+            self._arrived(name, Dense(gradient.detach().float().flatten(1)))
+
+        copies.register_hook(hear)  # type: ignore[no-untyped-call]
         self._ledgers[name].open_calls += 1
         module._parameters["weight"] = copies  # type: ignore[assignment]  # a tensor in a parameter's place
 
-    def _try_copies(self, module: nn.Module, copies: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _try_copies(
+        self, module: nn.Module, copies: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """Raise unless the layer computes with the copies exactly what it computes with its weight."""
         with torch.no_grad():
             expected = module.forward(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: a quadratic pull on the drift, stiff where earlier tasks depend on the weight."""
+"""Elastic weight consolidation: a pull against the drift, stiff where earlier tasks depend on the weight."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .fisher import Fisher, estimate_fisher
 from .options import EwcOptions
 
 CPU_CHUNK_ELEMENTS = 1 << 18
-"""Elements of a weight that are pulled at a time on a CPU: 1 MiB, which stays in the cache from reading to pulling."""
+"""Elements of a weight that are pulled at a time on a CPU: 1 MiB, which stays in the cache."""
 
 _PREFIX = "fisher/"
 
 
 class Ewc(Mitigation):
-    """Adds the gradient of ``½ · strength · Σ F ⊙ drift²`` to every step (Kirkpatrick et al. 2017, equation 3).
+    """Adds the gradient of ``½ · strength · Σ F · drift²`` to each step (Kirkpatrick et al. 2017, eq. 3).
 
-    ``F`` is one running sum over the tasks remembered (online EWC, Schwarz et al. 2018, section 4), and the anchor is
-    the model at the stage's start. Its state is ``F`` by weight and what was measured of each task.
+    ``F`` is one running sum over the tasks remembered (online EWC, Schwarz et al. 2018, section 4), and the
+    anchor is the model at the stage's start. Its state is ``F`` by weight and what was measured of each task.
     """
 
     def __init__(self, options: EwcOptions) -> None:
@@ -56,7 +56,10 @@ class Ewc(Mitigation):
             batch_size=self.options.fisher_batch_size or ctx.micro_batch_size,
         )
         if estimate.trace == 0:
-            ctx.events("warning", text=f"ewc: the gradients of `{task.name}` are all zero, so nothing of it is guarded")
+            ctx.events(
+                "warning",
+                text=f"ewc: the gradients of `{task.name}` are all zero, so nothing of it is guarded",
+            )
         self._accumulate(estimate)
         self._tasks[task.name] = {"trace": estimate.trace, "samples": estimate.samples}
 
@@ -65,7 +68,9 @@ class Ewc(Mitigation):
         drifts = ctx.adaptation.drift()
         self._fisher = {name: fisher.to(ctx.device) for name, fisher in self._fisher.items()}
         self._check_shapes(drifts, ctx)
-        self._guarded = [(drift, self._fisher[name]) for name, drift in drifts.items() if name in self._fisher]
+        self._guarded = [
+            (drift, self._fisher[name]) for name, drift in drifts.items() if name in self._fisher
+        ]
         if self._fisher and not self._guarded:
             ctx.events("warning", text="ewc: this stage trains none of the weights that were remembered")
 
@@ -80,7 +85,9 @@ class Ewc(Mitigation):
             for start in range(0, rows, step):
                 stop = min(start + step, rows)
                 pull = drift.rows(start, stop)
-                torch.addcmul(nothing, pull, fisher[start:stop], value=strength, out=pull)  # one pass, in place
+                torch.addcmul(
+                    nothing, pull, fisher[start:stop], value=strength, out=pull
+                )  # one pass, in place
                 drift.pull_back(start, stop, pull)
 
     def report(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The diagonal of the Fisher information: the mean over rows of the squared gradient of each row's own log-likelihood."""
+"""The diagonal of the Fisher information: the mean square of each row's own log-likelihood gradient."""
 
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ def estimate_fisher(
 ) -> Fisher:
     """Estimate the Fisher information of ``weights`` on the training rows of ``task``.
 
-    The model runs in ``eval`` mode and float32. Rows are drawn without replacement; each process takes its share.
+    The model runs in ``eval`` mode and float32. Rows are drawn without replacement; each process takes its
+    share.
 
     Args:
         task: whose training rows and objective.
         ctx: the moment; its model owns the weights.
         weights: by name; found in the model by identity.
         samples: how many rows; all of them where there are fewer.
-        draw: whether targets are drawn from the model, for the true Fisher, or are the rows' own, for the empirical.
+        draw: whether targets are drawn from the model (true Fisher) or are the rows' own (empirical Fisher).
         batch_size: rows per pass.
 
     Raises:
@@ -54,7 +55,7 @@ def estimate_fisher(
     """
     if len(task.train) == 0:
         raise UserError(
-            f"mitigation ewc: {task.train.origin} has no rows, so there is nothing to tell what `{task.name}` depends on",
+            f"mitigation ewc: {task.train.origin} has no rows, nothing tells what `{task.name}` depends on",
             "give the task training rows, or drop the mitigation",
         )
     rows = _draw_rows(task, samples, ctx.generator("fisher", task.name))
@@ -65,8 +66,8 @@ def estimate_fisher(
         except NotPerSample as reason:
             ctx.events(
                 "warning",
-                text=f"ewc: gradients of this model cannot be told apart by row within a batch ({reason}); "
-                "the Fisher information is estimated row by row, which gives the same and takes several times longer",
+                text=f"ewc: the gradients of a batch cannot be told apart by row ({reason}); the Fisher "
+                "information is estimated row by row, which gives the same and takes longer",
             )
             diagonal = scoring.one_by_one(rows)
     if ctx.world_size > 1:
@@ -76,7 +77,7 @@ def estimate_fisher(
         total.div_(len(rows))
     trace = sum(float(total.sum(dtype=torch.float64)) for total in diagonal.values())
     if not torch.isfinite(torch.tensor(trace)):
-        raise RunFailed(f"mitigation ewc: the gradients of `{task.name}` are not finite, so they have no Fisher information")
+        raise RunFailed(f"mitigation ewc: the gradients of `{task.name}` are not finite")
     return Fisher(diagonal, trace, len(rows))
 
 
@@ -112,7 +113,7 @@ class _Scoring:
         return squares
 
     def _check(self, collector: Collector, pair: Sequence[Features]) -> None:
-        """Raise unless hooks and autograd agree on two rows; this finds weights that are used outside their layers."""
+        """Raise unless hooks and autograd agree on two rows; finds weights used outside their layers."""
         batch = self.task.objective.collate(pair).to(self.ctx.device)
         if any(tensor.shape[0] != len(pair) for tensor in batch.inputs.values()):
             raise NotPerSample("the objective's batches do not have one entry for each row")
@@ -143,7 +144,7 @@ class _Scoring:
                 squares[name].addcmul_(gradient, gradient, value=sign)
 
     def _shares(self, rows: Sequence[Features], batch_size: int) -> Iterator[Sequence[Features]]:
-        """This process's rows in batches; every process passes the same number of stops, so that none waits alone."""
+        """This process's rows in batches; every process makes the same number of stops."""
         mine = rows[self.ctx.rank :: self.ctx.world_size]
         most = -(-len(rows) // self.ctx.world_size)
         for start in range(0, most, batch_size):
@@ -172,7 +173,7 @@ class _Scoring:
 
 
 def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Features]:
-    """Rows as training sees them, longest first, so that a batch has little padding; not joined with others."""
+    """Rows as training cuts them, but not joined; longest first, so that a batch has little padding."""
     chosen = torch.randperm(len(task.train), generator=generator)[:samples].tolist()
     whole = task.train.subset(chosen).encoded
     rows = [row for item in whole for row in task.objective.pack([item])]  # a long text is several rows
@@ -182,7 +183,7 @@ def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Fea
 
 @contextmanager
 def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """``eval`` mode, float32 throughout, no parameter asking for a gradient; everything as it was afterwards."""
+    """``eval`` mode, float32, no parameter asking for a gradient; everything as it was afterwards."""
     training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tensors = [*model.parameters(), *model.buffers()]

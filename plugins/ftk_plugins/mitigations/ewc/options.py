@@ -13,20 +13,28 @@ class EwcOptions(Options):
     """How the Fisher information is estimated, and how strongly it holds."""
 
     strength: float = Field(
-        default=0.1, ge=0, description="Weight of the penalty ½ · strength · Σ F · drift² beside the mean loss, in nats."
+        default=0.1,
+        ge=0,
+        description="Weight of the penalty ½ · strength · Σ F · drift² beside the mean loss, in nats.",
     )
     samples: int = Field(
-        default=500, gt=0, description="Rows of each earlier task whose gradients are squared; all rows where it has fewer."
+        default=500,
+        gt=0,
+        description="Rows of each earlier task whose gradients are squared; all rows where it has fewer.",
     )
     labels: Literal["empirical", "sample"] = Field(
         default="empirical",
-        description="Targets of the gradients: the rows' own (empirical Fisher), or drawn from the model (true Fisher).",
+        description="Targets: the rows' own (empirical Fisher), or drawn from the model (true Fisher).",
     )
     gamma: float = Field(
-        default=1.0, ge=0, le=1, description="What the Fisher of earlier tasks is multiplied by when a task is added."
+        default=1.0,
+        ge=0,
+        le=1,
+        description="What the Fisher of earlier tasks is multiplied by when a task is added.",
     )
     normalise: bool = Field(
-        default=True, description="Scale each task's Fisher to mean 1 over the guarded weights, so that `strength` travels."
+        default=True,
+        description="Scale each task's Fisher to mean 1 over all weights, so that `strength` travels.",
     )
     fisher_batch_size: int | None = Field(
         default=None, gt=0, description="Rows per pass of the estimate; by default the stage's micro-batch."

@@ -1,4 +1,4 @@
-"""How each kind of layer's weight gradient splits into the samples of a batch, from the layer's input and output gradient."""
+"""How each kind of layer splits its weight gradient into the samples of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """Sample ``b``'s gradient is ``left[b].T @ right[b]``: ``(batch, positions, rows)`` and ``(batch, positions, cols)``."""
+    """Sample ``b``'s gradient is ``left[b].T @ right[b]``: ``(batch, positions, rows)``, ``(…, columns)``."""
 
     left: Tensor
     right: Tensor
@@ -21,7 +21,7 @@ class Outer:
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """Sample ``b``'s gradient is ``values[b, t]`` added to row ``indices[b, t]``, for every position ``t``."""
+    """Sample ``b``'s gradient is ``values[b, t]`` added to row ``indices[b, t]``, for each position ``t``."""
 
     indices: Tensor
     values: Tensor
@@ -29,7 +29,7 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """Sample ``b``'s gradient is ``values[b]``; for weights so small that all samples' gradients fit in memory."""
+    """Sample ``b``'s gradient is ``values[b]``; for small weights, of which there may be one per sample."""
 
     values: Tensor
 
@@ -42,7 +42,7 @@ Rule = Callable[[Any, Tensor, Tensor], Part]
 
 
 def rule_for(module: nn.Module, name: str) -> Rule | None:
-    """The rule for the parameter ``name`` of ``module``; None where its forward pass is not one known here."""
+    """The rule for the parameter ``name`` of ``module``; None where its forward pass is not known here."""
     return _RULES.get(type(module).forward, {}).get(name)
 
 
@@ -85,7 +85,9 @@ def _summed(per_position: Tensor, shape: tuple[int, ...]) -> Part:
 
 
 def _layer_norm_weight(module: nn.LayerNorm, inputs: Tensor, gradient: Tensor) -> Part:
-    return _summed(gradient * F.layer_norm(inputs, module.normalized_shape, eps=module.eps), module.normalized_shape)
+    return _summed(
+        gradient * F.layer_norm(inputs, module.normalized_shape, eps=module.eps), module.normalized_shape
+    )
 
 
 def _layer_norm_bias(module: nn.LayerNorm, inputs: Tensor, gradient: Tensor) -> Part:
@@ -104,4 +106,4 @@ _RULES: Mapping[Any, Mapping[str, Rule]] = {
     nn.LayerNorm.forward: {"weight": _layer_norm_weight, "bias": _layer_norm_bias},
     nn.RMSNorm.forward: {"weight": _rms_norm_weight},
 }
-"""By the forward pass itself, so that a subclass with a forward pass of its own is not taken for its base class."""
+"""By the forward pass itself, so that a subclass with its own is not taken for its base class."""

@@ -1,4 +1,4 @@
-"""Squares every sample's gradient of one weight and sums them, without holding more than a piece of one gradient."""
+"""Squares every sample's gradient of a weight and sums them, making one piece of a gradient at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from .sites import Dense, Outer, Part, Scatter
 
 CACHE_ELEMENTS = 1 << 18
-"""How much of a gradient is made at a time on a CPU: 1 MiB, so that it is squared while it lies in the cache."""
+"""How much of a gradient is made at a time on a CPU: 1 MiB, to be squared while it lies in the cache."""
 
 GROUP_ELEMENTS = 1 << 27
 """How much of several samples' gradients is made at a time on an accelerator: 512 MiB."""
 
 
 def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
-    """Add ``Σ_b g_b²`` to ``squares``, where sample ``b``'s gradient ``g_b`` is the sum of its share of all parts.
+    """Add ``Σ_b g_b²`` to ``squares``; sample ``b``'s gradient ``g_b`` is the sum over the parts.
 
     Args:
         squares: float32, shaped as the weight; changed in place.
@@ -49,7 +49,7 @@ def _scattered(squares: Tensor, scatter: Sequence[Scatter]) -> None:
     first = torch.arange(batch, device=squares.device)[:, None] * rows
     keys = torch.cat([(part.indices + first).flatten() for part in scatter])
     values = torch.cat([part.values.flatten(0, 1) for part in scatter])
-    found, inverse = keys.unique(return_inverse=True)
+    found, inverse = keys.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     gradients = values.new_zeros(len(found), columns).index_add_(0, inverse, values)
     squares.index_add_(0, found % rows, gradients.square_())
 
@@ -86,5 +86,7 @@ def _by_group(squares: Tensor, outer: Sequence[Outer], scatter: Sequence[Scatter
         for added in scatter:
             keys = (added.indices[group] + first).flatten()
             gradients.view(-1, columns).index_add_(0, keys, added.values[group].flatten(0, 1))
-        norm = torch.linalg.vector_norm(gradients, dim=0)  # one pass over the gradients, nothing of their size is made
+        norm = torch.linalg.vector_norm(
+            gradients, dim=0
+        )  # one pass over the gradients, nothing of their size is made
         squares.addcmul_(norm, norm)

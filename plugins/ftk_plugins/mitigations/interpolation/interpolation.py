@@ -22,7 +22,7 @@ class Point:
         alpha: the share of the drift that is kept.
         learned: the new task's metric.
         kept: each earlier task's metric.
-        retention: each earlier task's metric over its value at share 0; the inverse where lower is better.
+        retention: each earlier task's :func:`retained`, against its metric at share 0.
     """
 
     alpha: float
@@ -43,6 +43,15 @@ class Point:
         value = self.learned.value if self.learned.higher_is_better else -self.learned.value
         return -math.inf if math.isnan(value) else value
 
+    def to_json(self) -> dict[str, Any]:
+        """The point as JSON values; None for what is not finite."""
+        return {
+            "alpha": self.alpha,
+            "learned": _finite(self.learned.value),
+            "kept": {name: _finite(metric.value) for name, metric in self.kept.items()},
+            "retention": {name: _finite(value) for name, value in self.retention.items()},
+        }
+
 
 class Interpolation(Mitigation):
     """Sets the effective weights to ``W₀ + α(W − W₀)`` when the stage is trained.
@@ -54,15 +63,34 @@ class Interpolation(Mitigation):
         self.options = options
         self._report: dict[str, Any] = {}
 
+    def begin(self, ctx: Context) -> None:
+        """Look ahead to :meth:`finish`, so that what it lacks is missed before the training and not after it.
+
+        Raises:
+            UserError: ``alpha`` is to be chosen, and a task has no validation data or no evaluator.
+        """
+        if self.options.alpha != "validation":
+            return
+        for task in (*ctx.earlier, _new_task(ctx)):
+            if task.validation is None:
+                raise UserError(
+                    f"interpolation: task {task.name!r} has no validation data to choose `alpha` on",
+                    "Give `data.validation` (and `data.retain_validation`), or set `alpha` to a number.",
+                )
+            if not task.evaluators:
+                raise UserError(
+                    f"interpolation: no evaluator measures task {task.name!r}", "Add an [[evaluator]] table."
+                )
+
     def finish(self, ctx: Context) -> None:
         """Scale the drift.
 
         Raises:
-            UserError: ``alpha`` is to be chosen, and a task has no validation data or no such metric.
+            UserError: ``alpha`` is to be chosen, and a task lacks the metric.
         """
         adaptation = ctx.adaptation
         if adaptation is None:
-            raise TypeError("interpolation finishes a stage, and outside of a stage there is no adaptation")
+            raise TypeError("interpolation acts in a stage, and outside of a stage there is no adaptation")
         if self.options.alpha != "validation":
             adaptation.scale(self.options.alpha)
             self._report = {"alpha": self.options.alpha}
@@ -75,28 +103,17 @@ class Interpolation(Mitigation):
         chosen = self._choose(curve, ctx)
         adaptation.scale(chosen.alpha)
         self._report = {
-            "alpha": chosen.alpha,
             "metric": chosen.learned.name,
-            "retention": dict(chosen.retention),
-            "curve": [
-                {
-                    "alpha": point.alpha,
-                    "learned": point.learned.value,
-                    "kept": {name: metric.value for name, metric in point.kept.items()},
-                    "retention": dict(point.retention),
-                }
-                for point in curve
-            ],
+            **chosen.to_json(),
+            "curve": [point.to_json() for point in curve],
         }
 
     def report(self) -> dict[str, Any]:
-        """The share; where it was chosen, also the metric, each earlier task's retention and the curve."""
+        """The share; where it was chosen, also the metric, its values there, and the whole curve."""
         return self._report
 
     def _measure_curve(self, adaptation: Adaptation, ctx: Context) -> list[Point]:
-        if ctx.task is None:
-            raise TypeError("interpolation finishes a stage, and outside of a stage there is no task")
-        alphas = self.options.alphas
+        new, alphas = _new_task(ctx), self.options.alphas
         start: dict[str, Metric] = {}
         curve: list[Point] = []
         for alpha in alphas if alphas[0] == 0 else (0.0, *alphas):
@@ -109,11 +126,11 @@ class Interpolation(Mitigation):
             start = start or kept
             if alpha in alphas:
                 retention = {name: retained(metric, start[name].value) for name, metric in kept.items()}
-                curve.append(Point(alpha, self._score(ctx.task, ctx), kept, retention))
+                curve.append(Point(alpha, self._score(new, ctx), kept, retention))
         return curve
 
     def _choose(self, curve: list[Point], ctx: Context) -> Point:
-        """The best on the new task among those above the floor, else the best keeper; ties: the smaller."""
+        """The best on the new task of those above the floor, else the best keeper; ties: the smaller."""
         allowed = [point for point in curve if point.worst >= self.options.retention_floor]
         if allowed:
             return max(allowed, key=lambda point: (point.gain, -point.alpha))
@@ -121,29 +138,20 @@ class Interpolation(Mitigation):
         ctx.events(
             "warning",
             text=f"interpolation: no share keeps {self.options.retention_floor:g} of every earlier task; "
-            f"{best.alpha:g} keeps most ({best.worst:.3f})",
+            f"{best.alpha:g} keeps most",
         )
         return best
 
     def _score(self, task: Task, ctx: Context) -> Metric:
-        if task.validation is None:
-            raise UserError(
-                f"interpolation: task {task.name!r} has no validation data to choose `alpha` on",
-                "Give `data.validation` (and `data.retain_validation`), or set `alpha` to a number.",
-            )
         metrics = ctx.measure_task(task, "validation")
-        if self.options.metric is None and metrics:
-            return metrics[0]
+        wanted = self.options.metric
         for metric in metrics:
-            if metric.name == self.options.metric:
+            if wanted in (None, metric.name):
                 return metric
-        if not metrics:
-            raise UserError(
-                f"interpolation: no evaluator measures task {task.name!r}", "Add an [[evaluator]] table."
-            )
+        lacking = "a metric" if wanted is None else f"the metric {wanted!r}"
         raise UserError(
-            f"interpolation: task {task.name!r} has no metric {self.options.metric!r}",
-            did_you_mean(str(self.options.metric), (metric.name for metric in metrics)),
+            f"interpolation: task {task.name!r} lacks {lacking}",
+            did_you_mean(wanted or "", (metric.name for metric in metrics)),
         )
 
 
@@ -158,3 +166,13 @@ def retained(now: Metric, start: float) -> float:
         return math.nan
     lost = now.value < start if now.higher_is_better else now.value > start
     return 0.0 if lost else 1.0
+
+
+def _new_task(ctx: Context) -> Task:
+    if ctx.task is None:
+        raise TypeError("interpolation acts in a stage, and outside of a stage there is no task")
+    return ctx.task
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

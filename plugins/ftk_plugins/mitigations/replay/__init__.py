@@ -8,10 +8,10 @@ def ftk_mitigations() -> list[Variant]:
     return [
         Variant(
             name="replay",
-            summary="Experience replay: a share of the training mix is rows of earlier tasks and of the retained data.",
+            summary="Experience replay: mixes rows of earlier tasks and of the retained data into training.",
             options="ftk_plugins.mitigations.replay.options:ReplayOptions",
             build="ftk_plugins.mitigations.replay.replay:Replay",
             needs=("earlier-data",),
-            paper="Rolnick et al. 2019, Experience Replay for Continual Learning, arXiv:1811.11682",
+            paper="Rolnick et al. 2019, Experience Replay for Continual Learning, https://arxiv.org/abs/1811.11682",
         )
     ]

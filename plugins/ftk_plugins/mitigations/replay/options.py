@@ -12,12 +12,16 @@ from ftk.options import Options
 class ReplayOptions(Options):
     """How much is replayed, and of what."""
 
-    share: float = Field(default=0.1, gt=0, lt=1, description="Share of the final training mix that is replayed rows.")
+    share: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of the final training mix that is replayed rows."
+    )
     buffer_size: int | Literal["all"] = Field(
-        default=500, description='Rows kept of each earlier task, drawn at random once; "all" keeps every row.'
+        default=500,
+        description='Rows kept of each earlier task, drawn at random once; "all" keeps every row.',
     )
     by: Literal["task", "rows"] = Field(
-        default="task", description="How tasks divide the share: evenly, or in proportion to the rows kept of each."
+        default="task",
+        description="How tasks divide the share: evenly, or in proportion to the rows kept of each.",
     )
 
     @field_validator("buffer_size")

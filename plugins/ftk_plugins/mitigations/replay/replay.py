@@ -34,7 +34,7 @@ class Replay(Mitigation):
         rows = len(task.train)
         if rows == 0:
             raise UserError(
-                f"mitigation replay: {task.train.origin} has no rows, so there is nothing of `{task.name}` to replay",
+                f"mitigation replay: {task.train.origin} has no rows, nothing of `{task.name}` to replay",
                 "give the task training rows, or drop the mitigation",
             )
         size = self.options.buffer_size

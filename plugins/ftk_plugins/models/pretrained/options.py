@@ -13,23 +13,32 @@ class PretrainedOptions(ModelOptions):
     """Which model, in what type, and with which tokenizer."""
 
     path: str = Field(
-        min_length=1, description="Hub id (`owner/name`), local folder as `save_pretrained` writes it, or `.gguf` file."
+        min_length=1,
+        description="Hub id (`owner/name`), local folder as `save_pretrained` writes it, or `.gguf` file.",
     )
     gguf_file: str | None = Field(
-        default=None, min_length=1, description="Name of a GGUF file in that folder or repository; read in place of safetensors."
+        default=None,
+        min_length=1,
+        description="Name of a GGUF file in that folder or repository; read in place of safetensors.",
     )
     revision: str | None = Field(
-        default=None, min_length=1, description="Branch, tag or commit on the hub; a commit makes the recipe repeatable."
+        default=None,
+        min_length=1,
+        description="Branch, tag or commit on the hub; a commit makes the recipe repeatable.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="float32",
-        description="Type that the weights are held in; auto: as they were saved. Training in 16 bits loses small updates.",
+        description="Type that the weights are held in; auto: as they were saved. "
+        "Training in 16 bits loses small updates.",
     )
     tokenizer: str | None = Field(
-        default=None, min_length=1, description="Folder or hub id of a tokenizer or processor, in place of the model's own."
+        default=None,
+        min_length=1,
+        description="Folder or hub id of a tokenizer or processor, in place of the model's own.",
     )
     trust_remote_code: bool = Field(
-        default=False, description="Run Python code that the model's repository brings along; only for authors you trust."
+        default=False,
+        description="Run Python code that the model's repository brings along; only for authors you trust.",
     )
 
     @model_validator(mode="after")

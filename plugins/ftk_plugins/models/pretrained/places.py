@@ -24,7 +24,7 @@ def find_place(path: str, gguf_file: str | None) -> Place:
     """Look at the disk, and only there.
 
     Raises:
-        UserError: a local path does not hold a model that can be read; a GGUF file without the package ``gguf``.
+        UserError: a local path without a model that can be read, or GGUF without the package ``gguf``.
     """
     local = Path(path).expanduser()
     if path.endswith(".gguf"):
@@ -40,7 +40,9 @@ def find_place(path: str, gguf_file: str | None) -> Place:
         _check_folder(local, gguf_file)
         return Place(str(local), gguf_file)
     if local.is_file():
-        raise UserError(f"model.path: {path} is a file", "give the folder that holds the model, or a .gguf file")
+        raise UserError(
+            f"model.path: {path} is a file", "give the folder that holds the model, or a .gguf file"
+        )
     if not _HUB_ID.fullmatch(path) or path.startswith("."):
         raise UserError(f"model.path: no folder {path}", "check the path; a hub id reads `owner/name`")
     return Place(path, gguf_file)
@@ -50,7 +52,8 @@ def _check_folder(folder: Path, gguf_file: str | None) -> None:
     if gguf_file is not None:
         if not (folder / gguf_file).is_file():
             raise UserError(
-                f"model.gguf_file: no file {gguf_file} in {folder}", _others(folder) or "it holds no .gguf file"
+                f"model.gguf_file: no file {gguf_file} in {folder}",
+                _others(folder) or "it holds no .gguf file",
             )
         return
     if not (folder / "config.json").is_file():
@@ -65,7 +68,8 @@ def _check_folder(folder: Path, gguf_file: str | None) -> None:
     if not any(folder.glob("*.safetensors")):
         pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
         raise UserError(
-            f"model.path: {folder} has no weights in safetensors" + (", only pickled ones" if pickles else ""),
+            f"model.path: {folder} has no weights in safetensors"
+            + (", only pickled ones" if pickles else ""),
             "ftk reads safetensors and GGUF; load the model where it comes from and call `save_pretrained`",
         )
 

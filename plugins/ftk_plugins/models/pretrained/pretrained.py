@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ftk.parts import Head, Loaded, ModelSource
-
-from ftk_plugins.models.loading import fit_tokenizer, load_model, load_processor, load_saved, set_chat_template
+from ftk_plugins.models.loading import (
+    fit_tokenizer,
+    load_model,
+    load_processor,
+    load_saved,
+    set_chat_template,
+)
 from ftk_plugins.models.pretrained.options import PretrainedOptions
 from ftk_plugins.models.pretrained.places import find_place
 
@@ -42,7 +47,9 @@ class Pretrained(ModelSource):
             )
         else:
             processor = load_processor(options.tokenizer, head, trust_remote_code=options.trust_remote_code)
-        fit_tokenizer(model, processor, chosen=options.tokenizer is not None, name=options.tokenizer or options.path)
+        fit_tokenizer(
+            model, processor, chosen=options.tokenizer is not None, name=options.tokenizer or options.path
+        )
         if options.chat_template is not None:
             set_chat_template(processor, options.chat_template)
         return Loaded(model, processor)

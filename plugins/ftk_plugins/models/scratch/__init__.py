@@ -11,11 +11,11 @@ def ftk_models() -> list[Variant]:
     return [
         Variant(
             name="scratch",
-            summary="A new model from an architecture and sizes, with a tokenizer trained on the recipe's data.",
+            summary="A new model of any architecture and size, its tokenizer trained on the recipe's data.",
             options="ftk_plugins.models.scratch.options:ScratchOptions",
             build="ftk_plugins.models.scratch.scratch:Scratch",
-            paper="Sennrich, Haddow and Birch 2016, Neural Machine Translation of Rare Words with Subword Units, "
-            "https://arxiv.org/abs/1508.07909 (the tokenizer); Radford et al. 2019, Language Models are Unsupervised "
-            "Multitask Learners (its byte-level alphabet)",
+            paper="The tokenizer: Sennrich, Haddow and Birch 2016, Neural Machine Translation of Rare Words "
+            "with Subword Units, https://arxiv.org/abs/1508.07909; in bytes: Radford et al. 2019, Language "
+            "Models are Unsupervised Multitask Learners",
         )
     ]

@@ -1,23 +1,27 @@
-"""Training a byte-level BPE tokenizer that writes every script and gives the same tokens for the same texts."""
+"""Training a byte-level BPE tokenizer whose tokens never cut a character of the corpus in two."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from itertools import groupby
 from typing import Any
 
-from ftk import UserError
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from ftk import UserError
+
 logger = logging.getLogger("ftk.models")
 
 PAD, END, UNKNOWN, MASK = "<|pad|>", "<|end|>", "<|unknown|>", "<|mask|>"
 
-MAX_TOKEN_BYTES = 24
-"""Longest token in bytes: 8 Han characters, so that no whole sentence of a script without spaces becomes one token."""
+LONGEST_HAN = 4
+"""Han characters in a token at most: a Chinese word has one to four, and no space ends it."""
 
 WORDS = Regex(
     r"'(?:[sdmt]|ll|ve|re)"
@@ -27,17 +31,29 @@ WORDS = Regex(
     r"| ?[^\s\p{L}\p{M}\p{N}]+"
     r"|\s+(?!\S)|\s+"
 )
-"""What a token never crosses: GPT-2's words, digits in groups of three, and a change between Han, kana and other letters."""
+"""What a token never crosses: GPT-2's words, three digits, a change of Han, kana and other letters."""
+
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
 
 def train_tokenizer(
-    texts: Iterable[str], *, vocabulary_size: int, max_length: int, mask: bool, special_tokens: Sequence[str] = ()
+    corpus: Callable[[], Iterable[str]],
+    *,
+    vocabulary_size: int,
+    max_length: int,
+    mask: bool,
+    special_tokens: Sequence[str] = (),
 ) -> Any:
     """Train a tokenizer; the special tokens have the lowest ids, ``<|pad|>`` is 0 and ``<|end|>`` is 1.
 
+    Byte-level BPE merges bytes by frequency alone; where characters have several bytes this gives tokens with
+    the end of one character and the start of the next. Here BPE is trained on characters, and each character
+    is then spelt in bytes by merges that come first. The result is a usual byte-level tokenizer: it writes
+    any text, also with characters that the corpus does not have.
+
     Args:
-        texts: the corpus; read once, never held as a whole.
-        vocabulary_size: most tokens it may have; a small corpus gives fewer.
+        corpus: gives the texts; called twice, never held as a whole.
+        vocabulary_size: most tokens, at least 256 and the special ones; a small corpus gives fewer.
         max_length: the model's longest sequence in tokens.
         mask: whether it has a mask token.
         special_tokens: further tokens that are never split.
@@ -46,23 +62,20 @@ def train_tokenizer(
         UserError: the corpus has no text.
     """
     special = list(dict.fromkeys([PAD, END, UNKNOWN, *([MASK] if mask else []), *special_tokens]))
-    tokenizer = Tokenizer(BPE(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(WORDS, behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=special,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        max_token_length=MAX_TOKEN_BYTES,
-        show_progress=False,
+    room = vocabulary_size - len(special) - 256
+    characters, spelling = _alphabet(corpus(), room // 2)
+    merges = [*spelling, *_merges(corpus(), characters, room - len(spelling))]
+    tokens = dict.fromkeys([*special, *sorted(_BYTES.alphabet()), *(left + right for left, right in merges)])
+    if len(tokens) < vocabulary_size:
+        logger.info(
+            "the corpus gives %d tokens, fewer than vocabulary_size = %d", len(tokens), vocabulary_size
+        )
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(WORDS, behavior="isolated"), _BYTES]
     )
-    tokenizer.train_from_iterator(_some(texts), trainer)
-    found = tokenizer.get_vocab_size()
-    if found < vocabulary_size:
-        logger.info("the corpus gives %d tokens, fewer than vocabulary_size = %d", found, vocabulary_size)
+    tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -75,15 +88,63 @@ def train_tokenizer(
     )
 
 
-def _some(texts: Iterable[str]) -> Iterator[str]:
-    """The texts that are not blank; at least one."""
-    empty = True
+def _alphabet(texts: Iterable[str], room: int) -> tuple[set[str], list[tuple[str, str]]]:
+    """The characters to train on, frequent ones first while ``room`` lasts, and the merges spelling them."""
+    counts: Counter[str] = Counter()
     for text in texts:
-        if text.strip():
-            empty = False
-            yield text
-    if empty:
+        counts.update(text)
+    if not "".join(counts).strip():
         raise UserError(
             "model.tokenizer: the training rows hold no text to train a tokenizer on",
             'give training data, or name a tokenizer: `tokenizer = "…"` in [model]',
         )
+    characters: set[str] = set()
+    spelling: dict[tuple[str, str], None] = {}
+    for character in sorted(counts, key=lambda one: (-counts[one], one)):
+        spelt = _spelt(character)
+        steps = [(spelt[:length], spelt[length]) for length in range(1, len(spelt))]
+        new = [step for step in steps if step not in spelling]
+        if len(spelling) + len(new) <= room:
+            characters.add(character)
+            spelling.update(dict.fromkeys(new))
+    return characters, list(spelling)
+
+
+def _merges(texts: Iterable[str], characters: Set[str], count: int) -> list[tuple[str, str]]:
+    """The first ``count`` merges of characters, in bytes."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS, behavior="isolated")
+    # Twice as many as needed, since those that make too long a token are left out; the start of a list of
+    # merges is the list of a smaller vocabulary.
+    trainer = BpeTrainer(
+        vocab_size=len(characters) + 2 * count,
+        initial_alphabet=sorted(characters),
+        limit_alphabet=len(characters),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_known(texts, characters), trainer)
+    merges = [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
+    short = [merge for merge in merges if sum(map(_is_han, "".join(merge))) <= LONGEST_HAN]
+    return [(_spelt(left), _spelt(right)) for left, right in short[:count]]
+
+
+def _known(texts: Iterable[str], characters: Set[str]) -> Iterator[str]:
+    """The texts, cut where they have a character outside of ``characters``."""
+    for text in texts:
+        if characters >= set(text):
+            yield text
+        else:
+            yield from ("".join(group) for known, group in groupby(text, characters.__contains__) if known)
+
+
+def _spelt(text: str) -> str:
+    """The bytes of ``text``, each as the printable character that byte-level vocabularies write for it."""
+    return "".join(piece for piece, _ in _BYTES.pre_tokenize_str(text))
+
+
+def _is_han(character: str) -> bool:
+    return (
+        "\u3400" <= character <= "\u9fff"
+        or "\uf900" <= character <= "\ufaff"
+        or "\U00020000" <= character <= "\U0003ffff"
+    )

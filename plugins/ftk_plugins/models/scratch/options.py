@@ -13,30 +13,45 @@ class ScratchOptions(ModelOptions):
     """The architecture, its sizes, and the tokenizer."""
 
     architecture: str = Field(
-        default="llama", min_length=1, description="Architecture, as `model_type` in Transformers: llama, gpt2, qwen3, bert, …"
+        default="llama",
+        min_length=1,
+        description="Architecture, as `model_type` in Transformers: llama, gpt2, qwen3, bert, …",
     )
     hidden_size: int = Field(default=192, gt=0, description="Width of the residual stream, in channels.")
     layers: int = Field(default=4, gt=0, description="Number of layers; of an encoder-decoder, on each side.")
     heads: int = Field(default=4, gt=0, description="Attention heads per layer; must divide `hidden_size`.")
     kv_heads: int | None = Field(
-        default=None, gt=0, description="Heads of keys and values; must divide `heads`. None: as many as `heads`."
+        default=None,
+        gt=0,
+        description="Heads of keys and values; must divide `heads`. None: as many as `heads`.",
     )
     intermediate_size: int | None = Field(
-        default=None, gt=0, description="Width of the feed-forward layers, in channels. None: 4 times `hidden_size`."
+        default=None,
+        gt=0,
+        description="Width of the feed-forward layers, in channels. None: 4 times `hidden_size`.",
     )
-    max_length: int = Field(default=512, gt=0, description="Longest sequence that the model can read, in tokens.")
-    tie_embeddings: bool = Field(default=True, description="Whether input and output share one embedding matrix.")
+    max_length: int = Field(
+        default=512, gt=0, description="Longest sequence that the model can read, in tokens."
+    )
+    tie_embeddings: bool = Field(
+        default=True, description="Whether input and output share one embedding matrix."
+    )
     config: dict[str, Any] = Field(
-        default_factory=dict, description="Anything else of the architecture's configuration, by its name in Transformers."
+        default_factory=dict,
+        description="Anything else of the architecture's configuration, by its name in Transformers.",
     )
     vocabulary_size: int = Field(
-        default=4096, ge=260, description="Most tokens that the trained tokenizer may have, special tokens included."
+        default=4096,
+        ge=260,
+        description="Most tokens that the trained tokenizer may have, special tokens included.",
     )
     special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), description="More tokens that are never split, such as the marks of a chat template."
     )
     tokenizer: str | None = Field(
-        default=None, min_length=1, description="Folder or hub id of a tokenizer to use; none is trained then."
+        default=None,
+        min_length=1,
+        description="Folder or hub id of a tokenizer to use; none is trained then.",
     )
 
     @model_validator(mode="after")
@@ -46,9 +61,13 @@ class ScratchOptions(ModelOptions):
         if self.hidden_size % self.heads:
             raise ValueError(f"`heads` ({self.heads}) must divide `hidden_size` ({self.hidden_size})")
         if self.vocabulary_size < 260 + len(self.special_tokens):
-            raise ValueError("`vocabulary_size` must be 256 bytes, 4 tokens of its own and each of `special_tokens` at least")
+            raise ValueError(
+                "`vocabulary_size` must hold 256 bytes, 4 tokens of its own and `special_tokens`"
+            )
         trained_only = {"vocabulary_size", "special_tokens"} & self.model_fields_set
         if self.tokenizer is not None and trained_only:
             names = " and ".join(f"`{name}`" for name in sorted(trained_only))
-            raise ValueError(f"{names} shape a trained tokenizer; `tokenizer` names one that exists: give one or the other")
+            raise ValueError(
+                f"{names} shape a trained tokenizer; `tokenizer` names one that exists: give one or the other"
+            )
         return self

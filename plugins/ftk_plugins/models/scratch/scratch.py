@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from ftk import UserError
-from ftk.parts import Head, Loaded, ModelSource
 from torch import nn
 
+from ftk import UserError
+from ftk.parts import Head, Loaded, ModelSource
 from ftk_plugins.models.calls import explained, quiet, seeded
 from ftk_plugins.models.heads import auto_class, set_labels
 from ftk_plugins.models.loading import load_processor, load_saved, set_chat_template, vocabulary_rows
@@ -26,7 +26,7 @@ class Scratch(ModelSource):
         self.options = options
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
-        """Make the model in float32 on the CPU, in ``eval`` mode; ``corpus`` is read once, if at all."""
+        """Make the model in float32 on the CPU, in ``eval`` mode; ``corpus`` is read twice, or not at all."""
         options = self.options
         if head.kind == "image_classification":
             raise UserError("model.use: `scratch` makes models of text", 'use = "pretrained"')
@@ -54,7 +54,7 @@ class Scratch(ModelSource):
             return load_processor(options.tokenizer, Head("causal_lm"))
         kind = transformers.CONFIG_MAPPING[options.architecture]
         return train_tokenizer(
-            corpus(),
+            corpus,
             vocabulary_size=options.vocabulary_size,
             max_length=options.max_length,
             mask=head.kind == "masked_lm" or kind in transformers.AutoModelForMaskedLM._model_mapping,
@@ -66,13 +66,17 @@ class Scratch(ModelSource):
         builder = auto_class(config, head, self._name)
         set_labels(config, head, self._name)
         chosen = {} if options.attention == "auto" else {"attn_implementation": options.attention}
-        with quiet(), explained(self._name, options.attention), seeded(options.seed):
+        with quiet(), explained(self._name, attention=options.attention), seeded(options.seed):
             return builder.from_config(config, **chosen).eval()
 
 
 def _longest(model: Any, max_length: int) -> int:
     """Tokens that fit: RoBERTa and its kin count positions from behind the padding token's id."""
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        if (
+            name.endswith("position_embeddings")
+            and isinstance(module, nn.Embedding)
+            and module.padding_idx is not None
+        ):
             return module.num_embeddings - module.padding_idx - 1
     return max_length

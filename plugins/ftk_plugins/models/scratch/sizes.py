@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 import transformers
-from ftk import UserError
-from ftk.errors import did_you_mean
 from huggingface_hub.errors import StrictDataclassError
 
+from ftk import UserError
+from ftk.errors import did_you_mean
 from ftk_plugins.models.calls import quiet
 from ftk_plugins.models.scratch.options import ScratchOptions
 
@@ -24,11 +24,11 @@ NAMES = {
     "max_length": ("max_position_embeddings",),
     "tie_embeddings": ("tie_word_embeddings",),
 }  # fmt: skip
-"""Under which names architectures keep each size, before ``attribute_map``; all that an architecture has are set."""
+"""Under which names architectures keep each size, before ``attribute_map``; all that exist are set."""
 
 OF_THE_RUN = {
-    "transformers_version", "architectures", "dtype", "return_dict", "output_hidden_states", "output_attentions",
-    "id2label", "label2id", "problem_type", "num_labels",
+    "transformers_version", "architectures", "dtype", "return_dict", "output_hidden_states",
+    "output_attentions", "id2label", "label2id", "problem_type", "num_labels",
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def make_config(options: ScratchOptions, vocabulary: int, tokenizer: Any | None)
         tokenizer: whose special tokens the model must know; None while there is none yet.
 
     Raises:
-        UserError: an unknown architecture, a size or key that it does not have, or sizes that do not fit together.
+        UserError: an unknown architecture, a key that it does not have, or sizes that do not fit together.
     """
     kind = _architecture(options.architecture)
     fields = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
@@ -77,11 +77,16 @@ def _sizes(options: ScratchOptions, kind: Any, fields: set[str]) -> dict[str, An
     }
     values: dict[str, Any] = {}
     for option, value in wanted.items():
-        present = dict.fromkeys(kind.attribute_map.get(name, name) for name in NAMES[option] if name in fields)
-        if not present and (option in options.model_fields_set or option in ("hidden_size", "layers")):
+        present = dict.fromkeys(
+            kind.attribute_map.get(name, name) for name in NAMES[option] if name in fields
+        )
+        required = option in ("hidden_size", "layers")
+        # Relative positions have no length; `max_length` then bounds the tokenizer alone.
+        chosen = option in options.model_fields_set and option != "max_length"
+        if not present and (required or chosen):
             raise UserError(
                 f"model.{option}: `{options.architecture}` has no such size",
-                "leave it out" if option in options.model_fields_set else "choose an architecture such as llama",
+                "leave it out" if not required else "choose an architecture such as llama",
             )
         values.update(dict.fromkeys(present, value))
     if "head_dim" in fields:
@@ -98,7 +103,10 @@ def _sizes(options: ScratchOptions, kind: Any, fields: set[str]) -> dict[str, An
 def _token_ids(kind: Any, tokenizer: Any | None) -> dict[str, int | None]:
     """The id of every special token the architecture knows of; None for those that the tokenizer lacks."""
     names = {field.name for field in dataclasses.fields(kind) if field.name.endswith("_token_id")}
-    ids = {name: getattr(tokenizer, name, None) for name in names | {"pad_token_id", "bos_token_id", "eos_token_id"}}
+    ids = {
+        name: getattr(tokenizer, name, None)
+        for name in names | {"pad_token_id", "bos_token_id", "eos_token_id"}
+    }
     if "decoder_start_token_id" in names or kind.is_encoder_decoder:
         ids["decoder_start_token_id"] = ids["pad_token_id"]
     if "forced_eos_token_id" in names:
@@ -109,7 +117,10 @@ def _token_ids(kind: Any, tokenizer: Any | None) -> dict[str, int | None]:
 def _given(options: ScratchOptions, kind: Any, fields: set[str], values: dict[str, Any]) -> dict[str, Any]:
     """The ``config`` table under the architecture's own names, checked."""
     option_of = {
-        kind.attribute_map.get(name, name): option for option, names in NAMES.items() for name in names if name in fields
+        kind.attribute_map.get(name, name): option
+        for option, names in NAMES.items()
+        for name in names
+        if name in fields
     }
     given = {}
     for name, value in options.config.items():
@@ -119,7 +130,8 @@ def _given(options: ScratchOptions, kind: Any, fields: set[str], values: dict[st
             raise UserError(f"model.config.{name}: {source} decides it", "leave it out")
         if name not in fields:
             raise UserError(
-                f"model.config.{name}: `{options.architecture}` has no such key", did_you_mean(name, fields - OF_THE_RUN)
+                f"model.config.{name}: `{options.architecture}` has no such key",
+                did_you_mean(name, fields - OF_THE_RUN),
             )
         if option_of.get(own) in options.model_fields_set:
             raise UserError(f"model.config.{name}: `{option_of[own]}` sets it already", "give one of the two")
@@ -133,7 +145,9 @@ def _build(kind: Any, values: dict[str, Any], architecture: str) -> Any:
             return kind(**values)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"model.config: `{architecture}` refuses these sizes: {reason}", "change them") from error
+        raise UserError(
+            f"model.config: `{architecture}` refuses these sizes: {reason}", "change them"
+        ) from error
 
 
 def _near(name: str, known: Any) -> str:

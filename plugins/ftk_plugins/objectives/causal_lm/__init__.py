@@ -13,7 +13,7 @@ def ftk_objectives() -> list[Variant]:
             build="ftk_plugins.objectives.causal_lm.causal_lm:CausalLM",
             provides=("token-loss", "target-sampling"),
             paper="Radford, Narasimhan, Salimans, Sutskever 2018, Improving Language Understanding by "
-            "Generative Pre-Training; packing: Ding et al. 2024, Fewer Truncations Improve Language Modeling, "
-            "https://arxiv.org/abs/2404.10830",
+            "Generative Pre-Training; packing: Ding et al. 2024, Fewer Truncations Improve Language "
+            "Modeling, https://arxiv.org/abs/2404.10830",
         )
     ]

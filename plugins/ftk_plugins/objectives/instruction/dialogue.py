@@ -54,7 +54,7 @@ class Reader:
         """The text of ``row`` for the model that ``processor`` belongs to.
 
         Raises:
-            UserError: a column is missing or empty, a message is malformed, the chat template refuses the row.
+            UserError: a column is missing or empty, a message malformed, or the template refuses the row.
         """
         form = self._format(row)
         if form == "messages":
@@ -191,7 +191,7 @@ class Reader:
                 )
             if written is None:
                 raise UserError(
-                    f"the chat template lays out message {index + 1} otherwise when the conversation goes on, "
+                    f"the chat template changes message {index + 1} when the conversation goes on, "
                     "so the answer cannot be told from the prompt",
                     "make a row of its own for each answer, or give a `template` and rows of columns",
                 )

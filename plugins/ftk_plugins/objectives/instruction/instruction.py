@@ -121,6 +121,6 @@ def _answer_ids(text: str, codec: Codec, templated: bool) -> tuple[list[int], st
     if templated:
         body = text.rstrip()
         ids = codec.ids(body)
-        if ids[-1] in codec.special:
+        if ids and ids[-1] in codec.special:
             return ids, text[len(body) :], True
     return codec.ids(text), "", False

@@ -1,0 +1,138 @@
+"""The command ``ftk``: each verb is imported when it is asked for, and errors are told as text."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from ftk import __version__
+from ftk.errors import FtkError, did_you_mean
+from ftk.registry import one_line
+from ftk.variant import import_reference
+
+VERBS = {
+    "run": ("ftk.cli.run:run", "Run a recipe, or go on with a run that was interrupted."),
+    "check": ("ftk.cli.check:check", "Check a recipe and show what it will do."),
+    "list-plugins": ("ftk.cli.list_plugins:list_plugins", "List what a recipe can name here."),
+    "show": ("ftk.cli.show:show", "Show one variant: its options, its source, an example."),
+    "schema": ("ftk.cli.schema:schema", "Print the JSON schema of recipes, for editors."),
+    "doctor": ("ftk.cli.doctor:doctor", "Check versions, devices and plugins of this installation."),
+}
+"""Where each verb is, and what ``ftk --help`` says of it without importing it."""
+
+
+@dataclass
+class Settings:
+    """What the options before the verb say to every verb; ``click``'s context carries it as its object."""
+
+    third_party: bool = True
+    traceback: bool = False
+
+
+class Verbs(click.Group):
+    """A group that imports its commands on demand and turns exceptions into messages and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order in which ``--help`` shows them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_reference(VERBS[cmd_name][0])
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the verb that the arguments name, or say which one is near."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"there is no command `{args[0]}`; {did_you_mean(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs for ``--help``."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; what it raises becomes a message on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            tell_error("interrupted")
+            ctx.exit(130)
+        except FtkError as error:
+            if _wants_traceback(ctx):
+                click.echo(traceback.format_exc(), err=True)
+            tell_error(str(error))
+            ctx.exit(error.exit_code)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise
+            tell_error(_unexpected(error, _wants_traceback(ctx)))
+            ctx.exit(1)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="ftk", message="%(prog)s %(version)s")
+@click.option(
+    "--third-party/--no-third-party", default=True, help="Whether to load plugins that do not come with ftk."
+)
+@click.option(
+    "--traceback",
+    "with_traceback",
+    is_flag=True,
+    help="Show where an error arose (or set FTK_TRACEBACK=1).",
+)
+@click.pass_context
+def cli(ctx: click.Context, third_party: bool, with_traceback: bool) -> None:
+    """Fine-tune transformers without forgetting.
+
+    A recipe (one TOML file) names a model, data, an objective, an adaptation, mitigations and evaluators;
+    every name in it is a plugin's.
+    """
+    ctx.obj = Settings(third_party=third_party, traceback=with_traceback)
+
+
+def main() -> None:
+    """The console script ``ftk``."""
+    cli(prog_name="ftk")
+
+
+def tell_error(text: str) -> None:
+    """Write ``error: ...`` to stderr, in colour on a terminal."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True, color=_color())
+
+
+def _color() -> bool | None:
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def _wants_traceback(ctx: click.Context) -> bool:
+    asked = isinstance(ctx.obj, Settings) and ctx.obj.traceback
+    return asked or os.environ.get("FTK_TRACEBACK", "") not in ("", "0")
+
+
+def _unexpected(error: Exception, with_traceback: bool) -> str:
+    """What to say of an exception that nobody foresaw; its traceback goes to stderr or into a file."""
+    said = f"{one_line(error)}\n  this is a mistake of ftk or of a plugin, not yours"
+    if with_traceback:
+        click.echo(traceback.format_exc(), err=True)
+        return said
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="ftk-traceback-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(traceback.format_exc())
+    return f"{said}; the full traceback is in {file.name}"

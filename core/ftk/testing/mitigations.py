@@ -1,0 +1,277 @@
+"""The contract of mitigations: stations in their order, runs that repeat and resume, a model left alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ftk.composition import Composition, stations_of
+from ftk.context import Context
+from ftk.errors import Interrupted
+from ftk.folder import RunFolder
+from ftk.gradients import Gradients
+from ftk.parts import Mitigation, Objective, Source, State
+from ftk.specs import DataSpec, PartSpec, Recipe, StageSpec
+from ftk.stage import Stage, StageResult
+from ftk.testing.declarations import hold_plain, hold_same_state, json_value, through_disk
+from ftk.testing.subject import Subject, bearing, hold, hold_equal, seeded, snapshot
+from ftk.training import Training
+
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stage that has run: what it left, its weights at the end, and its mitigation."""
+
+    stage: Stage
+    result: StageResult
+    weights: dict[str, Tensor]
+    part: Mitigation
+
+
+def acts_at_its_stations(subject: Subject) -> None:
+    """In a real stage its stations can be called in the core's order, and the weights stay finite."""
+    for adaptation in subject.companions("adaptation"):
+        done = _train(_stage(subject, adaptation))
+        hold(stations_of(done.part), "it overrides no station, so it does nothing")
+        infinite = [name for name, weight in done.weights.items() if not torch.isfinite(weight).all()]
+        hold(
+            not infinite,
+            f"with adaptation `{adaptation.name}` not finite after the stage: {', '.join(infinite[:4])}",
+        )
+
+
+def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
+    """Two runs with one seed end in equal weights: what is random draws from `ctx.generator`."""
+    for adaptation in subject.companions("adaptation"):
+        one, other = (_train(_stage(subject, adaptation), noise) for noise in (1, 2))
+        hold_equal(one.weights, other.weights, f"with adaptation `{adaptation.name}` these weights differ")
+        hold_same_state(one.part.state_dict(), other.part.state_dict(), "the state of two runs differs in")
+
+
+def resuming_changes_nothing(subject: Subject) -> None:
+    """Stopped and resumed, a stage ends in the weights, state and report of one that was not."""
+    for adaptation in subject.companions("adaptation"):
+        whole = _train(_stage(subject, adaptation), 1)
+        with tempfile.TemporaryDirectory() as path:
+            folder = RunFolder(Path(path), cast(Recipe, None), held=False)
+            try:
+                _train(_stage(subject, adaptation, folder, _after(STEPS // 2)), 1)
+                raise AssertionError("the stage was asked to stop, and did not")
+            except Interrupted:
+                pass
+            resumed = _train(_stage(subject, adaptation, folder), 2)
+        hold_equal(
+            whole.weights, resumed.weights, f"with adaptation `{adaptation.name}` these weights differ"
+        )
+        hold_same_state(whole.part.state_dict(), resumed.part.state_dict(), "the state differs in")
+        hold(
+            json_value(whole.part.report()) == json_value(resumed.part.report()),
+            "its report differs after a resume",
+        )
+
+
+def its_state_survives_the_disk(subject: Subject) -> None:
+    """`state_dict` holds tensors and JSON values; written, read and loaded it is the same state."""
+    done = _train(_stage(subject, subject.companions("adaptation")[0]))
+    again = cast(Mitigation, subject.build())
+    again.load_state_dict(through_disk({"part": done.part.state_dict()})["part"])
+    hold_same_state(done.part.state_dict(), again.state_dict(), "after load_state_dict the state differs in")
+    hold_plain({"report": done.part.report()})
+
+
+def goes_on_in_the_next_stage(subject: Subject) -> None:
+    """The next stage goes on from its state alone: from memory or from disk, the weights are the same."""
+    adaptation = subject.companions("adaptation")[0]
+    weights = []
+    for carry in (lambda states: states, through_disk):
+        first = _train(_stage(subject, adaptation), 1)
+        model = first.stage.adaptation.merge()
+        before = first.stage.ctx
+        earlier = (*before.earlier, first.stage.task)
+        ctx = replace(before, model=model, adaptation=None, stage=2, earlier=earlier)
+        weights.append(
+            _train(_stage(subject, adaptation, ctx=ctx, carried=carry(first.result.states)), 2).weights
+        )
+    hold_equal(weights[0], weights[1], "these weights differ after the second stage")
+
+
+def its_sources_are_shares(subject: Subject) -> None:
+    """`sources` are a pure function of options, state and context: encoded rows and a share in (0, 1)."""
+    stage = _stage(subject, subject.companions("adaptation")[0])
+    part = _prepared(stage)
+    sources, ctx = list(part.sources(stage.ctx)), stage.ctx
+    for source in sources:
+        hold(
+            isinstance(source, Source) and isinstance(source.objective, Objective),
+            f"{source!r:.80} is no Source",
+        )
+        hold(0 < source.share < 1, f"the share of {source.name} is {source.share}")
+        hold(len(source.items) > 0, f"{source.name} has no rows")
+        source.objective.collate(source.items[:2])
+    names = [source.name for source in sources]
+    hold(len(set(names)) == len(names), f"two sources have one name: {', '.join(names)}")
+    total, told = sum(source.share for source in sources), subject.spec.options.data_share()
+    hold(abs(total - told) < 1e-6, f"the shares sum to {total:g}, but Options.data_share() says {told:g}")
+    again = cast(Mitigation, subject.build())
+    again.load_state_dict(through_disk({"part": part.state_dict()})["part"])
+    again.begin(ctx)
+    for repeated in (part.sources(ctx), again.sources(ctx)):
+        hold(
+            _rows(sources) == _rows(repeated), "asked again, or after a restart, the sources hold other rows"
+        )
+
+
+def its_penalty_is_a_sum(subject: Subject) -> None:
+    """`penalty` is None or a scalar SUM over the batch's targets: two rows cost what each costs, added up."""
+    stage = _stage(subject, subject.companions("adaptation")[0])
+    part = _prepared(stage)
+    if "penalty" not in stations_of(part):
+        return
+    _move(stage)
+    ctx, items = stage.ctx, stage.task.train.items[:2]
+    together, *alone = (_penalty(part, ctx, batch) for batch in (items, items[:1], items[1:2]))
+    if together is None:
+        hold(all(value is None for value in alone), "None for two rows, and a penalty for one of them")
+        return
+    hold(together.shape == () and torch.isfinite(together), f"it is no finite scalar but {together!r:.80}")
+    added = sum(float(value) for value in alone if value is not None)
+    hold(
+        abs(float(together) - added) <= 1e-3 * max(1.0, abs(added)),
+        f"{float(together):g}, row by row {added:g}",
+    )
+
+
+def it_edits_gradients_in_place(subject: Subject) -> None:
+    """`edit_gradients` changes the gradients in place and nothing else: no shape, flag or weight."""
+    stage = _stage(subject, subject.companions("adaptation")[0])
+    part = _prepared(stage)
+    _move(stage)
+    ctx, gradients = stage.ctx, Gradients(stage.ctx.model)
+    batch = stage.task.objective.collate(stage.task.train.items)
+    torch.autograd.backward(stage.task.objective.loss(ctx.model, batch, ctx).total)
+    before = {**bearing(ctx.model), **snapshot(ctx.model)}
+    Composition({"part": part}).edit_gradients(gradients, ctx)
+    for name, parameter in gradients.parameters().items():
+        gradient = gradients[name]
+        hold(gradient.shape == parameter.shape, f"the gradient of {name} has shape {tuple(gradient.shape)}")
+        hold(
+            torch.isfinite(gradient).all() and not gradient.requires_grad,
+            f"{name}: not finite, or with a graph",
+        )
+    hold_equal(before, {**bearing(ctx.model), **ctx.model.state_dict()}, "changed by edit_gradients")
+
+
+def leaves_the_model_as_it_was(subject: Subject) -> None:
+    """After the stage no hook, flag, mode or setting is other than before; weights alone have moved."""
+    for adaptation in subject.companions("adaptation"):
+        stage = _stage(subject, adaptation)
+        stage.ctx.model.eval()
+        before, threads = bearing(stage.ctx.model), torch.are_deterministic_algorithms_enabled()
+        _train(stage)
+        hold_equal(
+            before, bearing(stage.ctx.model), f"with adaptation `{adaptation.name}` changed after the stage"
+        )
+        hold(threads == torch.are_deterministic_algorithms_enabled(), "it changed a setting of torch")
+
+
+def _stage(
+    subject: Subject,
+    adaptation: PartSpec,
+    folder: RunFolder | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
+    ctx: Context | None = None,
+    carried: Mapping[str, State] | None = None,
+) -> Stage:
+    """A stage as the core makes it: half of the rows are what was learned earlier, half what is new."""
+    (objective_spec, *_) = subject.companions("objective")
+    evaluators = tuple(subject.companions("evaluator"))
+    training = Training(
+        steps=STEPS,
+        batch_size=4,
+        micro_batch_size=2,
+        learning_rate=1e-2,
+        precision="fp32",
+        checkpoint_every=0,
+    )
+    # The stage never looks at its data table: the rows are in the context's tasks.
+    data = cast(DataSpec, None)
+    spec = StageSpec("toy", objective_spec, adaptation, data, (subject.spec,), evaluators, training)
+    if ctx is None:
+        objective = cast(Objective, objective_spec.build())
+        half = len(subject.rows) // 2
+        hold(half >= 2, "the rows must be four at least")
+        earlier = subject.task("earlier", objective, subject.rows[:half])
+        task = subject.task("new", objective, subject.rows[half:])
+        ctx = subject.context(subject.model(), objective, task=task, earlier=[earlier], micro_batch_size=2)
+    with seeded(0):
+        return Stage(spec, ctx, Accelerator(device_placement=False), folder, carried or {}, stop_requested)
+
+
+def _train(stage: Stage, noise: int = 0) -> Trained:
+    """Run the stage, with torch's global generator at ``noise``: nothing may depend on it."""
+    with seeded(noise):
+        result = stage.run()
+    (part,) = stage.mitigations.parts.values()
+    return Trained(stage, result, snapshot(stage.ctx.model), part)
+
+
+def _prepared(stage: Stage) -> Mitigation:
+    """The stage's mitigation once it has seen what was learned earlier."""
+    stage.mitigations.remember(stage.ctx.earlier, stage.ctx)
+    stage.mitigations.begin(stage.ctx)
+    (part,) = stage.mitigations.parts.values()
+    return part
+
+
+@torch.no_grad()
+def _move(stage: Stage) -> None:
+    """Move what is trained away from where it started, so that whatever depends on drift has some."""
+    with seeded(3):
+        for parameter in stage.ctx.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1e-2 * torch.randn_like(parameter))
+    stage.ctx.model.eval()
+
+
+def _penalty(part: Mitigation, ctx: Context, items: Sequence[Any]) -> Tensor | None:
+    batch = ctx.objective.collate(items)
+    return part.penalty(batch, ctx.objective.loss(ctx.model, batch, ctx), ctx)
+
+
+def _after(steps: int) -> Callable[[], bool]:
+    """A request to stop that comes in the given step."""
+    asked: Iterator[bool] = iter([False] * (steps - 1))
+    return lambda: next(asked, True)
+
+
+def _rows(sources: Sequence[Source]) -> list[Any]:
+    return [
+        (
+            source.name,
+            source.share,
+            [{name: array.tolist() for name, array in item.items()} for item in source.items],
+        )
+        for source in sources
+    ]
+
+
+CLAUSES = (
+    acts_at_its_stations,
+    the_same_seed_gives_the_same_weights,
+    resuming_changes_nothing,
+    its_state_survives_the_disk,
+    goes_on_in_the_next_stage,
+    its_sources_are_shares,
+    its_penalty_is_a_sum,
+    it_edits_gradients_in_place,
+    leaves_the_model_as_it_was,
+)

@@ -1,0 +1,213 @@
+"""The contract of objectives: encoding, batches, losses that are sums, rows that do not see each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftk.errors import UserError
+from ftk.parts import Batch, Features, Objective
+from ftk.testing.subject import Subject, bearing, hold, hold_equal
+
+
+def encodes_rows_as_arrays(subject: Subject) -> None:
+    """`encode` gives 1-D numpy arrays of numbers by name, the same each time; `input_ids` are int32."""
+    objective, processor = subject.build(), subject.processor()
+    for row in subject.rows:
+        features, again = objective.encode(row, processor), objective.encode(row, processor)
+        hold(features, "encode returned no features")
+        for name, array in features.items():
+            hold(
+                isinstance(array, np.ndarray) and array.ndim == 1,
+                f"{name} is no 1-D numpy array: {array!r:.80}",
+            )
+            hold(array.size and array.dtype.kind in "iuf", f"{name} is empty or of type {array.dtype}")
+            hold(np.array_equal(array, again[name]), f"{name} differs when the row is encoded again")
+        ids = features.get("input_ids")
+        hold(
+            ids is None or ids.dtype == np.int32,
+            f"input_ids are {ids.dtype if ids is not None else ''}, not int32",
+        )
+
+
+def tells_the_texts_of_a_row(subject: Subject) -> None:
+    """`texts` gives the plain texts of a row: tokenizers learn from them, equal rows are found by them."""
+    objective = subject.build()
+    for row in subject.rows:
+        texts = list(objective.texts(row))
+        hold(all(isinstance(text, str) for text in texts), f"not all of these are texts: {texts!r:.120}")
+
+
+def a_bad_row_is_a_user_error(subject: Subject) -> None:
+    """A row without the columns it needs, or with nothing in them, raises `ftk.UserError`."""
+    objective, processor = subject.build(), subject.processor()
+    for row in ({}, dict.fromkeys(subject.rows[0])):
+        try:
+            objective.encode(row, processor)
+        except UserError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"the row {row} raises {type(error).__name__}: {error}") from error
+        raise AssertionError(f"the row {row} was encoded")
+
+
+def a_batch_says_what_it_holds(subject: Subject) -> None:
+    """`collate` gives tensors whose first dimension is the rows, and counts targets and tokens."""
+    objective = subject.build()
+    items = _items(subject, objective)
+    batch = objective.collate(items)
+    for name, tensor in batch.inputs.items():
+        hold(
+            isinstance(tensor, Tensor) and tensor.ndim >= 1, f"{name} is no tensor with rows: {tensor!r:.80}"
+        )
+        hold(len(tensor) == len(items), f"{name} has {len(tensor)} rows, not {len(items)}")
+    singles = [objective.collate([item]) for item in items]
+    hold(batch.count == sum(single.count for single in singles), "count is not the sum of the rows' counts")
+    hold(
+        batch.tokens == sum(single.tokens for single in singles), "tokens is not the sum of the rows' tokens"
+    )
+    hold(all(single.count > 0 for single in singles), "a row has no target; `encode` must refuse it")
+
+
+def a_loss_is_the_sum_of_its_rows(subject: Subject) -> None:
+    """The loss of a batch is the sum of its rows': padding is inert, and rows do not influence each other."""
+    objective = subject.build()
+    items = _items(subject, objective)
+    singles = [_loss(subject, objective, [item]) for item in items]
+    for order in (items, items[::-1]):
+        _hold_close(
+            _loss(subject, objective, order), torch.stack(singles).sum(), "a batch and its rows one by one"
+        )
+
+
+def packing_keeps_rows_apart(subject: Subject) -> None:
+    """`pack` changes no row's loss: packed rows do not see each other, and each keeps its targets."""
+    objective = subject.build()
+    items = _items(subject, objective)
+    packed = objective.pack(list(items))
+    hold(packed, "pack returned nothing")
+    if objective.collate(packed).count == objective.collate(items).count:  # otherwise a long row was split
+        _hold_close(
+            _loss(subject, objective, packed), _loss(subject, objective, items), "packed and unpacked rows"
+        )
+
+
+def a_loss_has_a_graph(subject: Subject) -> None:
+    """The loss is a finite float32 scalar that reaches the weights; its count is the batch's."""
+    objective = subject.build()
+    model = subject.model()
+    batch = objective.collate(_items(subject, objective))
+    loss = objective.loss(model, batch, subject.context(model, objective))
+    hold(
+        loss.total.shape == () and loss.total.dtype == torch.float32,
+        f"it is {loss.total.dtype} {loss.total.shape}",
+    )
+    hold(torch.isfinite(loss.total), f"it is {loss.total.item()}")
+    hold(loss.count == batch.count, f"its count is {loss.count}, the batch's {batch.count}")
+    torch.autograd.backward(loss.total)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    hold(
+        gradients and all(torch.isfinite(g).all() for g in gradients),
+        "no gradient, or one that is not finite",
+    )
+    hold(any(g.abs().sum() > 0 for g in gradients), "all gradients are zero")
+
+
+def a_loss_leaves_the_model_alone(subject: Subject) -> None:
+    """Computing a loss changes neither the model's mode nor its hooks, flags or weights."""
+    objective = subject.build()
+    model = subject.model()
+    before = {**bearing(model), **model.state_dict()}
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _loss(subject, objective, _items(subject, objective), model)
+    hold_equal({**before, **weights}, {**bearing(model), **model.state_dict()}, "changed by the loss")
+
+
+def token_loss_is_cross_entropy(subject: Subject) -> None:
+    """`token-loss`: the loss is the summed negative log-likelihood of `labels`, each at its own token."""
+    if "token-loss" not in subject.spec.provides():
+        return
+    objective = subject.build()
+    model = subject.model()
+    batch = objective.collate(_items(subject, objective))
+    ids, labels = batch.inputs["input_ids"], batch.inputs["labels"]
+    hold(torch.equal(ids[labels != -100], labels[labels != -100]), "a label does not stand at its own token")
+    with torch.no_grad():
+        logits = model(input_ids=batch.inputs["input_ids"]).logits.float()
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+    )
+    hold(
+        batch.count == int((labels[:, 1:] != -100).sum()), "count is not the number of labels after the shift"
+    )
+    _hold_close(
+        _loss(subject, objective, _items(subject, objective), model), expected, "the loss and cross entropy"
+    )
+
+
+def a_prompt_begins_its_row(subject: Subject) -> None:
+    """`prompts`: `prompt` is the beginning of the encoded row, without its answer; `answer` is a text."""
+    if "prompts" not in subject.spec.provides():
+        return
+    objective, processor = subject.build(), subject.processor()
+    for row in subject.rows:
+        prompt, ids = objective.prompt(row, processor), objective.encode(row, processor)["input_ids"].tolist()
+        hold(isinstance(prompt, list) and prompt, f"the prompt is {prompt!r:.80}")
+        hold(ids[: len(prompt)] == prompt, "the encoded row does not begin with the prompt")
+        hold(len(prompt) < len(ids), "the prompt is the whole row and leaves nothing to write")
+        answer = objective.answer(row)
+        hold(isinstance(answer, str) and answer.strip(), f"the answer is {answer!r}")
+
+
+def drawn_targets_are_a_new_batch(subject: Subject) -> None:
+    """`target-sampling`: `draw_targets` depends on its generator alone and leaves its batch as it is."""
+    if "target-sampling" not in subject.spec.provides():
+        return
+    objective = subject.build()
+    model = subject.model()
+    batch = objective.collate(_items(subject, objective))
+    before = {name: tensor.clone() for name, tensor in batch.inputs.items()}
+    one, same, other = (_draw(objective, model, batch, seed) for seed in (1, 1, 2))
+    hold_equal(before, batch.inputs, "changed in the batch that was given")
+    hold_equal(one.inputs, same.inputs, "two draws of one seed differ")
+    differ = [name for name in one.inputs if not torch.equal(one.inputs[name], other.inputs[name])]
+    hold(differ, "draws of two seeds are the same: the targets are not drawn")
+    hold(one.count == batch.count, f"the drawn batch counts {one.count} targets, not {batch.count}")
+
+
+def _items(subject: Subject, objective: Objective) -> list[Features]:
+    return subject.examples(objective).encoded
+
+
+def _loss(subject: Subject, objective: Objective, items: Sequence[Features], model: Any = None) -> Tensor:
+    chosen = model or subject.model()
+    with torch.no_grad():
+        return objective.loss(chosen, objective.collate(items), subject.context(chosen, objective)).total
+
+
+def _draw(objective: Objective, model: torch.nn.Module, batch: Batch, seed: int) -> Batch:
+    return objective.draw_targets(model, batch, torch.Generator().manual_seed(seed))
+
+
+def _hold_close(one: Tensor, other: Tensor, what: str) -> None:
+    close = torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+    hold(close, f"{what}: {float(one):.6g} and {float(other):.6g} nats")
+
+
+CLAUSES = (
+    encodes_rows_as_arrays,
+    tells_the_texts_of_a_row,
+    a_bad_row_is_a_user_error,
+    a_batch_says_what_it_holds,
+    a_loss_is_the_sum_of_its_rows,
+    packing_keeps_rows_apart,
+    a_loss_has_a_graph,
+    a_loss_leaves_the_model_alone,
+    token_loss_is_cross_entropy,
+    a_prompt_begins_its_row,
+    drawn_targets_are_a_new_batch,
+)

@@ -1,0 +1,134 @@
+"""The contract of model sources, data sources and transforms: the same model, the same rows, every time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+
+from ftk.parts import Head, Loaded, Split
+from ftk.testing.subject import Subject, hold, hold_equal, seeded
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def loads_a_model_and_its_processor(subject: Subject) -> None:
+    """`load` gives a model on the CPU with finite weights and logits, and its processor."""
+    loaded = _load(subject)
+    hold(isinstance(loaded, Loaded), f"load returned a {type(loaded).__name__}, not ftk.parts.Loaded")
+    hold(isinstance(loaded.model, torch.nn.Module), f"the model is a {type(loaded.model).__name__}")
+    hold(loaded.processor is not None, "there is no processor")
+    for name, tensor in loaded.model.state_dict().items():
+        hold(tensor.device.type == "cpu", f"{name} is on {tensor.device}")
+        hold(not tensor.is_floating_point() or torch.isfinite(tensor).all(), f"{name} is not finite")
+    text = next(iter(_texts(subject)))
+    ids = torch.tensor([loaded.processor(text)["input_ids"]])
+    hold(
+        ids.numel() and int(ids.max()) < loaded.model.get_input_embeddings().num_embeddings,
+        "a token has no embedding",
+    )
+    with torch.no_grad():
+        hold(torch.isfinite(loaded.model.eval()(input_ids=ids).logits).all(), "its logits are not finite")
+
+
+def loads_the_same_twice(subject: Subject) -> None:
+    """Two loads give the same weights and the same tokens, wherever the global random generator stands."""
+    with seeded(1):
+        one = _load(subject)
+    with seeded(2):
+        other = _load(subject)
+    _hold_same(subject, one, other, "differs in a second load")
+
+
+def loads_what_a_stage_saved(subject: Subject) -> None:
+    """`load_folder` gives back, bit for bit, what `save_pretrained` wrote, also after training changed it."""
+    loaded = _load(subject)
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            if parameter.is_floating_point():
+                parameter.mul_(1.25)
+    with tempfile.TemporaryDirectory() as folder:
+        loaded.model.save_pretrained(folder)
+        loaded.processor.save_pretrained(folder)
+        again = subject.build().load_folder(Path(folder), Head("causal_lm"))
+        _hold_same(subject, loaded, again, "differs after save_pretrained and load_folder")
+
+
+def gives_rows(subject: Subject) -> None:
+    """`rows` gives a `datasets.Dataset` with rows for every split it names, or for each role."""
+    source = subject.build()
+    for split in source.splits() or SPLITS:
+        hold(split in SPLITS, f"splits() names {split!r}; valid are {', '.join(SPLITS)}")
+        rows = source.rows(split)
+        hold(isinstance(rows, Dataset), f"rows({split!r}) is a {type(rows).__name__}, not a datasets.Dataset")
+        hold(len(rows) > 0 and rows.column_names, f"rows({split!r}) is empty")
+
+
+def gives_the_same_rows_twice(subject: Subject) -> None:
+    """A second source with the same options gives the same rows in the same order."""
+    one, other = subject.build(), subject.build()
+    with seeded(1):
+        first = {split: one.rows(split).to_list() for split in one.splits() or SPLITS}
+    with seeded(2):
+        second = {split: other.rows(split).to_list() for split in other.splits() or SPLITS}
+    differ = [split for split in first if first[split] != second[split]]
+    hold(not differ, f"the rows of {', '.join(differ)} differ")
+
+
+def keeps_splits_apart(subject: Subject) -> None:
+    """Splits share no row; a source without splits gives all its rows for each role."""
+    source = subject.build()
+    splits = source.splits()
+    if not splits:
+        lists = [source.rows(split).to_list() for split in SPLITS]
+        hold(lists[0] == lists[1] == lists[2], "splits() is empty, yet the roles get different rows")
+        return
+    hold("train" in splits, "splits() must name train beside the others")
+    seen: dict[str, str] = {}
+    for split in splits:
+        texts = {repr(row) for row in source.rows(split)}
+        shared = [text for text in texts if text in seen]
+        hold(not shared, f"{len(shared)} rows of {split} stand in {seen[shared[0]] if shared else ''} too")
+        seen.update(dict.fromkeys(texts, split))
+
+
+def applies_to_rows(subject: Subject) -> None:
+    """`apply` returns a `datasets.Dataset`, the same each time, and leaves the one it was given as it is."""
+    rows = Dataset.from_list([dict(row) for row in subject.rows])
+    before = rows.to_list()
+    with seeded(1):
+        one = subject.build().apply(rows)
+    with seeded(2):
+        other = subject.build().apply(rows)
+    hold(isinstance(one, Dataset), f"apply returned a {type(one).__name__}, not a datasets.Dataset")
+    hold(one.to_list() == other.to_list(), "applied twice to the same rows, it gives different ones")
+    hold(rows.to_list() == before, "it changed the rows that it was given")
+
+
+def _texts(subject: Subject) -> Iterator[str]:
+    objective = subject.companion("objective")
+    for row in subject.rows:
+        yield from objective.texts(row)
+
+
+def _load(subject: Subject) -> Loaded:
+    return cast(Loaded, subject.build().load(Head("causal_lm"), lambda: _texts(subject)))
+
+
+def _hold_same(subject: Subject, one: Loaded, other: Loaded, what: str) -> None:
+    hold_equal(one.model.state_dict(), other.model.state_dict(), what)
+    for text in _texts(subject):
+        hold(_ids(one, text) == _ids(other, text), f"{what}: the tokens of {text!r:.60}")
+
+
+def _ids(loaded: Loaded, text: str) -> Any:
+    return loaded.processor(text)["input_ids"]
+
+
+MODEL_CLAUSES = (loads_a_model_and_its_processor, loads_the_same_twice, loads_what_a_stage_saved)
+DATASET_CLAUSES = (gives_rows, gives_the_same_rows_twice, keeps_splits_apart)
+TRANSFORM_CLAUSES = (applies_to_rows,)

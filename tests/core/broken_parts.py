@@ -1,0 +1,326 @@
+"""Parts that each break one clause of the contract, so that tests can see the conformance suite find it."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from datasets import Dataset
+
+from ftk.options import Options
+from ftk.parts import DatasetSource, Evaluator, Loaded, Metric, Mitigation, Source, Transform
+from ftk_plugins.adaptations.full.full import FullDrift, FullTuning
+from ftk_plugins.models.scratch.scratch import Scratch
+from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
+from ftk_plugins.objectives.instruction.instruction import Instruction
+
+
+class MeanLoss(Instruction):
+    def loss(self, model, batch, ctx):
+        found = super().loss(model, batch, ctx)
+        return replace(found, total=found.total / found.count)
+
+
+class PaddingIsATarget(Instruction):
+    def collate(self, items):
+        batch = super().collate(items)
+        batch.inputs["labels"].masked_fill_(batch.inputs["input_ids"] == 0, 0)
+        return replace(batch, count=int((batch.inputs["labels"][:, 1:] != -100).sum()))
+
+
+class ShiftedLabels(Instruction):
+    def collate(self, items):
+        batch = super().collate(items)
+        labels = torch.full_like(batch.inputs["labels"], -100)
+        labels[:, :-1] = batch.inputs["labels"][:, 1:]
+        return replace(batch, inputs={**batch.inputs, "labels": labels})
+
+
+class KeyErrors(Instruction):
+    def encode(self, row, processor):
+        row["instruction"].strip()
+        return super().encode(row, processor)
+
+
+class WholePrompt(Instruction):
+    def prompt(self, row, processor):
+        return super().encode(row, processor)["input_ids"].tolist()
+
+
+class NoGraph(Instruction):
+    def loss(self, model, batch, ctx):
+        found = super().loss(model, batch, ctx)
+        return replace(found, total=found.total.detach())
+
+
+class FreezesInLoss(Instruction):
+    def loss(self, model, batch, ctx):
+        found = super().loss(model, batch, ctx)
+        model.train()
+        return found
+
+
+class DrawsInPlace(Instruction):
+    def draw_targets(self, model, batch, generator):
+        drawn = super().draw_targets(model, batch, generator)
+        batch.inputs["labels"].copy_(drawn.inputs["labels"])
+        return batch
+
+
+class PacksInOneRow(CausalLM):
+    def pack(self, items):
+        (packed,) = super().pack(items)[:1]
+        return [{name: array for name, array in packed.items() if name != "position_ids"}]
+
+
+class HidesADrift(FullTuning):
+    def drift(self):
+        return dict(list(super().drift().items())[1:])
+
+
+class StaleStart(FullTuning):
+    def drift(self):
+        drifts = super().drift()
+        self._start = (
+            {name: start + 1 for name, start in self._start.items()} if not self._end else self._start
+        )
+        return {name: FullDrift(drift.weight, self._start[name]) for name, drift in drifts.items()}
+
+
+class DoublePull(FullTuning):
+    def drift(self):
+        class Doubled(FullDrift):
+            def pull_back(self, start, stop, gradient):
+                super().pull_back(start, stop, 2 * gradient)
+
+        return {name: Doubled(drift.weight, self._start[name]) for name, drift in super().drift().items()}
+
+
+class OverwritingPull(FullTuning):
+    def drift(self):
+        class Overwriting(FullDrift):
+            def pull_back(self, start, stop, gradient):
+                if self._parameter.grad is not None:
+                    self._parameter.grad[start:stop] = 0
+                super().pull_back(start, stop, gradient)
+
+        return {name: Overwriting(drift.weight, self._start[name]) for name, drift in super().drift().items()}
+
+
+class NoReference(FullTuning):
+    @contextmanager
+    def reference(self):
+        yield
+
+
+class RelativeScale(FullTuning):
+    def scale(self, alpha):
+        self._end = {}
+        super().scale(alpha)
+
+
+class ForgottenGroup(FullTuning):
+    def param_groups(self, model, lr):
+        return super().param_groups(model, lr)[:1]
+
+
+class RoundedState(FullTuning):
+    def state_dict(self):
+        return {name: tensor.bfloat16().float() for name, tensor in super().state_dict().items()}
+
+
+class MergesToNothing(FullTuning):
+    def merge(self):
+        return torch.nn.Sequential(super().merge())
+
+
+class ExportsPickles(FullTuning):
+    def export(self, directory):
+        (directory / "adapter.bin").write_bytes(b"")
+
+
+class ChangesTheFunction(FullTuning):
+    @torch.no_grad()
+    def attach(self, model):
+        next(model.parameters()).mul_(2)
+        return super().attach(model)
+
+
+class Idle(Mitigation):
+    def __init__(self, options):
+        self.options = options
+
+
+class GlobalRandomness(Idle):
+    def begin(self, ctx):
+        self.factor = 1 + random.random()
+
+    def edit_gradients(self, gradients, ctx):
+        for name in gradients:
+            gradients[name].mul_(self.factor).add_(self.factor)
+
+
+class Forgetful(Idle):
+    """Counts its steps, and does not count them in its state."""
+
+    steps = 0
+
+    def edit_gradients(self, gradients, ctx):
+        self.steps += 1
+        for name in gradients:
+            gradients[name].add_(float(self.steps))
+
+
+class KeepsNoSum(Idle):
+    """Anchors at the first gradient it ever saw, which its state does not hold for the stage after."""
+
+    anchor = None
+
+    def remember(self, task, ctx):
+        self.anchor = self.anchor or len(task.train)
+
+    def edit_gradients(self, gradients, ctx):
+        for name in gradients:
+            gradients[name].add_(float(self.anchor or 0))
+
+
+class LeavesAHook(Idle):
+    def begin(self, ctx):
+        ctx.model.register_forward_hook(lambda module, args, output: None)
+
+
+class Freezes(Idle):
+    def finish(self, ctx):
+        next(p for p in ctx.model.parameters() if p.requires_grad).requires_grad_(False)
+
+
+class OtherShare(Idle):
+    def sources(self, ctx):
+        return [Source("s", ctx.earlier[0].train.items, 0.5, ctx.objective)]
+
+
+class MeanPenalty(Idle):
+    def penalty(self, batch, loss, ctx):
+        return loss.total / loss.count
+
+
+class BreaksGradients(Idle):
+    def edit_gradients(self, gradients, ctx):
+        for name in gradients:
+            gradients[name].div_(0.0)
+
+
+class MovesWeights(Idle):
+    def edit_gradients(self, gradients, ctx):
+        next(iter(gradients.parameters().values())).add_(1.0)
+
+
+class SetState(Idle):
+    def finish(self, ctx):
+        self.seen = {1, 2}
+
+    def state_dict(self):
+        return {"seen": getattr(self, "seen", None)}
+
+    def load_state_dict(self, state):
+        if state.keys() != {"seen"}:
+            raise ValueError("unknown")
+
+
+class TakesAnything(Idle):
+    def begin(self, ctx):
+        pass
+
+    def load_state_dict(self, state):
+        pass
+
+
+class MeanOfBatches(Evaluator):
+    def __init__(self, options):
+        pass
+
+    def measure(self, model, task, ctx):
+        items, size, means = task.test.encoded, ctx.micro_batch_size, []
+        for start in range(0, len(items), size):
+            batch = task.objective.collate(items[start : start + size])
+            means.append(float(task.objective.loss(model, batch, ctx).total) / batch.count)
+        return [Metric("loss", sum(means) / len(means), higher_is_better=False)]
+
+
+class Guesses(MeanOfBatches):
+    def measure(self, model, task, ctx):
+        return [Metric("loss", float(torch.rand(())), higher_is_better=False)]
+
+
+class NoNumber(MeanOfBatches):
+    def measure(self, model, task, ctx):
+        return [Metric("loss", float("nan"), higher_is_better=False)]
+
+
+class ModeLeft(MeanOfBatches):
+    def measure(self, model, task, ctx):
+        metrics = super().measure(model, task, replace(ctx, micro_batch_size=64))
+        model.get_submodule("model").train()
+        return metrics
+
+
+class RandomWeights(Scratch):
+    def load(self, head, corpus):
+        loaded = super().load(head, corpus)
+        with torch.no_grad():
+            next(loaded.model.parameters()).add_(torch.randn(()))
+        return loaded
+
+
+class IgnoresTheFolder(Scratch):
+    def load_folder(self, folder, head):
+        saved = super().load_folder(folder, head)
+        with torch.no_grad():
+            next(saved.model.parameters()).mul_(0.5)
+        return Loaded(saved.model, saved.processor)
+
+
+class Unordered(DatasetSource):
+    def __init__(self, options):
+        self.seed = random.random()
+
+    def rows(self, split):
+        return Dataset.from_list([{"text": str(self.seed)}])
+
+
+class SameSplits(DatasetSource):
+    def __init__(self, options):
+        pass
+
+    def splits(self):
+        return ("train", "test")
+
+    def rows(self, split):
+        return Dataset.from_list([{"text": "the same"}])
+
+
+class Nothing(SameSplits):
+    def rows(self, split):
+        return Dataset.from_list([{"text": "one"}]).select([])
+
+
+class Shuffles(Transform):
+    def __init__(self, options):
+        pass
+
+    def apply(self, dataset):
+        return dataset.select(torch.randperm(len(dataset)).tolist())
+
+
+class NoOptions(Options):
+    """Nothing to choose."""
+
+
+class BareOptions(Options):
+    size: int = 3
+
+
+class LooseOptions(Options):
+    model_config = {"extra": "ignore"}

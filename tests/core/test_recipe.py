@@ -1,0 +1,278 @@
+"""Reading recipes: what they resolve to, how stages merge with defaults, changes from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ftk.errors import RunFailed, UserError
+from ftk.recipe import Recipe, load_recipe, recipe_from_table
+from ftk.registry import Registry
+from tests.core.bad_recipes import ANCHOR, good, pipeline
+from tests.core.lab import GOOD, PIPELINE
+
+
+class Read:
+    """Reads recipes from text."""
+
+    def __init__(self, folder: Path, registry: Registry) -> None:
+        self.folder = folder
+        self.registry = registry
+
+    def __call__(
+        self, text: str, *settings: str, without: tuple[str, ...] = (), file: str = "recipe"
+    ) -> Recipe:
+        path = self.folder / f"{file}.toml"
+        path.write_text(text, encoding="utf-8")
+        return load_recipe(path, overrides=settings, without=without, registry=self.registry)
+
+
+@pytest.fixture
+def read(tmp_path: Path, lab: Registry) -> Read:
+    """``read(text, "key=value", without=("name",))`` gives a recipe."""
+    return Read(tmp_path, lab)
+
+
+def test_a_recipe_of_one_stage(read: Read) -> None:
+    recipe = read(GOOD)
+
+    [stage] = recipe.stages
+    assert (recipe.name, recipe.seed, stage.name) == ("trial", 1, "trial")
+    assert recipe.model.options.width == 8
+    assert (stage.adaptation.name, stage.adaptation.options.rank, stage.adaptation.path) == (
+        "adapter",
+        8,
+        "adaptation",
+    )
+    assert [spec.path for spec in stage.mitigations] == ["mitigation.anchor", "mitigation.mix"]
+    assert stage.data.train.options.path == "train.jsonl"
+    assert stage.data.validation is None
+    assert stage.data.overlap == "warn"
+    assert stage.training.steps == 10
+    assert recipe.retain.options.path == "old.jsonl"
+    assert recipe.retain_objective == stage.objective
+    assert recipe.retain_evaluators == stage.evaluators
+    assert recipe.notes == ()
+    assert recipe.text == GOOD
+
+
+def test_stages_take_the_defaults_and_change_them(read: Read) -> None:
+    first, second = read(PIPELINE).stages
+
+    assert (first.adaptation.name, first.adaptation.path) == ("whole", "adaptation")
+    assert (second.adaptation.name, second.adaptation.path) == ("adapter", "stage.second.adaptation")
+    assert (first.objective.name, second.objective.name) == ("words", "answers")
+    assert second.data.validation == first.data.validation
+    assert second.data.train.path == "stage.second.data.train"
+    assert (first.training.epochs, first.training.steps, first.training.batch_size) == (2, None, 4)
+    # A stage's own length takes the place of the default's, whichever of the two it is.
+    assert (second.training.epochs, second.training.steps, second.training.batch_size) == (None, 7, 4)
+    assert (first.evaluators, [spec.name for spec in second.evaluators]) == ((), ["keywords"])
+
+
+def test_a_table_without_use_changes_the_default_variant(read: Read) -> None:
+    text = pipeline(
+        ('"whole"', '"adapter"\nrank = 3\nscale = 2.0'), ('{ use = "adapter", rank = 2 }', "{ rank = 9 }")
+    )
+    first, second = read(text).stages
+    assert (first.adaptation.options.rank, second.adaptation.options.rank) == (3, 9)
+    assert second.adaptation.options.scale == 2.0
+
+
+def test_a_table_with_use_starts_from_the_variants_defaults(read: Read) -> None:
+    text = pipeline(('"whole"', '"adapter"\nrank = 3\nscale = 2.0'))
+    assert read(text).stages[1].adaptation.options.scale is None
+
+
+def test_a_stages_list_replaces_the_default_list(read: Read) -> None:
+    text = pipeline(('name = "second"', 'name = "second"\nmitigation = [{ use = "mix", name = "m" }]'))
+    assert [[spec.name for spec in stage.mitigations] for stage in read(text).stages] == [[], ["m"]]
+    text = pipeline(('name = "second"', 'name = "second"\nmitigation = []'))
+    assert [stage.mitigations for stage in read(text).stages] == [(), ()]
+
+
+def test_guards_of_earlier_knowledge_are_left_out_of_the_first_stage_with_a_note(read: Read) -> None:
+    recipe = read(PIPELINE)
+    assert [[spec.name for spec in stage.mitigations] for stage in recipe.stages] == [[], ["anchor"]]
+    assert "stage first: `anchor` left out" in recipe.notes[0]
+    text = pipeline(
+        (
+            "[data]",
+            '[data]\nretain = { use = "rows", path = "old" }\nretain_test = { use = "rows", path = "o" }',
+        )
+    )
+    kept = read(text)
+    assert [[spec.name for spec in stage.mitigations] for stage in kept.stages] == [["anchor"], ["anchor"]]
+    assert kept.notes == ()
+
+
+def test_a_recipe_without_evaluators_is_noted(read: Read) -> None:
+    assert read(good(('[[evaluator]]\nuse = "keywords"', ""))).notes == (
+        "there is no evaluator: nothing will be measured",
+    )
+
+
+def test_retained_rows_take_the_first_stages_objective_and_evaluators_where_there_is_no_default(
+    read: Read,
+) -> None:
+    text = pipeline(
+        ('[objective]\nuse = "words"\n', ""),
+        ('name = "first"', 'name = "first"\nobjective = { use = "words" }\nevaluator = [{ use = "nats" }]'),
+        ("[data]", '[data]\nretain = { use = "rows", path = "old" }'),
+    )
+    recipe = read(text)
+    assert recipe.retain_objective.path == "stage.first.objective"
+    assert [spec.path for spec in recipe.retain_evaluators] == ["stage.first.evaluator.nats"]
+
+
+def test_evaluators_of_the_retained_rows_are_checked_against_their_objective(read: Read) -> None:
+    text = pipeline(
+        ("[data]", '[[evaluator]]\nuse = "keywords"\n[data]\nretain = { use = "rows", path = "old" }'),
+        ('name = "first"', 'name = "first"\nobjective = { use = "answers" }'),
+    )
+    with pytest.raises(UserError, match=r"objective `words` does not provide \(for data.retain\)"):
+        read(text)
+
+
+def test_probes_transforms_and_names(read: Read) -> None:
+    text = good(
+        (
+            'path = "train.jsonl"',
+            'path = "t", transform = [{ use = "clean", lower = true }, { use = "clean" }]',
+        ),
+        ("[[evaluator]]", '[data.probes]\nhard = { use = "rows", path = "hard" }\n[[evaluator]]'),
+        (ANCHOR, f'{ANCHOR}\nname = "a"\n{ANCHOR}\nname = "b"'),
+    )
+    [stage] = read(text).stages
+    assert [spec.options.lower for spec in stage.data.train.transforms] == [True, False]
+    assert stage.data.train.transforms[0].path == "data.train.transform.1"
+    assert {name: spec.path for name, spec in stage.data.probes.items()} == {"hard": "data.probes.hard"}
+    assert [spec.path for spec in stage.mitigations][:2] == ["mitigation.a", "mitigation.b"]
+
+
+def test_validation_data_may_come_from_the_train_sources_own_split(read: Read) -> None:
+    chosen = (ANCHOR, '[[mitigation]]\nuse = "blend"\nalpha = "validation"')
+    own = [(f'path = "{name}.jsonl"', f'path = "{name}", fraction = 0.1') for name in ("train", "old")]
+    assert read(good(chosen, *own)).stages[0].data.validation is None
+    keys = 'validation = { use = "rows", path = "v" }\nretain_validation = { use = "rows", path = "w" }\n'
+    named = good(chosen, ("retain =", f"{keys}retain ="))
+    assert read(named).stages[0].data.validation.options.path == "v"
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("adaptation.rank=2", lambda r: r.stages[0].adaptation.options.rank == 2),
+        ("mitigation.anchor.strength=1e-3", lambda r: r.stages[0].mitigations[0].options.strength == 0.001),
+        ("mitigation.2.share=0.4", lambda r: r.stages[0].mitigations[1].options.share == 0.4),
+        ("mitigation.anchor.layers=last", lambda r: r.stages[0].mitigations[0].options.layers == "last"),
+        (
+            'mitigation.anchor.layers=["a","b"]',
+            lambda r: r.stages[0].mitigations[0].options.layers == ["a", "b"],
+        ),
+        ("mitigation=[]", lambda r: r.stages[0].mitigations == ()),
+        ("adaptation={use='whole'}", lambda r: r.stages[0].adaptation.name == "whole"),
+        ("training.learning_rate=1e-3", lambda r: r.stages[0].training.learning_rate == 0.001),
+        (
+            "training.epochs=2",
+            lambda r: (r.stages[0].training.epochs, r.stages[0].training.steps) == (2, None),
+        ),
+        ("seed=5", lambda r: r.seed == 5),
+        ("name=other", lambda r: r.name == "other"),
+        ("data.train.path=a=b", lambda r: r.stages[0].data.train.options.path == "a=b"),
+        ("data.probes.hard={use='rows',path='h'}", lambda r: list(r.stages[0].data.probes) == ["hard"]),
+        ("data.train.transform=[{use='clean'}]", lambda r: len(r.stages[0].data.train.transforms) == 1),
+        ('"seed" = 6', lambda r: r.seed == 6),
+    ],
+)
+def test_settings_change_the_recipe(setting: str, found: object, read: Read) -> None:
+    assert found(read(GOOD, setting))  # type: ignore[operator]
+    assert not found(read(GOOD))  # type: ignore[operator]
+
+
+def test_settings_of_stages_by_name_and_by_number(read: Read) -> None:
+    recipe = read(
+        PIPELINE, "stage.first.training.epochs=5", "stage.2.training.batch_size=16", "training.warmup=0.1"
+    )
+    first, second = recipe.stages
+    assert (first.training.epochs, first.training.warmup) == (5, 0.1)
+    assert (second.training.batch_size, second.training.warmup) == (16, 0.1)
+
+
+def test_setting_a_stages_inherited_mitigation_keeps_the_list(read: Read) -> None:
+    recipe = read(
+        PIPELINE, "stage.second.mitigation.anchor.strength=9", "data.retain={use='rows',path='old'}"
+    )
+    assert [stage.mitigations[0].options.strength for stage in recipe.stages] == [0.5, 9]
+
+
+def test_settings_do_not_change_the_table_they_are_given(lab: Registry) -> None:
+    import tomllib
+
+    table = tomllib.loads(GOOD)
+    recipe_from_table(
+        table, "table", GOOD, overrides=["mitigation.mix.share=0.3"], without=["anchor"], registry=lab
+    )
+    assert table == tomllib.loads(GOOD)
+
+
+def test_without_leaves_a_mitigation_out_everywhere(read: Read) -> None:
+    assert [spec.name for spec in read(GOOD, without=("anchor",)).stages[0].mitigations] == ["mix"]
+    text = pipeline(
+        ('name = "second"', 'name = "second"\nmitigation = [{ use = "mix" }, { use = "anchor" }]')
+    )
+    recipe = read(text, without=("anchor", "anchor"))
+    assert [[spec.name for spec in stage.mitigations] for stage in recipe.stages] == [[], ["mix"]]
+    assert recipe.notes == ()
+
+
+def test_the_hash_is_of_what_runs(read: Read) -> None:
+    same = (
+        GOOD.replace("seed = 1", "seed  = 1 # the first").replace('"mix"', '"ftk-lab/mix"')
+        + "batch_size = 8\n"
+    )
+    assert read(same, file="elsewhere").sha256 == read(GOOD).sha256
+    for setting in ("seed=2", "training.batch_size=9", "mitigation.mix.share=0.3", "data.overlap=error"):
+        assert read(GOOD, setting).sha256 != read(GOOD).sha256
+
+
+def test_the_resolved_recipe_holds_every_default_as_json(read: Read) -> None:
+    resolved = read(GOOD).resolved()
+    assert json.loads(json.dumps(resolved)) == resolved
+    assert resolved["stages"][0]["mitigations"][0]["options"] == {"strength": 0.5, "layers": "all"}
+    assert resolved["stages"][0]["training"]["batch_size"] == 8
+    assert resolved["retain"]["test"]["options"]["path"] == "old-test.jsonl"
+    assert resolved["model"]["distribution"] == "ftk-lab"
+
+
+def test_parts_are_built_and_held_to_their_kind(read: Read) -> None:
+    from ftk.parts import Transform
+
+    def transform(name: str) -> object:
+        text = good(('path = "train.jsonl"', f'path = "t", transform = [{{ use = "{name}" }}]'))
+        return read(text).stages[0].data.train.transforms[0].build()
+
+    assert isinstance(transform("clean"), Transform)
+    with pytest.raises(
+        RunFailed, match=r"transform.1: `unlike` of ftk-lab builds Unlike, which is not a Transform"
+    ):
+        transform("unlike")
+    with pytest.raises(
+        RunFailed, match=r"`explosive` .* cannot be built: ZeroDivisionError: no rows to divide by"
+    ) as raised:
+        transform("explosive")
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    with pytest.raises(UserError, match=r"`unfinished` .* cannot be loaded: .*ftk_lab.nowhere") as missing:
+        transform("unfinished")
+    assert missing.value.hint == "pip install --upgrade ftk-lab, or pip uninstall ftk-lab"
+
+
+def test_the_bases_are_the_kinds_classes() -> None:
+    from ftk import parts
+    from ftk.specs import BASES
+    from ftk.variant import KINDS
+
+    assert tuple(BASES) == KINDS
+    assert all(issubclass(getattr(parts, base), parts.Part) for base in BASES.values())

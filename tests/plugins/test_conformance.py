@@ -1,0 +1,92 @@
+"""Every variant that comes with ftk keeps the contract of its kind, under these choices of options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftk.registry import OWN_DISTRIBUTION, load_registry
+from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokenizer
+
+Options = Mapping[str, Any]
+SMALL = {"hidden_size": 32, "layers": 1, "heads": 4}
+
+CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] = {
+    ("model", "pretrained"): {"folder": lambda folder: {"path": str(folder / "model")}},
+    ("model", "scratch"): {"llama": SMALL, "gpt2": {**SMALL, "architecture": "gpt2"}},
+    ("dataset", "files"): {
+        "whole": lambda folder: {"path": str(folder / "rows.jsonl")},
+        "divided": lambda folder: {
+            "path": str(folder / "rows.jsonl"), "validation_fraction": 0.25, "test_fraction": 0.25,
+        },
+    },
+    ("dataset", "hub"): {
+        "divided": lambda folder: {"path": str(folder / "data"), "test_fraction": 0.25},
+    },
+    ("dataset", "world_facts"): {"held_out": {"relations": ["capital"], "templates": "held_out", "limit": 9}},
+    ("objective", "causal_lm"): {"plain": {}, "packed": {"packing": True, "append_eos": False}},
+    ("objective", "instruction"): {
+        "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
+    },
+    ("adaptation", "full"): {"all": {}, "frozen": {"freeze": ["*embed*"], "start_copy": "cpu"}},
+    ("adaptation", "lora"): {
+        "kaiming": {"rank": 4},
+        "gaussian": {"rank": 4, "init": "gaussian", "rslora": True, "b_lr_ratio": 16.0},
+        "pissa": {"rank": 4, "init": "pissa"},
+        "milora": {"rank": 4, "init": "milora", "rslora": True},
+    },
+    ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
+    ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"buffer_size": 2, "by": "rows"}},
+    ("mitigation", "interpolation"): {
+        "half": {"alpha": 0.5}, "validation": {"alpha": "validation", "alphas": [0.0, 0.5, 1.0]},
+    },
+}  # fmt: skip
+"""Options by variant. A variant that is not named here is checked with its defaults."""
+
+CASES = [
+    pytest.param(entry.kind, entry.variant.name, choice, clause, id="-".join((entry.kind, entry.variant.name, choice, clause.__name__)))
+    for entry in load_registry(third_party=False).entries()
+    if entry.distribution == OWN_DISTRIBUTION
+    for choice in CHOICES.get((entry.kind, entry.variant.name), {"defaults": {}})
+    for clause in clauses(entry.kind)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def subject_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], Subject]:
+    """A variant under one of its choices, with a model and rows on disk for those that read them."""
+    folder = tmp_path_factory.mktemp("conformance")
+    toy_model().save_pretrained(folder / "model")
+    toy_tokenizer().save_pretrained(folder / "model")
+    lines = "".join(f"{json.dumps(row)}\n" for row in toy_rows(16))
+    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "data").mkdir()
+    (folder / "data" / "train.jsonl").write_text(lines, encoding="utf-8")
+
+    @cache
+    def subject(kind: str, use: str, choice: str) -> Subject:
+        chosen = CHOICES.get((kind, use), {}).get(choice, {})
+        return Subject(kind, use, chosen(folder) if callable(chosen) else chosen)
+
+    return subject
+
+
+@pytest.mark.parametrize(("kind", "use", "choice", "clause"), CASES)
+def test_it_keeps_the_contract(
+    subject_of: Callable[[str, str, str], Subject],
+    kind: str,
+    use: str,
+    choice: str,
+    clause: Callable[[Subject], None],
+) -> None:
+    Case(subject_of(kind, use, choice), clause).check()
+
+
+def test_every_choice_is_of_a_variant_that_exists() -> None:
+    names = {(entry.kind, entry.variant.name) for entry in load_registry(third_party=False).entries()}
+    assert set(CHOICES) <= names

@@ -1,0 +1,75 @@
+"""The cache of real models and data: whole or absent, and clean rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import material
+from tests.conftest import fetched
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(material.CACHE_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_is_made_once(cache: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "file").write_text("whole")
+
+    folder = material.kept("thing", make)
+    assert folder == cache / "thing"
+    assert (folder / "file").read_text() == "whole"
+    assert material.kept("thing", lambda folder: pytest.fail("it is there already")) == folder
+    assert [path.name for path in cache.iterdir()] == ["thing"]
+
+
+def test_a_newer_folder_replaces_older_ones(cache: Path) -> None:
+    for name in ("thing-1", "other-1", "thing-2"):
+        material.kept(name, lambda folder: (folder / "file").touch(), replaces=f"{name[:5]}-*")
+    assert sorted(path.name for path in cache.iterdir()) == ["other-1", "thing-2"]
+
+
+def test_a_failed_making_leaves_nothing(cache: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        material.kept("thing", make)
+    assert list(cache.iterdir()) == []
+
+
+def test_of_two_runs_at_once_the_first_to_finish_wins(cache: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "file").write_text("second")
+        material.kept("thing", lambda other: (other / "file").write_text("first"))
+
+    assert (material.kept("thing", make) / "file").read_text() == "first"
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_failed_fetch_fails_on_ci_and_skips_elsewhere(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch() -> None:
+        raise material.FetchFailed("no network")
+
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="no network"):
+        fetched(fetch)
+
+
+@pytest.mark.real_model
+def test_rows_of_the_chatterbot_corpus(chatterbot_rows: Callable[..., list[dict[str, str]]]) -> None:
+    rows = chatterbot_rows("english", "ai")
+    assert rows[0]["instruction"] == "What is AI?"
+    assert rows[0]["output"].startswith("Artificial Intelligence is the branch of engineering")
+    for language in ("english", "chinese", "korean", "japanese"):
+        rows = chatterbot_rows(language)
+        assert len(rows) > 100
+        assert all(isinstance(text, str) and text.strip() for row in rows for text in row.values())
