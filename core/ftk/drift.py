@@ -31,7 +31,10 @@ class Drift(ABC):
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Tensor:
-        """The drift of ``weight[start:stop]``, in float32, shape ``(stop − start, *shape[1:])``; no graph."""
+        """The drift of ``weight[start:stop]``, in float32, shape ``(stop − start, *shape[1:])``; no graph.
+
+        A tensor of its own, which the caller may overwrite.
+        """
 
     @abstractmethod
     def pull_back(self, start: int, stop: int, gradient: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,8 +89,8 @@ class Reader:
             kind: what it must be.
             table: as TOML gave it.
             path: its place.
-            own: of a table merged into a default, the keys that were written here; only their problems are
-                noted, the others are noted where the default stands.
+            own: of a table merged into a default that is wrong itself, the keys that were written here; only
+                their problems are noted, the others are noted where the default stands.
         """
         if not isinstance(table, dict):
             self._not_a_table(kind, table, path)
@@ -148,13 +149,15 @@ class Reader:
 
     def _not_a_table(self, kind: str, value: Any, path: str) -> None:
         key = path.rpartition(".")[2]
-        hint = f'write [{key}] and use = "..." below it'
+        hint = 'write { use = "..." }'
         if isinstance(value, str):
-            names = [entry.variant.name for entry in self.registry.entries(kind)]
-            hint = f'write {key} = {{ use = "{value if value in names or kind != "dataset" else "files"}"'
-            hint += " }" if value in names or kind != "dataset" else f', path = "{value}" }}'
-        elif isinstance(value, list):
-            hint = f"there is one {key}: write [{key}], with single brackets" if kind != "dataset" else ""
+            variants = {entry.variant.name for entry in self.registry.entries(kind)}
+            is_path = kind == "dataset" and value not in variants
+            text = json.dumps(value, ensure_ascii=False)
+            table = f'{{ use = "...", path = {text} }}' if is_path else f"{{ use = {text} }}"
+            hint = f"write {table}" if key.isdecimal() else f"write {key} = {table}"
+        elif isinstance(value, list) and kind != "dataset":
+            hint = f"there is one {key}: write [{key}], with single brackets"
         self.add(path, f"must be a table, got {show(value)}", hint)
 
     def _transforms(self, table: Mapping[str, Any], path: str) -> tuple[PartSpec, ...]:
@@ -199,7 +202,8 @@ class Reader:
         own: frozenset[str] | None = None
         table = value
         if isinstance(value, dict) and "use" not in value and kind in base.tables:
-            table, own = {**base.tables[kind], **value}, frozenset(value)
+            table = {**base.tables[kind], **value}
+            own = frozenset(value) if base.parts.get(kind) is None else None
         if isinstance(table, dict):
             level.tables[kind] = table
         level.parts[kind] = self.part(kind, table, path, own)
@@ -245,5 +249,5 @@ class Reader:
             return
         default = base.tables.get("training", {})
         level.tables["training"] = merged = merge_training(default, value)
-        own = frozenset(value) if default else None
+        own = frozenset(value) if default and base.training is None else None
         level.training = cast(Training | None, self._options(Training, merged, path, (), own, "training"))

@@ -117,7 +117,8 @@ def _index(items: list[Any], step: str, place: list[str]) -> int:
     if step.isdecimal() and 1 <= int(step) <= len(items):
         return int(step) - 1
     if not items:
-        raise UserError(f"`{where}` is empty in this recipe")
+        hint = f"a stage's own list is addressed as stage.NAME.{where}" if len(place) == 1 else ""
+        raise UserError(f"`{where}` is empty in this recipe", hint)
     valid = [name for name in names if name] or [str(number) for number in range(1, len(items) + 1)]
     raise UserError(f"`{where}` has no `{step}`", did_you_mean(step, valid))
 

@@ -103,6 +103,17 @@ BAD_CHOICES = {
         pipeline(('"whole"', '"adapter"'), ('{ use = "adapter", rank = 2 }', "{ rnak = 2 }")),
         ("stage.second.adaptation.rnak|unknown key|did you mean `rank`?",),
     ),
+    "default option wrong for what is merged in": Bad(
+        pipeline(
+            ('"whole"', '"adapter"\nrank = 3\nscale = 250.0'),
+            ('{ use = "adapter", rank = 2 }', "{ rank = 2 }"),
+        ),
+        ("stage.second.adaptation.scale|is more than a hundred times the rank",),
+    ),
+    "default broken, stage merges": Bad(
+        pipeline(('"whole"', '"hole"'), ('{ use = "adapter", rank = 2 }', "{ rank = 2 }")),
+        ("adaptation.use|unknown adaptation `hole`|did you mean `whole`?",),
+    ),
     "default and own both wrong": Bad(
         pipeline(('"whole"', '"adapter"\nrank = -1'), ('{ use = "adapter", rank = 2 }', "{ scale = -2 }")),
         ("adaptation.rank|above 0, got -1", "stage.second.adaptation.scale|above 0, got -2"),

@@ -190,6 +190,22 @@ BAD_RECIPES = {
         good(('{ use = "rows", path = "test.jsonl" }', '"test.jsonl"')),
         ("data.test|must be a table, got 'test.jsonl'|path = \"test.jsonl\"",),
     ),
+    "text in a list of parts": Bad(
+        good(
+            ("seed = 1", 'seed = 1\nmitigation = ["mix"]'),
+            (ANCHOR, ""),
+            ('[[mitigation]]\nuse = "mix"\nshare = 0.2', ""),
+        ),
+        ("mitigation.1|must be a table, got 'mix'|write { use = \"mix\" }",),
+    ),
+    "lists in lists": Bad(
+        good(
+            ("seed = 1", "seed = 1\nmitigation = [[3]]"),
+            (ANCHOR, ""),
+            ('[[mitigation]]\nuse = "mix"\nshare = 0.2', ""),
+        ),
+        ("mitigation.1|must be a table, got [3]",),
+    ),
     "single brackets": Bad(
         good(("[[evaluator]]", "[evaluator]")), ("evaluator|must be a list of tables|[[evaluator]]",)
     ),

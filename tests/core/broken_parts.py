@@ -83,10 +83,7 @@ class HidesADrift(FullTuning):
 class StaleStart(FullTuning):
     def drift(self):
         drifts = super().drift()
-        self._start = (
-            {name: start + 1 for name, start in self._start.items()} if not self._end else self._start
-        )
-        return {name: FullDrift(drift.weight, self._start[name]) for name, drift in drifts.items()}
+        return {name: FullDrift(drift.weight, self._start[name] + 1) for name, drift in drifts.items()}
 
 
 class DoublePull(FullTuning):
@@ -154,12 +151,9 @@ class Idle(Mitigation):
 
 
 class GlobalRandomness(Idle):
-    def begin(self, ctx):
-        self.factor = 1 + random.random()
-
     def edit_gradients(self, gradients, ctx):
         for name in gradients:
-            gradients[name].mul_(self.factor).add_(self.factor)
+            gradients[name].mul_(random.choice((0.0, 1.0)))
 
 
 class Forgetful(Idle):
@@ -173,17 +167,22 @@ class Forgetful(Idle):
             gradients[name].add_(float(self.steps))
 
 
-class KeepsNoSum(Idle):
-    """Anchors at the first gradient it ever saw, which its state does not hold for the stage after."""
+class OneTaskOnly(Idle):
+    def begin(self, ctx):
+        (self.earlier,) = ctx.earlier
 
-    anchor = None
+
+class RemembersInMemory(Idle):
+    """What it remembers is not in its state."""
+
+    rows = 0
 
     def remember(self, task, ctx):
-        self.anchor = self.anchor or len(task.train)
+        self.rows = len(task.train)
 
     def edit_gradients(self, gradients, ctx):
         for name in gradients:
-            gradients[name].add_(float(self.anchor or 0))
+            gradients[name].add_(float(self.rows))
 
 
 class LeavesAHook(Idle):

@@ -76,6 +76,12 @@ class Adapter(Options):
     rank: int = Field(default=4, gt=0, description="Rank of the update.")
     scale: float | None = Field(default=None, gt=0, description="Scale of the update.")
     dora: bool = Field(default=False, description="Learn magnitudes too, which leaves no additive drift.")
+    @field_validator("scale")
+    @classmethod
+    def _modest(cls, scale, info):
+        if scale and scale > 100 * info.data.get("rank", 0):
+            raise ValueError("is more than a hundred times the rank")
+        return scale
     def withheld(self):
         return ("weight-drift",) if self.dora else ()
 

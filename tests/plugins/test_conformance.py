@@ -48,13 +48,15 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
 }  # fmt: skip
 """Options by variant. A variant that is not named here is checked with its defaults."""
 
-CASES = [
-    pytest.param(entry.kind, entry.variant.name, choice, clause, id="-".join((entry.kind, entry.variant.name, choice, clause.__name__)))
+CASES = {
+    f"{entry.kind}-{entry.variant.name}-{choice}-{clause.__name__}": (
+        entry.kind, entry.variant.name, choice, clause,
+    )
     for entry in load_registry(third_party=False).entries()
     if entry.distribution == OWN_DISTRIBUTION
     for choice in CHOICES.get((entry.kind, entry.variant.name), {"defaults": {}})
     for clause in clauses(entry.kind)
-]  # fmt: skip
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +78,7 @@ def subject_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, 
     return subject
 
 
-@pytest.mark.parametrize(("kind", "use", "choice", "clause"), CASES)
+@pytest.mark.parametrize(("kind", "use", "choice", "clause"), CASES.values(), ids=CASES)
 def test_it_keeps_the_contract(
     subject_of: Callable[[str, str, str], Subject],
     kind: str,

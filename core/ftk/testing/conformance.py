@@ -24,7 +24,7 @@ _CLAUSES: dict[str, tuple[Check, ...]] = {
 
 
 def clauses(kind: str) -> tuple[Check, ...]:
-    """The clauses of a kind's contract; each takes a subject, and its docstring is what it holds the subject to."""
+    """The clauses of a kind's contract: checks of a subject, whose docstrings say what must hold."""
     return (*declarations.CLAUSES, *_CLAUSES[kind])
 
 

@@ -143,10 +143,10 @@ def its_penalty_is_a_sum(subject: Subject) -> None:
         hold(all(value is None for value in alone), "None for two rows, and a penalty for one of them")
         return
     hold(together.shape == () and torch.isfinite(together), f"it is no finite scalar but {together!r:.80}")
-    added = sum(float(value) for value in alone if value is not None)
+    added = sum(value.item() for value in alone if value is not None)
     hold(
-        abs(float(together) - added) <= 1e-3 * max(1.0, abs(added)),
-        f"{float(together):g}, row by row {added:g}",
+        abs(together.item() - added) <= 1e-3 * max(1.0, abs(added)),
+        f"{together.item():g}, row by row {added:g}",
     )
 
 

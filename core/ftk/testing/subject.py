@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -157,10 +159,17 @@ def train(
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within it torch's global generator starts from ``seed``; after it, it is where it was before."""
+    """Within it the global generators of Python, numpy and torch start from ``seed``."""
+    states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
         torch.manual_seed(seed)
-        yield
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

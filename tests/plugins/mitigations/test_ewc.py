@@ -1,25 +1,18 @@
-"""EWC against its formula: the pull on the parameters, the running Fisher, its state and every option."""
+"""EWC against its formula: the pull on the parameters, the running Fisher, and every option."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from ftk import RunFailed, UserError
 from ftk.context import Context
 from ftk.examples import Task
 from ftk.gradients import Gradients
-from ftk.parts import Adaptation
-from ftk.testing.toys import toy_context, toy_model, toy_rows, toy_task
+from ftk.testing.toys import toy_model
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.lora.lora import Lora
@@ -27,65 +20,21 @@ from ftk_plugins.adaptations.lora.options import LoraOptions
 from ftk_plugins.mitigations.ewc import ewc as ewc_module
 from ftk_plugins.mitigations.ewc.ewc import Ewc
 from ftk_plugins.mitigations.ewc.options import EwcOptions
-from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
-from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
-
-OBJECTIVE = CausalLM(CausalLMOptions())
+from tests.plugins.mitigations.ewc_stage import (
+    OBJECTIVE,
+    fisher_of,
+    gpt2,
+    pulled,
+    remembered,
+    stage,
+    task,
+    wander,
+)
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def gpt2() -> nn.Module:
-    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128, "vocab_size": 260}
-    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=1)).eval()
-
-
-def task(name: str = "old", first: int = 0, rows: int = 6) -> Task:
-    return toy_task(list(toy_rows(first + rows))[first:], OBJECTIVE, name)
-
-
-def stage(adaptation: Adaptation | None = None, model: nn.Module | None = None, **changes: Any) -> Context:
-    """A stage's context: a fresh toy model with the adaptation attached."""
-    adaptation = adaptation or Lora(LoraOptions(rank=4))
-    model = adaptation.attach(model or toy_model())
-    return toy_context(model, OBJECTIVE, adaptation, **changes)
-
-
-def remembered(ctx: Context, *tasks: Task, **options: Any) -> Ewc:
-    ewc = Ewc(EwcOptions(**options))
-    for each in tasks or [task()]:
-        ewc.remember(each, ctx)
-    ewc.begin(ctx)
-    return ewc
-
-
-def fisher_of(ewc: Ewc) -> dict[str, Tensor]:
-    prefix = "fisher/"
-    return {
-        key.removeprefix(prefix): value for key, value in ewc.state_dict().items() if key.startswith(prefix)
-    }
-
-
-def wander(model: nn.Module) -> None:
-    """Move every trainable parameter, as training would."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn(parameter.shape))
-
-
-def pulled(ewc: Ewc, ctx: Context) -> dict[str, Tensor]:
-    """What the step adds to the gradients, which are not zero before."""
-    gradients = Gradients(ctx.model)
-    before = {name: torch.randn_like(parameter) for name, parameter in gradients.parameters().items()}
-    for name, gradient in before.items():
-        gradients[name].copy_(gradient)
-    with torch.no_grad():
-        ewc.edit_gradients(gradients, ctx)
-    return {name: gradients[name].detach() - before[name] for name in before}
 
 
 def lora_displacement(model: nn.Module, adapter: str) -> dict[str, Tensor]:
@@ -222,88 +171,6 @@ def test_the_batch_size_decides_how_many_rows_pass_at_once() -> None:
     remembered(ctx)
     check = [2, 1, 1]  # two rows are done both ways first
     assert rows == [*check, 3, 3, *check, 4, 2]
-
-
-def test_state_goes_through_files_exactly(tmp_path: Path) -> None:
-    ctx = stage()
-    ewc = remembered(ctx, task("a"), task("b", 6))
-    state = ewc.state_dict()
-    save_file(
-        {key: value for key, value in state.items() if isinstance(value, Tensor)}, tmp_path / "s.safetensors"
-    )
-    values = json.loads(
-        json.dumps({key: value for key, value in state.items() if not isinstance(value, Tensor)})
-    )
-    back = Ewc(EwcOptions())
-    back.load_state_dict({**load_file(tmp_path / "s.safetensors"), **values})
-    back.begin(ctx)
-    wander(ctx.model)
-    torch.manual_seed(1)
-    first = pulled(ewc, ctx)
-    torch.manual_seed(1)
-    second = pulled(back, ctx)
-    assert all(torch.equal(second[name], value) for name, value in first.items())
-    assert back.report() == ewc.report()
-    for each in (ewc, back):
-        each.remember(task("c", 12), ctx)
-    assert all(torch.equal(value, fisher_of(ewc)[name]) for name, value in fisher_of(back).items())
-
-
-def test_steps_leave_the_state_untouched_so_that_checkpoints_can_link_it() -> None:
-    ctx = stage()
-    ewc = remembered(ctx)
-    before = {name: (id(value), value._version) for name, value in fisher_of(ewc).items()}
-    wander(ctx.model)
-    pulled(ewc, ctx)
-    assert {name: (id(value), value._version) for name, value in fisher_of(ewc).items()} == before
-
-
-def test_a_strange_state_is_refused() -> None:
-    with pytest.raises(ValueError, match="rows"):
-        Ewc(EwcOptions()).load_state_dict({"rows": [1]})
-
-
-def test_weights_that_the_stage_does_not_train_are_kept_for_later_stages() -> None:
-    wide = remembered(stage())
-    narrow_ctx = stage(Lora(LoraOptions(rank=4, targets=("q_proj",))))
-    narrow = Ewc(EwcOptions())
-    narrow.load_state_dict(wide.state_dict())
-    narrow.begin(narrow_ctx)
-    pulled(narrow, narrow_ctx)
-    assert fisher_of(narrow).keys() == fisher_of(wide).keys()
-    assert 0 < narrow.report()["guarded_weights"] < wide.report()["guarded_weights"]
-
-
-def test_a_stage_that_trains_nothing_remembered_is_warned_of() -> None:
-    first = remembered(stage(Lora(LoraOptions(rank=4, targets=("q_proj",)))))
-    events: list[Any] = []
-    ctx = stage(Lora(LoraOptions(rank=4, targets=("v_proj",))), events=events)
-    ewc = Ewc(EwcOptions())
-    ewc.load_state_dict(first.state_dict())
-    ewc.begin(ctx)
-    assert ["none of the weights" in event.data["text"] for event in events] == [True]
-
-
-def test_a_first_stage_has_nothing_to_guard() -> None:
-    ctx = stage()
-    ewc = Ewc(EwcOptions(strength=100))
-    ewc.begin(ctx)
-    wander(ctx.model)
-    assert not any(value.any() for value in pulled(ewc, ctx).values())
-    assert ewc.report() == {"tasks": {}, "guarded_weights": 0}
-
-
-def test_a_weight_that_changed_its_shape_is_named() -> None:
-    ewc = remembered(stage())
-    wider = stage(model=toy_model(intermediate_size=48))
-    with pytest.raises(RunFailed, match=r"layers.0.mlp.gate_proj.weight was remembered in shape \(64, 32\)"):
-        ewc.begin(wider)
-
-
-def test_a_task_without_rows_is_refused() -> None:
-    empty = replace(task(), train=task().train.subset([]))
-    with pytest.raises(UserError, match="nothing tells what `old` depends on"):
-        remembered(stage(), empty)
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,8 @@ class Ewc(Mitigation):
             for start in range(0, rows, step):
                 stop = min(start + step, rows)
                 pull = drift.rows(start, stop)
-                torch.addcmul(
-                    nothing, pull, fisher[start:stop], value=strength, out=pull
-                )  # one pass, in place
+                # strength · F · drift in one pass and in place
+                torch.addcmul(nothing, pull, fisher[start:stop], value=strength, out=pull)
                 drift.pull_back(start, stop, pull)
 
     def report(self) -> dict[str, Any]:

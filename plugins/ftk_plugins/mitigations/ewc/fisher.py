@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.distributed
@@ -76,8 +78,8 @@ def estimate_fisher(
     for total in diagonal.values():
         total.div_(len(rows))
     trace = sum(float(total.sum(dtype=torch.float64)) for total in diagonal.values())
-    if not torch.isfinite(torch.tensor(trace)):
-        raise RunFailed(f"mitigation ewc: the gradients of `{task.name}` are not finite")
+    if not math.isfinite(trace):
+        raise _not_finite(task)
     return Fisher(diagonal, trace, len(rows))
 
 
@@ -98,7 +100,7 @@ class _Scoring:
         """Batches of rows, gradients told apart by hooks; the first rows are checked against autograd."""
         squares = self._zeros()
         collector = Collector(self.ctx.model, self.weights, squares)
-        self._check(collector, [rows[0], rows[-1]])
+        self._check(collector, [rows[0], rows[-1]][:batch_size])
         with collector:
             for share in self._shares(rows, batch_size):
                 batch = self._batch(share)
@@ -120,6 +122,8 @@ class _Scoring:
         with collector:
             collector.add(lambda: self._total(batch), len(pair))
         sums = {name: float(total.sum(dtype=torch.float64)) for name, total in collector.squares.items()}
+        if not math.isfinite(sum(sums.values())):
+            raise _not_finite(self.task)
         for item in pair:
             single = self.task.objective.collate([item]).to(self.ctx.device)
             self._add_by_autograd(collector.squares, single, sign=-1)
@@ -130,18 +134,24 @@ class _Scoring:
             difference.zero_()
 
     def _add_by_autograd(self, squares: Mapping[str, Tensor], batch: Batch, sign: int = 1) -> None:
-        for weight in self.weights.values():
-            weight.requires_grad_()
-        try:
+        """Add or take away the squares of one row; each gradient is dropped as soon as it is squared."""
+        kept = {name: (weight, weight.grad) for name, weight in self.weights.items()}
+
+        def square(name: str, weight: Tensor) -> None:
+            assert weight.grad is not None
+            squares[name].addcmul_(weight.grad, weight.grad, value=sign)
+            weight.grad = None
+
+        with ExitStack() as stack:
+            for name, (weight, gradient) in kept.items():
+                stack.callback(setattr, weight, "grad", gradient)
+                stack.callback(weight.requires_grad_, False)
+                weight.grad = None
+                weight.requires_grad_()
+                hook = weight.register_post_accumulate_grad_hook(partial(square, name))
+                stack.callback(hook.remove)  # type: ignore[no-untyped-call]
             with torch.enable_grad():
-                total = self._total(batch)
-            gradients = torch.autograd.grad(total, list(self.weights.values()), allow_unused=True)
-        finally:
-            for weight in self.weights.values():
-                weight.requires_grad_(False)
-        for name, gradient in zip(self.weights, gradients, strict=True):
-            if gradient is not None:
-                squares[name].addcmul_(gradient, gradient, value=sign)
+                self._total(batch).backward()  # type: ignore[no-untyped-call]
 
     def _shares(self, rows: Sequence[Features], batch_size: int) -> Iterator[Sequence[Features]]:
         """This process's rows in batches; every process makes the same number of stops."""
@@ -203,6 +213,10 @@ def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
             parameter.requires_grad_(True)
         for module in training:
             module.training = True
+
+
+def _not_finite(task: Task) -> RunFailed:
+    return RunFailed(f"mitigation ewc: the gradients of `{task.name}` are not finite")
 
 
 def _length(item: Features) -> int:

@@ -1,0 +1,57 @@
+"""The recipe reference says what the code does: its recipes are right, its tables complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ftk.cli.show import option_rows
+from ftk.levels import DATA_KEYS, RETAIN_KEYS
+from ftk.overrides import STAGE_KEYS, TOP_KEYS
+from ftk.recipe import recipe_from_table
+from ftk.registry import load_registry
+from ftk.training import Training
+
+TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+RECIPES = [text for text in re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL) if text.startswith("name")]
+
+
+def section(title: str) -> str:
+    """The text below one heading."""
+    return TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def table_rows(title: str) -> list[list[str]]:
+    """The rows of a section's first table, as cells; the first cell without its backticks."""
+    rows = [line.strip("| ").split(" | ") for line in section(title).splitlines() if line.startswith("| `")]
+    return [[row[0].strip("`"), *row[1:]] for row in rows]
+
+
+@pytest.mark.parametrize("text", RECIPES, ids=["single", "pipeline"])
+def test_whole_recipes_are_right(text: str) -> None:
+    import tomllib
+
+    recipe = recipe_from_table(tomllib.loads(text), "docs", text, registry=load_registry(third_party=False))
+    assert recipe.notes == ()
+
+
+def test_every_key_is_told_of() -> None:
+    assert [row[0] for row in table_rows("The top of a recipe")] == list(TOP_KEYS)
+    assert {row[0] for row in table_rows("Data")} == {*DATA_KEYS, *RETAIN_KEYS}
+    assert all(f"`{key}`" in section("Stages") for key in STAGE_KEYS)
+
+
+def test_the_options_of_training_are_told_of() -> None:
+    told = {row[0]: row[1:] for row in table_rows("Training")}
+    rows = {name: (kind, default) for name, kind, default, _ in option_rows(Training)}
+    assert list(told) == list(rows)
+    for name, (kind, default) in rows.items():
+        written_kind, written_default, _ = told[name]
+        assert re.sub("[`,]", "", written_kind).replace(" or", "") == re.sub("[`,]", "", kind).replace(
+            " or", ""
+        )
+        if name != "epochs":
+            assert written_default.strip("`") == default
+    assert Training().epochs is None
