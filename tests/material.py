@@ -54,12 +54,7 @@ def chatterbot(language: str, topic: str | None = None) -> list[dict[str, str]]:
         for conversation in content["conversations"]:
             if isinstance(conversation, list) and len(conversation) > 1:
                 question, answer = conversation[:2]
-                if (
-                    isinstance(question, str)
-                    and isinstance(answer, str)
-                    and question.strip()
-                    and answer.strip()
-                ):
+                if isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip():
                     rows.append({"instruction": question.strip(), "output": answer.strip()})
     return rows
 

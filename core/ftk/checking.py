@@ -76,15 +76,11 @@ def _leave_idle_out(stage: StageSpec, around: Surroundings) -> tuple[StageSpec, 
     """In a pipeline's first stage, default mitigations that guard earlier knowledge have nothing to guard."""
     if not around.several or around.has_earlier_stage or "retain" in around.top_data:
         return stage, []
-    idle = [
-        spec for spec in stage.mitigations if EARLIER in spec.needs() and not spec.path.startswith("stage.")
-    ]
+    idle = [spec for spec in stage.mitigations if EARLIER in spec.needs() and not spec.path.startswith("stage.")]
     if not idle:
         return stage, []
     names = ", ".join(f"`{spec.name}`" for spec in idle)
-    note = (
-        f"stage {stage.name}: {names} left out, for nothing was learned before it and there is no data.retain"
-    )
+    note = f"stage {stage.name}: {names} left out, for nothing was learned before it and there is no data.retain"
     kept = tuple(spec for spec in stage.mitigations if spec not in idle)
     return replace(stage, mitigations=kept), [note]
 
@@ -96,31 +92,21 @@ def _check_shares(stage: StageSpec) -> list[Problem]:
         return []
     text = " + ".join(f"{share:g} of `{spec.name}`" for spec, share in fillers)
     reason = f"the rows that mitigations mix in fill {total:g} of the training data ({text})"
-    return [
-        Problem(
-            fillers[0][0].path, reason, "the sum must stay below 1, so that the stage's own rows have room"
-        )
-    ]
+    return [Problem(fillers[0][0].path, reason, "the sum must stay below 1, so that the stage's own rows have room")]
 
 
 def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:
-    """The capabilities that the data sets provide: by being there, or as a source's own split."""
+    """The capabilities that the data sets provide: by being there, as a source's own split, or as nothing to validate."""
     found = set()
     for capability, (key, source) in FROM_DATA.items():
         spec = data.get(source)
-        if key in data or (spec is not None and "validation-data" in spec.provides()):
+        if key in data or source not in data or (spec is not None and "validation-data" in spec.provides()):
             found.add(capability)
     return frozenset(found)
 
 
-def _unmet(
-    spec: PartSpec, chosen: Sequence[PartSpec], offered: frozenset[str], registry: Registry
-) -> list[Problem]:
-    return [
-        Problem(spec.path, *_explain(spec, need, chosen, registry))
-        for need in spec.needs()
-        if need not in offered
-    ]
+def _unmet(spec: PartSpec, chosen: Sequence[PartSpec], offered: frozenset[str], registry: Registry) -> list[Problem]:
+    return [Problem(spec.path, *_explain(spec, need, chosen, registry)) for need in spec.needs() if need not in offered]
 
 
 def _explain(spec: PartSpec, need: str, chosen: Sequence[PartSpec], registry: Registry) -> tuple[str, str]:

@@ -140,9 +140,7 @@ def _place(loc: tuple[int | str, ...], table: Any, kind: str) -> list[str]:
     """``loc`` without pydantic's names of union members, list positions counted from 1."""
     place, value = [], table
     for step in loc:
-        inside = (
-            step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int)
-        )
+        inside = step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int)
         if inside:
             value = value[step]
             place.append(str(step + 1) if isinstance(step, int) else step)

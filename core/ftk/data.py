@@ -58,12 +58,7 @@ def stage_rows(task: str, objective: Objective, data: DataSpec) -> Rows:
     """Read a stage's rows; a validation or test set that is not named comes from the train source's own split."""
     train = cast(DatasetSource, data.train.build())
     roles = {"train": read(data.train, "train", train)}
-    for role in ("validation", "test"):
-        spec: PartSpec | None = getattr(data, role)
-        if spec is not None:
-            roles[role] = read(spec, cast(Split, role))
-        elif role in train.splits():
-            roles[role] = read(data.train, cast(Split, role), train)
+    roles.update(_held_back(data.train, train, data.validation, data.test))
     probes = {name: read(spec, "test") for name, spec in data.probes.items()}
     return Rows(task, objective, roles, probes)
 
@@ -72,12 +67,21 @@ def retained_rows(objective: Objective, train: PartSpec, validation: PartSpec | 
     """Read the rows of what the starting model knows, the task ``retain``; missing roles as in a stage."""
     source = cast(DatasetSource, train.build())
     roles = {"train": read(train, "train", source)}
-    for role, spec in (("validation", validation), ("test", test)):
-        if spec is not None:
-            roles[role] = read(spec, cast(Split, role))
-        elif role in source.splits():
-            roles[role] = read(train, cast(Split, role), source)
+    roles.update(_held_back(train, source, validation, test))
     return Rows("retain", objective, roles)
+
+
+def _held_back(
+    train: PartSpec, source: DatasetSource, validation: PartSpec | None, test: PartSpec | None
+) -> dict[str, tuple[Dataset, str]]:
+    roles: dict[str, tuple[Dataset, str]] = {}
+    splits: tuple[tuple[Split, PartSpec | None], ...] = (("validation", validation), ("test", test))
+    for split, spec in splits:
+        if spec is not None:
+            roles[split] = read(spec, split)
+        elif split in source.splits():
+            roles[split] = read(train, split, source)
+    return roles
 
 
 def read(spec: PartSpec, split: Split, source: DatasetSource | None = None) -> tuple[Dataset, str]:
@@ -123,5 +127,3 @@ def same_spec(one: PartSpec, other: PartSpec) -> bool:
         other.variant.name,
         other.options,
     )
-
-

@@ -98,9 +98,7 @@ class _Loader:
             impl.function if impl.argnames else lambda _event, call=impl.function: call()
             for impl in reversed(self.manager.hook.ftk_run_event.get_hookimpls())
         )
-        return Registry(
-            tuple(self._info(plugin) for plugin in self.plugins.values()), tuple(entries), observers
-        )
+        return Registry(tuple(self._info(plugin) for plugin in self.plugins.values()), tuple(entries), observers)
 
     def _variants(self, kind: str, hook: str) -> Iterator[Entry]:
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
@@ -108,9 +106,7 @@ class _Loader:
             try:
                 with redirect_stdout(sys.stderr):
                     variants = impl.function()
-                if not isinstance(variants, list | tuple) or not all(
-                    isinstance(v, Variant) for v in variants
-                ):
+                if not isinstance(variants, list | tuple) or not all(isinstance(v, Variant) for v in variants):
                     raise TypeError(f"must return a list of Variant, not {variants!r:.60}")
             except (Exception, SystemExit) as error:
                 record.faults.append(f"{hook}(): {one_line(error)}")

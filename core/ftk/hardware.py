@@ -10,7 +10,7 @@ from ftk.errors import UserError
 def has_bf16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products run in hardware on this device."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_multiplies_bf16()
     return False
@@ -26,7 +26,7 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
         return "bf16" if has_bf16(device) else "fp32"
     if wanted == "fp16" and device.type == "cpu":
         raise UserError(
-            "training.precision = \"fp16\" needs a GPU, and this run is on the CPU",
+            'training.precision = "fp16" needs a GPU, and this run is on the CPU',
             'write precision = "auto", "bf16" or "fp32"',
         )
     return wanted

@@ -123,11 +123,7 @@ class Reader:
     def choices(self, kind: str) -> str:
         """The names of the variants of a kind, as a sentence."""
         names = sorted({entry.variant.name for entry in self.registry.entries(kind)})
-        return (
-            f"{article(kind)} is one of: {', '.join(names)}"
-            if names
-            else f"no plugin here offers {article(kind)}"
-        )
+        return f"{article(kind)} is one of: {', '.join(names)}" if names else f"no plugin here offers {article(kind)}"
 
     def parts(self, kind: str, value: Any, path: str) -> tuple[PartSpec, ...]:
         """Read a list of parts; two with one name are a problem."""
@@ -163,13 +159,9 @@ class Reader:
     def _transforms(self, table: Mapping[str, Any], path: str) -> tuple[PartSpec, ...]:
         value = table.get("transform", [])
         if not isinstance(value, list):
-            self.add(
-                f"{path}.transform", f"must be a list of tables, got {show(value)}", 'write [{ use = "..." }]'
-            )
+            self.add(f"{path}.transform", f"must be a list of tables, got {show(value)}", 'write [{ use = "..." }]')
             return ()
-        read = [
-            self.part("transform", item, f"{path}.transform.{n}") for n, item in enumerate(value, start=1)
-        ]
+        read = [self.part("transform", item, f"{path}.transform.{n}") for n, item in enumerate(value, start=1)]
         return tuple(spec for spec in read if spec is not None)
 
     def _options(
@@ -187,9 +179,7 @@ class Reader:
                 # Whatever these raise is told now, and not in the middle of a run.
                 options.withheld(), options.more_needs(), options.data_share()
         except Exception as error:
-            self.add(
-                path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin"
-            )
+            self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
             return None
         for problem in problems:
             key = problem.path.removeprefix(path).lstrip(".").partition(".")[0]
@@ -210,14 +200,10 @@ class Reader:
 
     def _data(self, level: Level, value: Any, path: str, in_stage: bool) -> None:
         if not isinstance(value, dict):
-            self.add(
-                path, f"must be a table, got {show(value)}", "write [data] and train = { use = ... } below it"
-            )
+            self.add(path, f"must be a table, got {show(value)}", "write [data] and train = { use = ... } below it")
             return
         valid = DATA_KEYS if in_stage else (*DATA_KEYS, *RETAIN_KEYS)
-        hints = dict.fromkeys(
-            RETAIN_KEYS, "it stands outside the stages, in the [data] at the top of the recipe"
-        )
+        hints = dict.fromkeys(RETAIN_KEYS, "it stands outside the stages, in the [data] at the top of the recipe")
         self.keys(value, f"{path}.", valid, hints if in_stage else None)
         for key, table in value.items():
             if key in valid and key not in ("probes", "overlap"):

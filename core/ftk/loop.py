@@ -78,7 +78,7 @@ class Loop:
             last = progress.step == ctx.steps
             due = self.options.checkpoint_every and progress.step % self.options.checkpoint_every == 0
             if progress.step % self.options.log_every == 0 or last or due or stop:
-                meter.report(ctx, self.scheduler.get_last_lr()[0], norm)
+                meter.report(ctx, float(self.scheduler.get_last_lr()[0]), norm)
             if last or due or stop:
                 progress.scaler = scaler.state_dict()
                 self.save(progress)
@@ -164,7 +164,7 @@ class Meter:
         if not math.isfinite(loss):
             raise RunFailed(
                 f"the loss is {loss} at step {ctx.step + 1} of stage `{ctx.stage_name}`\n"
-                "  lower training.learning_rate, or write training.precision = \"fp32\"; the last checkpoint is kept"
+                "  lower training.learning_rate, or write training.precision = 'fp32'; the last checkpoint is kept"
             )
         self.progress.tokens += int(tokens)
         self.progress.seconds += seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -12,8 +13,9 @@ from torch import nn
 from ftk.context import Context
 from ftk.errors import FtkError, RunFailed
 from ftk.examples import Examples, Task
-from ftk.parts import Metric
+from ftk.parts import Evaluator, Metric
 from ftk.scores import Scores
+from ftk.specs import PartSpec
 
 
 def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
@@ -59,6 +61,25 @@ def _measure(ctx: Context, task: Task, examples: Examples) -> list[Metric]:
                 name = type(evaluator).__name__
                 raise RunFailed(f"evaluator {name} failed: {type(error).__name__}: {error}") from error
     return metrics
+
+
+class Renamed(Evaluator):
+    """An evaluator that the recipe gave a name of its own, so that its metrics stand apart from another's."""
+
+    def __init__(self, evaluator: Evaluator, name: str) -> None:
+        self._evaluator = evaluator
+        self._name = name
+
+    def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
+        metrics = self._evaluator.measure(model, task, ctx)
+        alone = len(metrics) == 1
+        return [replace(m, name=self._name if alone else f"{self._name}.{m.name}") for m in metrics]
+
+
+def build_evaluator(spec: PartSpec) -> Evaluator:
+    """Build an evaluator; where the recipe names it, its metrics carry that name."""
+    evaluator = cast(Evaluator, spec.build())
+    return evaluator if spec.name == spec.variant.name else Renamed(evaluator, spec.name)
 
 
 @contextmanager

@@ -18,9 +18,7 @@ STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluato
 """What may stand in a ``[[stage]]``."""
 
 
-def override(
-    table: Mapping[str, Any], source: str, settings: Sequence[str], without: Sequence[str]
-) -> dict[str, Any]:
+def override(table: Mapping[str, Any], source: str, settings: Sequence[str], without: Sequence[str]) -> dict[str, Any]:
     """A copy of a recipe's table with every ``key=value`` set, then every mitigation in ``without`` left out.
 
     Args:
@@ -77,9 +75,7 @@ def _set(table: dict[str, Any], setting: str) -> None:
         return
     valid = TOP_KEYS if not place else STAGE_KEYS if _is_stage(place) else None
     if valid and last not in valid:
-        raise UserError(
-            f"{'a stage' if place else 'a recipe'} has no key `{last}`", did_you_mean(last, valid)
-        )
+        raise UserError(f"{'a stage' if place else 'a recipe'} has no key `{last}`", did_you_mean(last, valid))
     if place and place[-1] == "training" and last in ("epochs", "steps"):
         here.pop("steps" if last == "epochs" else "epochs", None)
     here[last] = value
@@ -92,9 +88,7 @@ def _enter(table: dict[str, Any], here: Any, place: list[str], step: str) -> Any
     else:
         valid = TOP_KEYS if not place else STAGE_KEYS if _is_stage(place) else None
         if valid and step not in valid:
-            raise UserError(
-                f"{'a stage' if place else 'a recipe'} has no key `{step}`", did_you_mean(step, valid)
-            )
+            raise UserError(f"{'a stage' if place else 'a recipe'} has no key `{step}`", did_you_mean(step, valid))
         if step not in here:
             # A stage without a list of its own has the default list, and setting one key must not lose it.
             inherited = table.get(step) if _is_stage(place) and step in ("mitigation", "evaluator") else None
@@ -138,9 +132,7 @@ def _steps(key: str) -> list[str]:
         [(step, node)] = node.items()
         steps.append(step)
     if node != 0 or not steps:
-        raise UserError(
-            f"`{key}` is no path", "write keys joined by dots, as in --set mitigation.ewc.strength=1"
-        )
+        raise UserError(f"`{key}` is no path", "write keys joined by dots, as in --set mitigation.ewc.strength=1")
     return steps
 
 

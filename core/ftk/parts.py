@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ftk.context import Context
     from ftk.drift import Drift
-    from ftk.examples import Examples, Task
+    from ftk.examples import Task
     from ftk.gradients import Gradients
 
 Row = Mapping[str, Any]

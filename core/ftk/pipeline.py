@@ -17,11 +17,11 @@ from ftk.events import Events
 from ftk.examples import Task
 from ftk.folder import RunFolder
 from ftk.hardware import peak_memory, resolve_precision
-from ftk.measuring import measure_tasks
-from ftk.parts import Evaluator, Head, Loaded, ModelSource, Objective, State
-from ftk.specs import PartSpec, Recipe
+from ftk.measuring import build_evaluator, measure_tasks
+from ftk.parts import Head, Loaded, ModelSource, Objective, State
 from ftk.report.model_card import model_card
 from ftk.scores import Scores
+from ftk.specs import PartSpec, Recipe
 from ftk.stage import Stage, StageResult, micro_batch_size
 
 
@@ -124,7 +124,7 @@ class Run:
                     f"add {key}, or let the train source keep some rows back (test_fraction in `files` and `hub`)",
                 )
         return [
-            rows.task_with(processor, tuple(cast(Evaluator, spec.build()) for spec in evaluators))
+            rows.task_with(processor, tuple(map(build_evaluator, evaluators)))
             for rows, evaluators in zip(self.rows, specs, strict=True)
         ]
 
@@ -190,11 +190,14 @@ class Run:
             model.save_pretrained(target)
             processor.save_pretrained(target)
             report = self._report("running")
-            (target / "README.md").write_text(model_card(report, self.recipe), encoding="utf-8")
+            adapter = "adapter" if (target / "adapter").is_dir() else None
+            card = model_card(report, self.recipe, head=stage.ctx.objective.head.kind, adapter=adapter)
+            (target / "README.md").write_text(card, encoding="utf-8")
             states = {**result.states, "scores": self.scores.to_json()}
             folder.finish_stage(number, spec.name, states, facts=facts)
             self._write_report("running")
         self.accelerator.wait_for_everyone()
+        model.name_or_path = str(folder.model_path(number, spec.name))  # what the next stage's adapter stands on
         self.events(
             "stage_finished", stage=number,
             **{key: facts[key] for key in ("name", "steps", "seconds", "tokens", "tokens_per_second")},

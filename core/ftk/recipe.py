@@ -96,9 +96,7 @@ class _Recipe:
         reader.keys(table, "", TOP_KEYS)
         name, seed = self._name(table, "", 'write name = "my-run" at the top'), self._seed()
         model = self._model()
-        top = reader.level(
-            {key: value for key, value in table.items() if key not in ("model", "stage")}, "", None
-        )
+        top = reader.level({key: value for key, value in table.items() if key not in ("model", "stage")}, "", None)
         stages = self._stages(top, name)
         retain, validation, test = (top.data.get(key) for key in RETAIN_KEYS)
         for key in RETAIN_KEYS[1:]:
@@ -158,9 +156,7 @@ class _Recipe:
             self.reader.add("stage", f"must be a list of tables, got {show(tables)}", "write [[stage]]")
             return []
         if not tables:
-            self.reader.add(
-                "stage", "is empty", "add a [[stage]], or leave the key out for a recipe of one stage"
-            )
+            self.reader.add("stage", "is empty", "add a [[stage]], or leave the key out for a recipe of one stage")
         found, names = [], set()
         for number, table in enumerate(tables, start=1):
             if not isinstance(table, dict):
@@ -175,9 +171,7 @@ class _Recipe:
             if name == "retain":
                 self._refuse_retain(f"{prefix}name")
             names.add(name)
-            hints = dict.fromkeys(
-                ("model", "seed", "stage"), "it stands outside the stages, at the top of the recipe"
-            )
+            hints = dict.fromkeys(("model", "seed", "stage"), "it stands outside the stages, at the top of the recipe")
             self.reader.keys(table, prefix, STAGE_KEYS, hints)
             level = self.reader.level(table, prefix, top)
             found.append((self._stage(level, name, prefix), level))
@@ -201,9 +195,7 @@ class _Recipe:
         training = level.training or Training()
         return StageSpec(name, objective, adaptation, data, level.mitigations, level.evaluators, training)
 
-    def _check(
-        self, stages: list[tuple[StageSpec | None, Level]], top: Level, model: PartSpec | None
-    ) -> list[str]:
+    def _check(self, stages: list[tuple[StageSpec | None, Level]], top: Level, model: PartSpec | None) -> list[str]:
         """Hold the parts of each stage against each other; fills :attr:`stages` and returns the notes."""
         notes: list[str] = []
         found: dict[Problem, list[str]] = {}
@@ -218,9 +210,7 @@ class _Recipe:
                 found.setdefault(problem, []).append(stage.name)
         for problem, names in found.items():
             everywhere = len(names) == len(stages) or problem.path.startswith("stage.")
-            where = (
-                "" if everywhere else f" (in {'stage' if len(names) == 1 else 'stages'} {', '.join(names)})"
-            )
+            where = "" if everywhere else f" (in {'stage' if len(names) == 1 else 'stages'} {', '.join(names)})"
             self.reader.add(problem.path, problem.reason + where, problem.hint)
         objective, evaluators = self._retained(stages, top)
         if stages and stages[0][0] is not None and model is not None and objective is not None:

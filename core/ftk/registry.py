@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from ftk.events import RunEvent
 
 OWN_DISTRIBUTION = "finetune-toolkit"
-RESERVED_KEYS = {
-    kind: ("use", "name", "transform") if kind == "dataset" else ("use", "name") for kind in KINDS
-}
+RESERVED_KEYS = {kind: ("use", "name", "transform") if kind == "dataset" else ("use", "name") for kind in KINDS}
 """The keys of a part's table that belong to the recipe and not to the part's options."""
 
 
@@ -75,9 +73,7 @@ class Entry:
             if taken:
                 raise TypeError(f"its options declare `{taken[0]}`, a key that belongs to the recipe")
         except (Exception, SystemExit) as error:
-            message = (
-                f"`{self.variant.name}` of {self.distribution} {self.version} is broken: {one_line(error)}"
-            )
+            message = f"`{self.variant.name}` of {self.distribution} {self.version} is broken: {one_line(error)}"
             raise UserError(message, mend(self.distribution)) from error
         return found
 
@@ -92,9 +88,7 @@ class Registry:
         observers: tuple[Callable[[RunEvent], object], ...] = (),
     ) -> None:
         self.plugins = plugins
-        self._entries = tuple(
-            sorted(entries, key=lambda e: (KINDS.index(e.kind), e.variant.name, e.distribution))
-        )
+        self._entries = tuple(sorted(entries, key=lambda e: (KINDS.index(e.kind), e.variant.name, e.distribution)))
         self._observers = observers
 
     def entries(self, kind: str | None = None) -> list[Entry]:
@@ -125,9 +119,7 @@ class Registry:
         if found:
             choices = sorted({entry.qualified for entry in found})
             if len(choices) == 1:
-                raise UserError(
-                    f"{found[0].distribution} offers {kind} `{name}` twice", mend(found[0].distribution)
-                )
+                raise UserError(f"{found[0].distribution} offers {kind} `{name}` twice", mend(found[0].distribution))
             offers = " and by ".join(sorted({entry.distribution for entry in found}))
             writes = " or ".join(f'use = "{choice}"' for choice in choices)
             raise UserError(f"{kind} `{name}` is offered by {offers}", f"write {writes}")
@@ -144,9 +136,7 @@ class Registry:
         if kind in others:
             offers = ", ".join(entry.qualified for entry in self.entries(kind) if entry.variant.name == name)
             return UserError(f"{distribution} offers no {kind} `{name}`", f"offered by: {offers}")
-        hints = [
-            did_you_mean(name, (entry.variant.name for entry in self.entries(kind))) or self._names(kind)
-        ]
+        hints = [did_you_mean(name, (entry.variant.name for entry in self.entries(kind))) or self._names(kind)]
         broken, disabled = self.broken(), [p for p in self.plugins if p.status == "disabled"]
         if broken:
             hints.append(f"could not be loaded: {', '.join(p.name for p in broken)} (see ftk list-plugins)")
@@ -177,9 +167,7 @@ def one_line(error: BaseException) -> str:
     """An exception as one line: its type, its text, and the place in the code that it came from."""
     text = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename)]
-    place = (
-        f" ({'/'.join(Path(frames[-1].filename).parts[-2:])}, line {frames[-1].lineno})" if frames[1:] else ""
-    )
+    place = f" ({'/'.join(Path(frames[-1].filename).parts[-2:])}, line {frames[-1].lineno})" if frames[1:] else ""
     return f"{type(error).__name__}{': ' if text else ''}{text:.300}{place}"
 
 

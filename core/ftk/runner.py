@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from transformers.utils.logging import disable_progress_bar
 
 import ftk
 from ftk.errors import FtkError
@@ -28,7 +29,17 @@ from ftk.registry import Registry, load_registry
 from ftk.specs import Recipe
 
 Observer = Callable[[RunEvent], object]
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "pydantic")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pydantic",
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ def run(
     registry = registry or load_registry()
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides=overrides, without=without, registry=registry)
+    disable_progress_bar()  # ours tells what goes on
     accelerator = Accelerator()
     path = Path(output) if output else default_output(recipe, without)
     folder = open_folder(path, recipe, accelerator, fresh)
@@ -80,7 +92,7 @@ def run(
         if folder.report and folder.report["status"] == "completed":
             return RunResult(folder.path, folder.report)
         log = EventLog(folder.path / "events.jsonl") if accelerator.is_main_process else None
-        watching = [log, *observers, *registry.observers()] if log else []
+        watching: list[Observer] = [log, *observers, *registry.observers()] if log else []
         with catch_signals() as stop_requested:
             report = Run(recipe, folder, accelerator, Events(watching), stop_requested).run()
         return RunResult(folder.path, report)

@@ -62,9 +62,7 @@ class Scores:
         for metric in metrics:
             higher = self.higher_is_better.setdefault(metric.name, metric.higher_is_better)
             if higher != metric.higher_is_better:
-                raise ValueError(
-                    f"metric {metric.name!r} of {task!r} is better in the other direction elsewhere"
-                )
+                raise ValueError(f"metric {metric.name!r} of {task!r} is better in the other direction elsewhere")
             value = float(metric.value)
             self._cells.setdefault(metric.name, {})[after, task] = value if math.isfinite(value) else None
 
@@ -83,9 +81,7 @@ class Scores:
         best = max if self.higher_is_better[metric] else min
         columns = [[row[task] for row in matrix[:-1]] for task in range(len(self.tasks))]
         earlier = [[score for score in column if score is not None] for column in columns]
-        return [
-            best(found) if found and task < len(matrix) - 1 else None for task, found in enumerate(earlier)
-        ]
+        return [best(found) if found and task < len(matrix) - 1 else None for task, found in enumerate(earlier)]
 
     def retention(self, metric: str) -> list[Score]:
         """Each task's last score as a share of its best earlier one: 1.0 is all of it.

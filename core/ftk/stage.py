@@ -184,9 +184,7 @@ class Stage:
         }  # fmt: skip
         states = {f"mitigation.{name}": state for name, state in self.mitigations.states().items()}
         earlier = self.carried.get("composition", {"remembered": {}, "seconds": {}})
-        composition = {
-            key: {**earlier[key], **value} for key, value in self.mitigations.progress().items()
-        }
+        composition = {key: {**earlier[key], **value} for key, value in self.mitigations.progress().items()}
         return StageResult(self.progress, facts, {**self.carried, **states, "composition": composition})
 
     def _remember(self) -> None:

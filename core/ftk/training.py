@@ -26,7 +26,8 @@ class Training(Options):
     )
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate of AdamW.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="linear", description="The learning rate's course after warm-up: to zero linearly or as a cosine, or constant."
+        default="linear",
+        description="The learning rate's course after warm-up: to zero linearly or as a cosine, or constant.",
     )
     warmup: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises from zero.")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay, on matrices only.")
@@ -40,8 +41,12 @@ class Training(Options):
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
-    checkpoint_every: int = Field(default=200, ge=0, description="Optimizer steps between checkpoints; 0: only at the end.")
-    keep_checkpoints: int = Field(default=2, gt=0, description="How many checkpoints of the running stage stay on disk.")
+    checkpoint_every: int = Field(
+        default=200, ge=0, description="Optimizer steps between checkpoints; 0: only at the end."
+    )
+    keep_checkpoints: int = Field(
+        default=2, gt=0, description="How many checkpoints of the running stage stay on disk."
+    )
     log_every: int = Field(default=10, gt=0, description="Optimizer steps between reports of loss and speed.")
 
     @property

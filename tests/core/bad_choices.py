@@ -31,9 +31,7 @@ BAD_CHOICES = {
     "options that are none": Bad(
         good(('"anchor"', '"strange"')), ("mitigation.strange.use|no subclass of ftk.Options",)
     ),
-    "options with a reserved key": Bad(
-        good(('"anchor"', '"greedy"')), ("mitigation.greedy.use|declare `name`",)
-    ),
+    "options with a reserved key": Bad(good(('"anchor"', '"greedy"')), ("mitigation.greedy.use|declare `name`",)),
     "options that raise": Bad(
         good((ANCHOR, '[[mitigation]]\nuse = "stubborn"\ntable = "z"')),
         ("mitigation.stubborn|`ftk-lab/stubborn` failed: KeyError|mistake of the plugin",),
@@ -154,18 +152,14 @@ BAD_CHOICES = {
         PIPELINE, ("a stage has no key `adaption`|did you mean `adaptation`?",), ("stage.2.adaption.rank=1",)
     ),
     "setting inside a value": Bad(GOOD, ("`seed` is a value",), ("seed.x=1",)),
-    "setting of an unknown option": Bad(
-        GOOD, ("adaptation.rnak|did you mean `rank`?",), ("adaptation.rnak=1",)
-    ),
+    "setting of an unknown option": Bad(GOOD, ("adaptation.rnak|did you mean `rank`?",), ("adaptation.rnak=1",)),
     "setting of a wrong type": Bad(
         GOOD, ("adaptation.rank|must be a whole number, got 'many'",), ("adaptation.rank=many",)
     ),
     "settings in numbers": Bad(
         GOOD, ("a recipe has no key `x`", "`mitigation` has no `y`"), ("x.y=1", "mitigation.y.z=1")
     ),
-    "without a name that is not there": Bad(
-        GOOD, ("--without ancor|did you mean `anchor`?",), (), ("ancor",)
-    ),
+    "without a name that is not there": Bad(GOOD, ("--without ancor|did you mean `anchor`?",), (), ("ancor",)),
     "without anything there": Bad(
         good((ANCHOR, ""), ('[[mitigation]]\nuse = "mix"\nshare = 0.2', "")),
         ("--without mix|the recipe has no mitigation",),

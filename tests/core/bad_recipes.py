@@ -68,9 +68,7 @@ BAD_RECIPES = {
         good((ANCHOR, '[[mitigations]]\nuse = "anchor"')),
         ("mitigations|unknown key|did you mean `mitigation`?",),
     ),
-    "unknown option": Bad(
-        good(("rank = 8", "rnak = 8")), ("adaptation.rnak|unknown key|did you mean `rank`?",)
-    ),
+    "unknown option": Bad(good(("rank = 8", "rnak = 8")), ("adaptation.rnak|unknown key|did you mean `rank`?",)),
     "unknown key in training": Bad(
         good(("steps = 10", "step = 10")), ("training.step|unknown key|did you mean `steps`?",)
     ),
@@ -99,25 +97,19 @@ BAD_RECIPES = {
     "text for a whole number": Bad(
         good(("rank = 8", 'rank = "ten"')), ("adaptation.rank|must be a whole number, got 'ten'",)
     ),
-    "digits as text": Bad(
-        good(("rank = 8", 'rank = "8"')), ("adaptation.rank|must be a whole number, got '8'",)
-    ),
+    "digits as text": Bad(good(("rank = 8", 'rank = "8"')), ("adaptation.rank|must be a whole number, got '8'",)),
     "boolean for a number": Bad(
         good(("rank = 8", "rank = true")), ("adaptation.rank|must be a whole number, got true",)
     ),
     "fraction for a whole number": Bad(
         good(("rank = 8", "rank = 8.5")), ("adaptation.rank|must be a whole number, got 8.5",)
     ),
-    "number for a boolean": Bad(
-        good(("rank = 8", "dora = 1")), ("adaptation.dora|must be true or false, got 1",)
-    ),
+    "number for a boolean": Bad(good(("rank = 8", "dora = 1")), ("adaptation.dora|must be true or false, got 1",)),
     "number out of range": Bad(good(("rank = 8", "rank = 0")), ("adaptation.rank|must be above 0, got 0",)),
     "number too large": Bad(
         good(('use = "tiny"', 'use = "tiny"\nwidth = 65')), ("model.width|must be at most 64, got 65",)
     ),
-    "infinite": Bad(
-        good(("steps = 10", "learning_rate = inf")), ("training.learning_rate|finite number, got inf",)
-    ),
+    "infinite": Bad(good(("steps = 10", "learning_rate = inf")), ("training.learning_rate|finite number, got inf",)),
     "not a number": Bad(good(("steps = 10", "learning_rate = nan")), ("training.learning_rate|got nan",)),
     "no such choice": Bad(
         good(('use = "tiny"', 'use = "tiny"\ndtype = "float23"')),
@@ -152,9 +144,7 @@ BAD_RECIPES = {
     "both lengths": Bad(
         good(("steps = 10", "steps = 10\nepochs = 1")), ("training|give `epochs` or `steps`, not both",)
     ),
-    "seed too large": Bad(
-        good(("seed = 1", "seed = 4294967296")), ("seed|whole number from 0 to 4294967295",)
-    ),
+    "seed too large": Bad(good(("seed = 1", "seed = 4294967296")), ("seed|whole number from 0 to 4294967295",)),
     "seed of text": Bad(good(("seed = 1", 'seed = "1"')), ("seed|whole number|got '1'",)),
     "overlap": Bad(
         good(("[data]", '[data]\noverlap = "wanr"')),
@@ -164,23 +154,15 @@ BAD_RECIPES = {
     "name with a slash": Bad(good(('"trial"', '"a/b"')), ("name|'a/b' cannot be used|folder",)),
     "name of dots": Bad(good(('"trial"', '".."')), ("name|'..' cannot be used",)),
     "name of a number": Bad(good(('"trial"', "7")), ("name|must be text, got 7",)),
-    "single stage named retain": Bad(
-        good(('"trial"', '"retain"')), ("name|`retain` is the task of data.retain",)
-    ),
-    "stage named retain": Bad(
-        pipeline(('"second"', '"retain"')), ("stage.retain.name|`retain` is the task",)
-    ),
-    "stages of one name": Bad(
-        pipeline(('"second"', '"first"')), ("stage.2.name|two stages have the name `first`",)
-    ),
+    "single stage named retain": Bad(good(('"trial"', '"retain"')), ("name|`retain` is the task of data.retain",)),
+    "stage named retain": Bad(pipeline(('"second"', '"retain"')), ("stage.retain.name|`retain` is the task",)),
+    "stages of one name": Bad(pipeline(('"second"', '"first"')), ("stage.2.name|two stages have the name `first`",)),
     "stage without a name": Bad(pipeline(('name = "second"\n', "")), ("stage.2.name|is missing",)),
     "parts of one name": Bad(
         good((ANCHOR, f"{ANCHOR}\n{ANCHOR}\nstrength = 2")),
         ("mitigation.2|two mitigations have the name `anchor`|name = ",),
     ),
-    "part with a bad name": Bad(
-        good((ANCHOR, f'{ANCHOR}\nname = "a b"')), ("mitigation.1.name|'a b' cannot be used",)
-    ),
+    "part with a bad name": Bad(good((ANCHOR, f'{ANCHOR}\nname = "a b"')), ("mitigation.1.name|'a b' cannot be used",)),
     # shapes
     "text for a part": Bad(
         good(('[model]\nuse = "tiny"', 'model = "tiny"')),
@@ -209,12 +191,8 @@ BAD_RECIPES = {
     "single brackets": Bad(
         good(("[[evaluator]]", "[evaluator]")), ("evaluator|must be a list of tables|[[evaluator]]",)
     ),
-    "double brackets": Bad(
-        good(("[adaptation]", "[[adaptation]]")), ("adaptation|must be a table|[adaptation]",)
-    ),
-    "stage in single brackets": Bad(
-        good(("[training]", "[stage]")), ("stage|must be a list of tables|[[stage]]",)
-    ),
+    "double brackets": Bad(good(("[adaptation]", "[[adaptation]]")), ("adaptation|must be a table|[adaptation]",)),
+    "stage in single brackets": Bad(good(("[training]", "[stage]")), ("stage|must be a list of tables|[[stage]]",)),
     "no stage": Bad("stage = []\n" + GOOD, ("stage|is empty",)),
     "data of text": Bad(
         good(("seed = 1", 'seed = 1\ndata = "x"'), ("[data]", "[data_]")),

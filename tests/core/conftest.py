@@ -21,9 +21,7 @@ def add_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]
     shelf.mkdir()
     before = set(sys.modules)
 
-    def add(
-        distribution: str, files: Mapping[str, str], entry_points: Mapping[str, str], version: str = "1.0"
-    ) -> None:
+    def add(distribution: str, files: Mapping[str, str], entry_points: Mapping[str, str], version: str = "1.0") -> None:
         install(shelf, distribution, files, entry_points, version)
         monkeypatch.syspath_prepend(shelf)
 

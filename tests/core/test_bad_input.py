@@ -43,9 +43,7 @@ def test_a_bad_recipe_is_told_of(bad: Bad, lab: Registry, tmp_path: Path) -> Non
         assert any(all(text in problem for text in said.split("|")) for problem in problems), (said, problems)
 
 
-@pytest.mark.parametrize(
-    "name", ["many at once", "options that do not import", "no value", "setting inside a value"]
-)
+@pytest.mark.parametrize("name", ["many at once", "options that do not import", "no value", "setting inside a value"])
 def test_the_command_tells_it_as_text(name: str, lab: Registry, tmp_path: Path) -> None:
     bad = BAD[name]
     path = _written(tmp_path, bad.text)

@@ -47,7 +47,9 @@ def test_a_damaged_bundle_is_named(tmp_path, harm):
 def test_an_interrupted_write_leaves_the_old_bundle(tmp_path, monkeypatch):
     writer = BundleWriter()
     writer.write(tmp_path / "b", {"x": {"value": 1}})
-    monkeypatch.setattr("ftk.checkpoint.replace_directory", lambda aside, target: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(
+        "ftk.checkpoint.replace_directory", lambda aside, target: (_ for _ in ()).throw(OSError("full"))
+    )
     with pytest.raises(OSError, match="full"):
         writer.write(tmp_path / "b", {"x": {"value": 2}})
     assert read_bundle(tmp_path / "b")[0]["x"] == {"value": 1}

@@ -95,9 +95,7 @@ def test_list_plugins_as_json(add_plugin: Add) -> None:
     assert "pip uninstall ftk-agem" in broken["mend"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--no-third-party", "list-plugins"), ("list-plugins", "--no-third-party")]
-)
+@pytest.mark.parametrize("arguments", [("--no-third-party", "list-plugins"), ("list-plugins", "--no-third-party")])
 def test_third_party_plugins_are_turned_off_before_and_after_the_verb(
     arguments: tuple[str, ...], lab: Registry
 ) -> None:
@@ -152,9 +150,7 @@ def test_show_tells_options_needs_and_source(lab: Registry) -> None:
     assert output.endswith('[[mitigation]]\nuse = "anchor"\nstrength = 0.5\nlayers = "all"\n')
 
 
-@pytest.mark.parametrize(
-    "name", ["adapter", "adaptation/adapter", "ftk-lab/adapter", "adaptation/ftk_lab/adapter"]
-)
+@pytest.mark.parametrize("name", ["adapter", "adaptation/adapter", "ftk-lab/adapter", "adaptation/ftk_lab/adapter"])
 def test_show_takes_a_kind_and_a_distribution(name: str, lab: Registry) -> None:
     assert ftk_("show", name).stdout.startswith("adapter  adaptation, from ftk-lab 2.0")
 
@@ -241,9 +237,7 @@ def test_doctor_fails_where_a_requirement_is_not_met(monkeypatch: pytest.MonkeyP
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_verbs_that_read_import_nothing_heavy_and_are_quick(tmp_path: Path) -> None:

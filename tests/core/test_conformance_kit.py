@@ -133,9 +133,7 @@ def ftk_mitigations():
 """
 
 
-def test_a_plugin_that_imports_what_is_heavy_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plugin_that_imports_what_is_heavy_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "heavy_plugin.py").write_text(HEAVY_PLUGIN)
     info = tmp_path / "heavy_plugin-1.0.dist-info"
     info.mkdir()

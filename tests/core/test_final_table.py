@@ -21,9 +21,7 @@ def report_of(tasks: list[str], measured: Measured, lower: tuple[str, ...] = ())
     scores = Scores(tasks)
     for after, row in measured.items():
         for task, metrics in row.items():
-            scores.record(
-                after, task, [Metric(name, value, name not in lower) for name, value in metrics.items()]
-            )
+            scores.record(after, task, [Metric(name, value, name not in lower) for name, value in metrics.items()])
     return scores.to_json()
 
 
@@ -53,9 +51,7 @@ def test_it_shows_the_start_the_learning_the_end_and_what_was_kept() -> None:
     assert cells(text, "retain") == ["retain", "keyword_accuracy", "1.000", "–", "0.010", "1.0%"]
     assert cells(text, "currencies") == ["currencies", "keyword_accuracy", "0.000", "0.980", "0.980", "–"]
     assert cells(text, "@unseen") == ["@unseen_templates", "0.000", "0.710", "0.710", "–"]
-    assert "Learned: currencies 0.000 → 0.980. Lost: retain 1.000 → 0.010 (1.0% kept)." in " ".join(
-        text.split()
-    )
+    assert "Learned: currencies 0.000 → 0.980. Lost: retain 1.000 → 0.010 (1.0% kept)." in " ".join(text.split())
 
 
 def test_it_says_what_was_kept_and_names_a_metric_of_which_less_is_better() -> None:
@@ -106,9 +102,7 @@ def test_a_run_cut_short_and_a_run_without_scores_have_a_table_too() -> None:
 
 def test_it_fits_eighty_columns_whatever_the_names() -> None:
     name = "a-stage-with-quite-a-long-name-and-[brackets]"
-    report = report_of(
-        [name], {0: {name: {"keyword_accuracy": 0.1}}, 1: {name: {"keyword_accuracy": 0.123456}}}
-    )
+    report = report_of([name], {0: {name: {"keyword_accuracy": 0.1}}, 1: {name: {"keyword_accuracy": 0.123456}}})
     text = plain_text(report)
     assert max(map(len, text.splitlines())) <= 80
     assert "0.100" in text

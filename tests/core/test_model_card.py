@@ -37,17 +37,11 @@ def part(kind: str, use: str, options: Options, name: str = "") -> PartSpec:
 
 
 def recipe(start: str | None, stage: str = "currencies") -> Recipe:
-    model = (
-        part("model", "scratch", Options())
-        if start is None
-        else part("model", "pretrained", Folder(path=start))
-    )
+    model = part("model", "scratch", Options()) if start is None else part("model", "pretrained", Folder(path=start))
     objective, rows = part("objective", "instruction", Options()), part("dataset", "files", Options())
     guards = (part("mitigation", "ewc", Guard(), name="anchor"), part("mitigation", "replay", Options()))
     stages = (
-        StageSpec(
-            stage, objective, part("adaptation", "lora", Options()), DataSpec(rows), guards, (), Training()
-        ),
+        StageSpec(stage, objective, part("adaptation", "lora", Options()), DataSpec(rows), guards, (), Training()),
     )
     return Recipe("support-bot", 0, model, rows, None, rows, objective, (), stages, "recipe.toml", "")
 

@@ -21,9 +21,7 @@ class Read:
         self.folder = folder
         self.registry = registry
 
-    def __call__(
-        self, text: str, *settings: str, without: tuple[str, ...] = (), file: str = "recipe"
-    ) -> Recipe:
+    def __call__(self, text: str, *settings: str, without: tuple[str, ...] = (), file: str = "recipe") -> Recipe:
         path = self.folder / f"{file}.toml"
         path.write_text(text, encoding="utf-8")
         return load_recipe(path, overrides=settings, without=without, registry=self.registry)
@@ -73,9 +71,7 @@ def test_stages_take_the_defaults_and_change_them(read: Read) -> None:
 
 
 def test_a_table_without_use_changes_the_default_variant(read: Read) -> None:
-    text = pipeline(
-        ('"whole"', '"adapter"\nrank = 3\nscale = 2.0'), ('{ use = "adapter", rank = 2 }', "{ rank = 9 }")
-    )
+    text = pipeline(('"whole"', '"adapter"\nrank = 3\nscale = 2.0'), ('{ use = "adapter", rank = 2 }', "{ rank = 9 }"))
     first, second = read(text).stages
     assert (first.adaptation.options.rank, second.adaptation.options.rank) == (3, 9)
     assert second.adaptation.options.scale == 2.0
@@ -193,18 +189,14 @@ def test_settings_change_the_recipe(setting: str, found: object, read: Read) -> 
 
 
 def test_settings_of_stages_by_name_and_by_number(read: Read) -> None:
-    recipe = read(
-        PIPELINE, "stage.first.training.epochs=5", "stage.2.training.batch_size=16", "training.warmup=0.1"
-    )
+    recipe = read(PIPELINE, "stage.first.training.epochs=5", "stage.2.training.batch_size=16", "training.warmup=0.1")
     first, second = recipe.stages
     assert (first.training.epochs, first.training.warmup) == (5, 0.1)
     assert (second.training.batch_size, second.training.warmup) == (16, 0.1)
 
 
 def test_setting_a_stages_inherited_mitigation_keeps_the_list(read: Read) -> None:
-    recipe = read(
-        PIPELINE, "stage.second.mitigation.anchor.strength=9", "data.retain={use='rows',path='old'}"
-    )
+    recipe = read(PIPELINE, "stage.second.mitigation.anchor.strength=9", "data.retain={use='rows',path='old'}")
     assert [stage.mitigations[0].options.strength for stage in recipe.stages] == [0.5, 9]
 
 
@@ -212,27 +204,20 @@ def test_settings_do_not_change_the_table_they_are_given(lab: Registry) -> None:
     import tomllib
 
     table = tomllib.loads(GOOD)
-    recipe_from_table(
-        table, "table", GOOD, overrides=["mitigation.mix.share=0.3"], without=["anchor"], registry=lab
-    )
+    recipe_from_table(table, "table", GOOD, overrides=["mitigation.mix.share=0.3"], without=["anchor"], registry=lab)
     assert table == tomllib.loads(GOOD)
 
 
 def test_without_leaves_a_mitigation_out_everywhere(read: Read) -> None:
     assert [spec.name for spec in read(GOOD, without=("anchor",)).stages[0].mitigations] == ["mix"]
-    text = pipeline(
-        ('name = "second"', 'name = "second"\nmitigation = [{ use = "mix" }, { use = "anchor" }]')
-    )
+    text = pipeline(('name = "second"', 'name = "second"\nmitigation = [{ use = "mix" }, { use = "anchor" }]'))
     recipe = read(text, without=("anchor", "anchor"))
     assert [[spec.name for spec in stage.mitigations] for stage in recipe.stages] == [[], ["mix"]]
     assert recipe.notes == ()
 
 
 def test_the_hash_is_of_what_runs(read: Read) -> None:
-    same = (
-        GOOD.replace("seed = 1", "seed  = 1 # the first").replace('"mix"', '"ftk-lab/mix"')
-        + "batch_size = 8\n"
-    )
+    same = GOOD.replace("seed = 1", "seed  = 1 # the first").replace('"mix"', '"ftk-lab/mix"') + "batch_size = 8\n"
     assert read(same, file="elsewhere").sha256 == read(GOOD).sha256
     for setting in ("seed=2", "training.batch_size=9", "mitigation.mix.share=0.3", "data.overlap=error"):
         assert read(GOOD, setting).sha256 != read(GOOD).sha256
@@ -255,9 +240,7 @@ def test_parts_are_built_and_held_to_their_kind(read: Read) -> None:
         return read(text).stages[0].data.train.transforms[0].build()
 
     assert isinstance(transform("clean"), Transform)
-    with pytest.raises(
-        RunFailed, match=r"transform.1: `unlike` of ftk-lab builds Unlike, which is not a Transform"
-    ):
+    with pytest.raises(RunFailed, match=r"transform.1: `unlike` of ftk-lab builds Unlike, which is not a Transform"):
         transform("unlike")
     with pytest.raises(
         RunFailed, match=r"`explosive` .* cannot be built: ZeroDivisionError: no rows to divide by"

@@ -49,9 +49,7 @@ def test_the_options_of_training_are_told_of() -> None:
     assert list(told) == list(rows)
     for name, (kind, default) in rows.items():
         written_kind, written_default, _ = told[name]
-        assert re.sub("[`,]", "", written_kind).replace(" or", "") == re.sub("[`,]", "", kind).replace(
-            " or", ""
-        )
+        assert re.sub("[`,]", "", written_kind).replace(" or", "") == re.sub("[`,]", "", kind).replace(" or", "")
         if name != "epochs":
             assert written_default.strip("`") == default
     assert Training().epochs is None

@@ -231,22 +231,17 @@ def test_what_a_plugin_prints_does_not_reach_standard_output(
 def test_five_hundred_variants_and_fifty_plugins_load_in_no_time(add_plugin: Add) -> None:
     for number in range(50):
         offers = ", ".join(
-            f'Variant(name="v{number}_{index}", summary="One.", options="a:B", build="a:B")'
-            for index in range(10)
+            f'Variant(name="v{number}_{index}", summary="One.", options="a:B", build="a:B")' for index in range(10)
         )
         code = f"from ftk import Variant, hookimpl\n@hookimpl\ndef ftk_mitigations(): return [{offers}]\n"
-        add_plugin(
-            f"ftk-many-{number}", {f"ftk_many_{number}.py": code}, {f"many{number}": f"ftk_many_{number}"}
-        )
+        add_plugin(f"ftk-many-{number}", {f"ftk_many_{number}.py": code}, {f"many{number}": f"ftk_many_{number}"})
     load_registry()  # compiles the modules
 
     started = time.process_time()
     registry = load_registry()
     elapsed = time.process_time() - started
 
-    assert (
-        len([entry for entry in registry.entries("mitigation") if entry.variant.name.startswith("v")]) == 500
-    )
+    assert len([entry for entry in registry.entries("mitigation") if entry.variant.name.startswith("v")]) == 500
     assert elapsed < 0.5
 
 

@@ -95,9 +95,7 @@ def test_random_matrices_against_the_formulas_of_the_papers(retained: bool, high
         fraction = matrix[-1, :-1] / peak if higher else peak / matrix[-1, :-1]
         ahead = sign * (np.diagonal(matrix, offset=1) - start[1:])[1 if retained else 0 :]
         assert summary["average"] == pytest.approx(matrix[-1].mean())
-        assert summary["backward_transfer"] == pytest.approx(
-            sign * (matrix[-1] - matrix.diagonal())[:-1].mean()
-        )
+        assert summary["backward_transfer"] == pytest.approx(sign * (matrix[-1] - matrix.diagonal())[:-1].mean())
         assert summary["forgetting"] == pytest.approx(sign * (peak - matrix[-1, :-1]).mean())
         assert summary["retention"] == pytest.approx(fraction.mean())
         assert summary["forward_transfer"] == (pytest.approx(ahead.mean()) if ahead.size else None)
@@ -177,7 +175,5 @@ def test_what_is_not_of_the_run_is_refused() -> None:
 
 
 def test_scores_and_tables_need_no_torch() -> None:
-    code = (
-        "import sys, ftk.scores, ftk.report.terminal, ftk.report.model_card; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, ftk.scores, ftk.report.terminal, ftk.report.model_card; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -87,9 +87,7 @@ class Verbs(click.Group):
     epilog="Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="ftk", message="%(prog)s %(version)s")
-@click.option(
-    "--third-party/--no-third-party", default=True, help="Whether to load plugins that do not come with ftk."
-)
+@click.option("--third-party/--no-third-party", default=True, help="Whether to load plugins that do not come with ftk.")
 @click.option(
     "--traceback",
     "with_traceback",

@@ -62,9 +62,7 @@ def print_summary(recipe: Recipe) -> None:
     """Print what a recipe will do: its parts with the options that it sets, stage by stage."""
     out = console()
     count = "1 stage" if len(recipe.stages) == 1 else f"{len(recipe.stages)} stages"
-    out.print(
-        Text.assemble((recipe.name, "bold"), f"  {count}, seed {recipe.seed}, ", (recipe.sha256[:12], "dim"))
-    )
+    out.print(Text.assemble((recipe.name, "bold"), f"  {count}, seed {recipe.seed}, ", (recipe.sha256[:12], "dim")))
     rows = [["model", describe(recipe.model)]]
     if recipe.retain is not None:
         rows.append(["retain", describe(recipe.retain)])

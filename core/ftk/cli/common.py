@@ -19,9 +19,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def recipe_arguments(command: Command) -> Command:
     """Give a verb RECIPE, ``--set`` and ``--without``, as ``recipe``, ``settings`` and ``without``."""
-    command = click.option(
-        "--without", multiple=True, metavar="NAME", help="Leave a mitigation out. May be repeated."
-    )(command)
+    command = click.option("--without", multiple=True, metavar="NAME", help="Leave a mitigation out. May be repeated.")(
+        command
+    )
     command = click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE",
         help="Change the recipe, as in training.epochs=5 or mitigation.ewc.strength=1. May be repeated.",
@@ -73,14 +73,10 @@ def print_table(out: Console, columns: Sequence[str], rows: Sequence[Sequence[st
         wide: which column takes what room is left, and wraps.
     """
     if out.is_terminal:
-        table = Table(
-            box=None, show_header=bool(columns), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0)
-        )
+        table = Table(box=None, show_header=bool(columns), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
         for index in range(len(rows[0]) if rows else 0):
             heading = columns[index] if columns else ""
-            table.add_column(
-                heading, overflow="fold", no_wrap=index != wide, ratio=1 if index == wide else None
-            )
+            table.add_column(heading, overflow="fold", no_wrap=index != wide, ratio=1 if index == wide else None)
         for row in rows:
             table.add_row(*(Text(cell, style="bold" if index == 0 else "") for index, cell in enumerate(row)))
         out.print(table)

@@ -108,9 +108,7 @@ def _devices() -> list[dict[str, Any]]:
     if torch.backends.mps.is_available():
         devices.append({"name": "Apple GPU", "bf16": has_bf16(torch.device("mps")), "memory_bytes": 0})
     threads = torch.get_num_threads()
-    devices.append(
-        {"name": f"CPU, {threads} threads", "bf16": has_bf16(torch.device("cpu")), "memory_bytes": 0}
-    )
+    devices.append({"name": f"CPU, {threads} threads", "bf16": has_bf16(torch.device("cpu")), "memory_bytes": 0})
     return devices
 
 

@@ -51,9 +51,7 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
                 print_table(out, (), rows, wide=1)
                 out.print()
     else:
-        rows = [
-            [entry.kind, entry.variant.name, *_row(entry)[2:], entry.variant.summary] for entry in entries
-        ]
+        rows = [[entry.kind, entry.variant.name, *_row(entry)[2:], entry.variant.summary] for entry in entries]
         print_table(out, (), rows, wide=4)
     if not entries:
         out.print(f"no plugin here offers {f'a {kind}' if kind else 'anything'}")
@@ -66,9 +64,7 @@ def print_broken(plugin: PluginInfo) -> None:
     """Print what is wrong with a plugin and how to mend it."""
     style = "red" if plugin.status == "broken" else "yellow"
     out = console()
-    out.print(
-        Text.assemble((plugin.status, style), f"  {plugin.name} ({plugin.distribution} {plugin.version})")
-    )
+    out.print(Text.assemble((plugin.status, style), f"  {plugin.name} ({plugin.distribution} {plugin.version})"))
     out.print(f"    {plugin.reason}")
     if plugin.mend:
         out.print(f"    {plugin.mend}")

@@ -5,36 +5,31 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from ftk.cli.common import json_option, recipe_arguments, registry, third_party_option
 from ftk.errors import Interrupted
 from ftk.recipe import load_recipe
-from ftk.registry import Registry, load_registry
+from ftk.registry import Registry
 from ftk.specs import Recipe
 
 
 @click.command("run", short_help="Run a recipe; go on where an earlier run of it was stopped.")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe.")
-@click.option("--without", multiple=True, metavar="NAME", help="Leave a mitigation out: the ablation.")
+@recipe_arguments
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder. Default: runs/<name>.")
 @click.option("--fresh", is_flag=True, help="Delete what the folder holds and start over.")
-@click.option(
-    "--dry-run", is_flag=True, help="Read data and model, count rows and steps, train and write nothing."
-)
-@click.option(
-    "--explain", is_flag=True, help="Show the stations of the run with the parts at each, and stop."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print report.json at the end, and nothing else.")
-@click.pass_context
+@click.option("--dry-run", is_flag=True, help="Read data and model, count rows and steps, train and write nothing.")
+@click.option("--explain", is_flag=True, help="Show the stations of the run with the parts at each, and stop.")
+@json_option
+@third_party_option
 def run(
-    context: click.Context,
-    recipe: Path,
-    overrides: tuple[str, ...],
+    recipe: str,
+    settings: tuple[str, ...],
     without: tuple[str, ...],
     output: Path | None,
     fresh: bool,
@@ -46,8 +41,8 @@ def run(
 
     Press Ctrl-C once to stop at the next step with everything saved; the same command goes on from there.
     """
-    registry = load_registry(third_party=context.find_root().params.get("third_party", True))
-    loaded = load_recipe(recipe, overrides=overrides, without=without, registry=registry)
+    plugins = registry()
+    loaded = load_recipe(recipe, overrides=settings, without=without, registry=plugins)
     if explain:
         from ftk.report.explain import explain as make_tree
 
@@ -55,19 +50,19 @@ def run(
     elif dry_run:
         _dry_run(loaded, as_json)
     else:
-        _run(loaded, registry, output, without, fresh, as_json)
+        _run(loaded, plugins, output, without, fresh, as_json)
 
 
 def _run(
     recipe: Recipe,
-    registry: Registry,
+    plugins: Registry,
     output: Path | None,
     without: tuple[str, ...],
     fresh: bool,
     as_json: bool,
 ) -> None:
     console = Console(stderr=as_json, quiet=as_json)
-    with console.status("loading libraries") if console.is_terminal else console:
+    with console.status("loading libraries") if console.is_terminal else nullcontext():
         from ftk.report.progress import ProgressDisplay
         from ftk.report.terminal import final_table
         from ftk.runner import run as run_recipe
@@ -76,9 +71,7 @@ def _run(
         console.print(f"note: {note}", highlight=False)
     display = ProgressDisplay(console)
     try:
-        result = run_recipe(
-            recipe, output=output, without=without, fresh=fresh, registry=registry, observers=[display]
-        )
+        result = run_recipe(recipe, output=output, without=without, fresh=fresh, registry=plugins, observers=[display])
     except Interrupted as error:
         command = shlex.join(["ftk", *(argument for argument in sys.argv[1:] if argument != "--fresh")])
         raise Interrupted(f"{error}\n  go on with: {command}") from error

@@ -40,9 +40,7 @@ def show(plugin: str, as_json: bool) -> None:
         })  # fmt: skip
         return
     out = console()
-    out.print(
-        Text.assemble((variant.name, "bold"), f"  {entry.kind}, from {entry.distribution} {entry.version}")
-    )
+    out.print(Text.assemble((variant.name, "bold"), f"  {entry.kind}, from {entry.distribution} {entry.version}"))
     out.print(variant.summary)
     out.print()
     facts = {
@@ -56,9 +54,7 @@ def show(plugin: str, as_json: bool) -> None:
         print_table(out, (), told, wide=1)
         out.print()
     if rows and out.is_terminal:
-        told = [
-            [name, f"{kind}; {_said_default(default)}\n{meaning}"] for name, kind, default, meaning in rows
-        ]
+        told = [[name, f"{kind}; {_said_default(default)}\n{meaning}"] for name, kind, default, meaning in rows]
         print_table(out, (), told, wide=1)
         out.print()
     elif rows:

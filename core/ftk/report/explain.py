@@ -53,4 +53,6 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
 
 def _named(spec: PartSpec) -> str:
     told = spec.name if spec.name == spec.use else f"{spec.name} ({spec.use})"
-    return f"[cyan]{told}[/]" if spec.distribution == "finetune-toolkit" else f"[cyan]{told}[/] from {spec.distribution}"
+    return (
+        f"[cyan]{told}[/]" if spec.distribution == "finetune-toolkit" else f"[cyan]{told}[/] from {spec.distribution}"
+    )

@@ -53,9 +53,7 @@ def drift_is_the_real_displacement(subject: Subject) -> None:
             tuple(drift.shape or (1,)) == tuple(start[name].shape or (1,)),
             f"the drift of {name} has another shape",
         )
-        _hold_close(
-            _whole(drift), torch.zeros_like(_whole(drift)), f"the drift of {name} before training and zero"
-        )
+        _hold_close(_whole(drift), torch.zeros_like(_whole(drift)), f"the drift of {name} before training and zero")
     _train(subject, adaptation, model)
     drifts = {name: _whole(drift) for name, drift in adaptation.drift().items()}
     end = _weights(adaptation.merge())
@@ -105,9 +103,7 @@ def reference_is_the_start(subject: Subject) -> None:
     hold(not torch.equal(trained, start), "training did not change the model")
     with adaptation.reference():
         _hold_close(_logits(subject, model), start, "logits within reference() and of the starting model")
-    hold(
-        torch.equal(_logits(subject, model), trained), "after reference() the model is not what it was before"
-    )
+    hold(torch.equal(_logits(subject, model), trained), "after reference() the model is not what it was before")
     hold_equal(before, bearing(model), "changed by reference()")
 
 
@@ -141,9 +137,7 @@ def merging_gives_the_plain_model(subject: Subject) -> None:
     trained = _logits(subject, model)
     merged = adaptation.merge()
     fresh = subject.model()
-    hold(
-        type(merged) is type(fresh), f"merge returned a {type(merged).__name__}, not a {type(fresh).__name__}"
-    )
+    hold(type(merged) is type(fresh), f"merge returned a {type(merged).__name__}, not a {type(fresh).__name__}")
     strange = merged.state_dict().keys() ^ fresh.state_dict().keys()
     hold(not strange, f"other weights than the plain model: {', '.join(sorted(strange)[:4])}")
     _hold_close(_logits(subject, merged), trained, "logits after merge and before")
@@ -226,9 +220,7 @@ def _directional_derivative(
         for parameter, value, step in zip(parameters, kept, direction, strict=True):
             parameter.copy_(value + sign * size * step)
         values.append(
-            torch.stack(
-                [(_whole(d).double() * slopes[name].double()).sum() for name, d in drifts.items()]
-            ).sum()
+            torch.stack([(_whole(d).double() * slopes[name].double()).sum() for name, d in drifts.items()]).sum()
         )
     for parameter, value in zip(parameters, kept, strict=True):
         parameter.copy_(value)

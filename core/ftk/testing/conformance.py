@@ -51,9 +51,7 @@ class Case:
         return f"{self.subject.kind} `{self.subject.use}` breaks `{self.clause.__name__}`: {text}"
 
 
-def conformance_cases(
-    kind: str, use: str, options: dict[str, Any] | None = None, **around: Any
-) -> list[Case]:
+def conformance_cases(kind: str, use: str, options: dict[str, Any] | None = None, **around: Any) -> list[Case]:
     """Every clause that the variant must keep, one case each, for ``pytest.mark.parametrize``.
 
     Args:

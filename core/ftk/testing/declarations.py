@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,7 @@ def withholds_only_what_it_provides(subject: Subject) -> None:
 
 def lists_and_checks_without_heavy_imports(subject: Subject) -> None:
     """Loading the plugin and its options imports nothing heavy, prints nothing and changes nothing."""
-    command = [sys.executable, "-c", _LIST_AND_CHECK, subject.kind, subject.use, *HEAVY]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _alone(subject.kind, subject.use)
     hold(done.returncode == 0, f"it fails in a process of its own: {done.stderr.strip()[-600:]}")
     *printed, last = done.stdout.strip().splitlines()
     told = json.loads(last)
@@ -73,9 +73,7 @@ def lists_and_checks_without_heavy_imports(subject: Subject) -> None:
         f"imports {', '.join(told['heavy'])}; import those in the module that `build` names",
     )
     hold(not told["changed"], f"importing it changes {', '.join(told['changed'])}")
-    hold(
-        not printed and not done.stderr, f"importing it prints {(done.stdout + done.stderr).strip()[:200]!r}"
-    )
+    hold(not printed and not done.stderr, f"importing it prints {(done.stdout + done.stderr).strip()[:200]!r}")
 
 
 def options_are_described_and_strict(subject: Subject) -> None:
@@ -113,6 +111,13 @@ def unknown_state_is_refused(subject: Subject) -> None:
     """`load_state_dict` raises `ValueError` for a state that it does not know."""
     if subject.kind != "adaptation":
         hold_refused(subject.build())
+
+
+@cache
+def _alone(kind: str, use: str) -> subprocess.CompletedProcess[str]:
+    """List and check in a process of its own, once for all choices of options."""
+    command = [sys.executable, "-c", _LIST_AND_CHECK, kind, use, *HEAVY]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def hold_plain(state: State) -> None:

@@ -45,9 +45,7 @@ def does_not_depend_on_the_batch_size(subject: Subject) -> None:
     model = _practised(subject)
     expected = _measure(subject, model, micro_batch_size=len(subject.rows))
     for size in (1, 3):
-        _hold_close(
-            _measure(subject, model, micro_batch_size=size), expected, f"with micro_batch_size {size}"
-        )
+        _hold_close(_measure(subject, model, micro_batch_size=size), expected, f"with micro_batch_size {size}")
         if "batch_size" in type(subject.spec.options).model_fields:
             found = _measure(subject, model, {"batch_size": size})
             _hold_close(found, expected, f"with batch_size {size}")

@@ -69,9 +69,7 @@ def resuming_changes_nothing(subject: Subject) -> None:
             except Interrupted:
                 pass
             resumed = _train(_stage(subject, adaptation, folder), 2)
-        hold_equal(
-            whole.weights, resumed.weights, f"with adaptation `{adaptation.name}` these weights differ"
-        )
+        hold_equal(whole.weights, resumed.weights, f"with adaptation `{adaptation.name}` these weights differ")
         hold_same_state(whole.part.state_dict(), resumed.part.state_dict(), "the state differs in")
         hold(
             json_value(whole.part.report()) == json_value(resumed.part.report()),
@@ -98,9 +96,7 @@ def goes_on_in_the_next_stage(subject: Subject) -> None:
         before = first.stage.ctx
         earlier = (*before.earlier, first.stage.task)
         ctx = replace(before, model=model, adaptation=None, stage=2, earlier=earlier)
-        weights.append(
-            _train(_stage(subject, adaptation, ctx=ctx, carried=carry(first.result.states)), 2).weights
-        )
+        weights.append(_train(_stage(subject, adaptation, ctx=ctx, carried=carry(first.result.states)), 2).weights)
     hold_equal(weights[0], weights[1], "these weights differ after the second stage")
 
 
@@ -125,9 +121,7 @@ def its_sources_are_shares(subject: Subject) -> None:
     again.load_state_dict(through_disk({"part": part.state_dict()})["part"])
     again.begin(ctx)
     for repeated in (part.sources(ctx), again.sources(ctx)):
-        hold(
-            _rows(sources) == _rows(repeated), "asked again, or after a restart, the sources hold other rows"
-        )
+        hold(_rows(sources) == _rows(repeated), "asked again, or after a restart, the sources hold other rows")
 
 
 def its_penalty_is_a_sum(subject: Subject) -> None:
@@ -177,9 +171,7 @@ def leaves_the_model_as_it_was(subject: Subject) -> None:
         stage.ctx.model.eval()
         before, threads = bearing(stage.ctx.model), torch.are_deterministic_algorithms_enabled()
         _train(stage)
-        hold_equal(
-            before, bearing(stage.ctx.model), f"with adaptation `{adaptation.name}` changed after the stage"
-        )
+        hold_equal(before, bearing(stage.ctx.model), f"with adaptation `{adaptation.name}` changed after the stage")
         hold(threads == torch.are_deterministic_algorithms_enabled(), "it changed a setting of torch")
 
 

@@ -61,15 +61,11 @@ def a_batch_says_what_it_holds(subject: Subject) -> None:
     items = _items(subject, objective)
     batch = objective.collate(items)
     for name, tensor in batch.inputs.items():
-        hold(
-            isinstance(tensor, Tensor) and tensor.ndim >= 1, f"{name} is no tensor with rows: {tensor!r:.80}"
-        )
+        hold(isinstance(tensor, Tensor) and tensor.ndim >= 1, f"{name} is no tensor with rows: {tensor!r:.80}")
         hold(len(tensor) == len(items), f"{name} has {len(tensor)} rows, not {len(items)}")
     singles = [objective.collate([item]) for item in items]
     hold(batch.count == sum(single.count for single in singles), "count is not the sum of the rows' counts")
-    hold(
-        batch.tokens == sum(single.tokens for single in singles), "tokens is not the sum of the rows' tokens"
-    )
+    hold(batch.tokens == sum(single.tokens for single in singles), "tokens is not the sum of the rows' tokens")
     hold(all(single.count > 0 for single in singles), "a row has no target; `encode` must refuse it")
 
 
@@ -79,9 +75,7 @@ def a_loss_is_the_sum_of_its_rows(subject: Subject) -> None:
     items = _items(subject, objective)
     singles = [_loss(subject, objective, [item]) for item in items]
     for order in (items, items[::-1]):
-        _hold_close(
-            _loss(subject, objective, order), torch.stack(singles).sum(), "a batch and its rows one by one"
-        )
+        _hold_close(_loss(subject, objective, order), torch.stack(singles).sum(), "a batch and its rows one by one")
 
 
 def packing_keeps_rows_apart(subject: Subject) -> None:
@@ -91,9 +85,7 @@ def packing_keeps_rows_apart(subject: Subject) -> None:
     packed = objective.pack(list(items))
     hold(packed, "pack returned nothing")
     if objective.collate(packed).count == objective.collate(items).count:  # otherwise a long row was split
-        _hold_close(
-            _loss(subject, objective, packed), _loss(subject, objective, items), "packed and unpacked rows"
-        )
+        _hold_close(_loss(subject, objective, packed), _loss(subject, objective, items), "packed and unpacked rows")
 
 
 def a_loss_has_a_graph(subject: Subject) -> None:
@@ -141,12 +133,8 @@ def token_loss_is_cross_entropy(subject: Subject) -> None:
     expected = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
     )
-    hold(
-        batch.count == int((labels[:, 1:] != -100).sum()), "count is not the number of labels after the shift"
-    )
-    _hold_close(
-        _loss(subject, objective, _items(subject, objective), model), expected, "the loss and cross entropy"
-    )
+    hold(batch.count == int((labels[:, 1:] != -100).sum()), "count is not the number of labels after the shift")
+    _hold_close(_loss(subject, objective, _items(subject, objective), model), expected, "the loss and cross entropy")
 
 
 def a_prompt_begins_its_row(subject: Subject) -> None:

@@ -83,9 +83,7 @@ class Subject:
         offered = {name for entry in self.registry.entries(kind) for name in entry.variant.provides}
         needed = set(self.spec.needs()) & offered
         tables = [{**table, "use": f"{OWN_DISTRIBUTION}/{table['use']}"} for table in COMPANIONS[kind]]
-        fitting = [
-            spec for spec in (self._read(kind, table) for table in tables) if needed <= spec.provides()
-        ]
+        fitting = [spec for spec in (self._read(kind, table) for table in tables) if needed <= spec.provides()]
         hold(
             fitting,
             f"no {kind} of ftk's own provides {', '.join(sorted(needed))}: name one in `beside`",

@@ -19,8 +19,8 @@ class Agem(Mitigation):
     """Projects the step's gradient ``g`` where it points against the memory's gradient ``r``.
 
     ``g ← g − (gᵀr / rᵀr)·r`` if ``gᵀr < 0`` (Chaudhry et al. 2019, equation 11). Both are gradients of the
-    trainable parameters, so that it works with every adaptation; only the direction of ``r`` matters. Its state
-    is which rows it keeps, and how often it has acted.
+    trainable parameters, so that it works with every adaptation; only the direction of ``r`` matters.
+    Its state is which rows it keeps, and how often it has acted.
     """
 
     def __init__(self, options: AgemOptions) -> None:
@@ -37,9 +37,7 @@ class Agem(Mitigation):
     def begin(self, ctx: Context) -> None:
         """Encode the rows that are kept."""
         self._memory = [
-            (task.objective, item)
-            for task in ctx.earlier
-            for item in task.train.subset(self._kept[task.name]).items
+            (task.objective, item) for task in ctx.earlier for item in task.train.subset(self._kept[task.name]).items
         ]
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
@@ -62,7 +60,7 @@ class Agem(Mitigation):
 
     def load_state_dict(self, state: State) -> None:
         if state.keys() != {"kept", "steps", "projected"}:
-            raise ValueError(f"agem: a state does not have the keys {', '.join(sorted(state))}")
+            raise ValueError(f"agem: a state has kept, steps and projected, not {', '.join(state) or 'nothing'}")
         self._kept = {name: list(indices) for name, indices in state["kept"].items()}
         self._steps, self._projected = state["steps"], state["projected"]
 

@@ -24,9 +24,7 @@ class RowOptions(Options):
     test_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the rows set aside for testing, drawn by `seed`."
     )
-    seed: int = Field(
-        default=0, description="Seed of the draw; the same seed always sets the same rows aside."
-    )
+    seed: int = Field(default=0, description="Seed of the draw; the same seed always sets the same rows aside.")
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -35,6 +33,9 @@ class RowOptions(Options):
         if len(set(self.columns.values())) < len(self.columns):
             raise ValueError("`columns` gives one column two names")
         return self
+
+    def withheld(self) -> tuple[str, ...]:
+        return () if self.validation_fraction else ("validation-data",)
 
     @property
     def fractions(self) -> dict[Any, float]:

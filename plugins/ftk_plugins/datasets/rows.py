@@ -86,7 +86,5 @@ def divide(count: int, options: RowOptions, place: str) -> dict[Split, list[int]
         share = max(1, round(count * fraction))
         division[split], drawn = sorted(drawn[:share]), drawn[share:]
     if not drawn:
-        raise UserError(
-            f"{place} has {count} rows, too few to be divided", "leave out a fraction, or add rows"
-        )
+        raise UserError(f"{place} has {count} rows, too few to be divided", "leave out a fraction, or add rows")
     return {"train": sorted(drawn), **division}

@@ -25,9 +25,7 @@ def tested(task: Task) -> Examples:
     return task.test
 
 
-def batches_of_process(
-    lengths: Sequence[int], batch_size: int, ctx: Context
-) -> Iterator[tuple[list[int], bool]]:
+def batches_of_process(lengths: Sequence[int], batch_size: int, ctx: Context) -> Iterator[tuple[list[int], bool]]:
     """The batches of row indices that this process works on, rows of like length together, the longest first.
 
     The batches are the same whatever the number of processes. Each process gets as many as the others,

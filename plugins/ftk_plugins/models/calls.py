@@ -73,18 +73,12 @@ def _way_out(error: Exception, reason: str, path: str, attention: str) -> str:
         return f'`attention = "{attention}"` does not work here; leave it at "auto"'
     if isinstance(error, ImportError):
         return "install the package that it needs"
-    if (
-        "model_type" in lower
-        or "does not recognize this architecture" in lower
-        or "not supported yet" in lower
-    ):
+    if "model_type" in lower or "does not recognize this architecture" in lower or "not supported yet" in lower:
         return f"Transformers {transformers.__version__} does not know this architecture; a newer version may"
     if any(word in lower for word in ("gated", "401 client", "403 client")):
         return "ask for access on the model's page, then log in with `hf auth login`"
     if "safetensors" in lower or "pytorch_model" in lower:
-        return (
-            "ftk reads safetensors and GGUF, never pickles; convert the weights with `save_pretrained` first"
-        )
+        return "ftk reads safetensors and GGUF, never pickles; convert the weights with `save_pretrained` first"
     if path and Path(path).is_dir():
         return "a file is missing there or is damaged; fetch or copy the folder again"
     if isinstance(error, OSError):

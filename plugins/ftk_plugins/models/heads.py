@@ -36,9 +36,7 @@ def auto_class(config: Any, head: Head, name: str) -> Any:
     remote = getattr(config, "auto_map", None) or {}
     if type(config) not in builder._model_mapping and wanted not in remote:
         heads = [
-            kind
-            for kind, other in AUTO_CLASSES.items()
-            if type(config) in getattr(transformers, other)._model_mapping
+            kind for kind, other in AUTO_CLASSES.items() if type(config) in getattr(transformers, other)._model_mapping
         ]
         raise UserError(
             f"{name}: the objective needs a head for {head.kind}, which `{config.model_type}` does not have",

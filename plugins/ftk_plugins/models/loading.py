@@ -109,9 +109,7 @@ def load_processor(
             )
         # Padding is masked wherever it stands, so which token fills it up does not matter to the model.
         tokenizer.pad_token = tokenizer.eos_token
-        logger.info(
-            "%s: the tokenizer has no padding token; its end token %s is used", path, tokenizer.eos_token
-        )
+        logger.info("%s: the tokenizer has no padding token; its end token %s is used", path, tokenizer.eos_token)
     return processor
 
 
@@ -159,9 +157,7 @@ def set_chat_template(processor: Any, chat_template: str) -> None:
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
     except TemplateSyntaxError as error:
-        raise UserError(
-            f"model.chat_template, line {error.lineno}: {error.message}", "mend the template"
-        ) from error
+        raise UserError(f"model.chat_template, line {error.lineno}: {error.message}", "mend the template") from error
     except Exception:
         logger.debug("the chat template does not take a single question", exc_info=True)
 
@@ -222,9 +218,7 @@ def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str)
             )
     new = sorted(set(report["missing_keys"]) | set(misfits))
     if new:
-        logger.warning(
-            "%s: not in the checkpoint, newly drawn and in need of training: %s", name, ", ".join(new)
-        )
+        logger.warning("%s: not in the checkpoint, newly drawn and in need of training: %s", name, ", ".join(new))
     if report["unexpected_keys"]:
         unused = ", ".join(sorted(report["unexpected_keys"]))
         logger.info("%s: in the checkpoint, but of no use for %s: %s", name, head.kind, unused)
@@ -244,6 +238,4 @@ def _make_savable(model: Any) -> None:
             generation.validate(strict=True)
         except ValueError:
             model.generation_config = transformers.GenerationConfig.from_model_config(model.config)
-        logger.warning(
-            "the model's generation configuration was mended: %s", shortened(" ".join(str(error).split()))
-        )
+        logger.warning("the model's generation configuration was mended: %s", shortened(" ".join(str(error).split())))

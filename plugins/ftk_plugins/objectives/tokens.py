@@ -43,9 +43,9 @@ class Codec:
 
     def ids(self, text: str) -> list[int]:
         """The token ids of ``text``, without any the tokenizer would add."""
-        ids: list[int] = self.processor(
-            text, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        ids: list[int] = self.processor(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
         return ids
 
     @property
@@ -155,9 +155,7 @@ def target_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
             f"{type(base).__name__} takes no position ids and so cannot keep packed rows apart",
             "set `packing = false`",
         )
-    arguments: dict[str, Any] = {
-        name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs
-    }
+    arguments: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
     if packed and "flash" in str(getattr(base.config, "_attn_implementation", "")):
         # Flash attention sees where packed rows begin only in a batch of one row.
         arguments = {name: tensor.reshape(1, -1) for name, tensor in arguments.items()}

@@ -125,9 +125,7 @@ def test_the_reference_is_exactly_the_start(kind: str, variant: dict[str, Any]) 
     with torch.no_grad(), adaptation.reference():
         with adaptation.reference():
             assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits)
-        assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits), (
-            "leaving the inner one changes nothing"
-        )
+        assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits), "leaving the inner one changes nothing"
     assert torch.equal(model(TOKENS).logits, trained)
     assert [name for name, p in model.named_parameters() if p.requires_grad] == trainable
 
@@ -142,9 +140,7 @@ def test_scaling_is_absolute_and_exact_at_both_ends(kind: str, variant: dict[str
     for alpha in (0.25, 0.0, 1.0, 0.7):
         adaptation.scale(alpha)
         for name, drift in adaptation.drift().items():
-            torch.testing.assert_close(
-                drift.rows(0, drift.shape[0]), alpha * drifts[name], atol=1e-6, rtol=1e-5
-            )
+            torch.testing.assert_close(drift.rows(0, drift.shape[0]), alpha * drifts[name], atol=1e-6, rtol=1e-5)
         if alpha in (0, 1):
             assert torch.equal(model(TOKENS).logits, trained if alpha else plain(TOKENS).logits)
 
@@ -275,6 +271,4 @@ def test_learning_rates_of_a_and_b() -> None:
     assert (a["lr"], b["lr"]) == (0.5, 8.0)
     assert all(p.shape[0] == 4 for p in a["params"])
     assert all(p.shape[1] == 4 for p in b["params"])
-    assert {id(p) for p in a["params"] + b["params"]} == {
-        id(p) for p in model.parameters() if p.requires_grad
-    }
+    assert {id(p) for p in a["params"] + b["params"]} == {id(p) for p in model.parameters() if p.requires_grad}

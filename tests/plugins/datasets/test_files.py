@@ -17,9 +17,7 @@ ROWS = [{"question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range
 
 
 def read(path, split="train", **options):
-    return list(
-        Files(FilesOptions(path=path if isinstance(path, list) else str(path), **options)).rows(split)
-    )
+    return list(Files(FilesOptions(path=path if isinstance(path, list) else str(path), **options)).rows(split))
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ def rows_of(split, count):
 def asked(monkeypatch):
     """A hub with three splits; records what it is asked."""
     calls = []
-    splits = DatasetDict(
-        train=rows_of("train", 10), validation=rows_of("validation", 3), extra=rows_of("extra", 2)
-    )
+    splits = DatasetDict(train=rows_of("train", 10), validation=rows_of("validation", 3), extra=rows_of("extra", 2))
 
     def load_dataset(path, **arguments):
         calls.append((path, arguments))
@@ -78,9 +76,7 @@ def test_columns_and_limit_hold_for_each_split(asked):
     source = hub(columns={"instruction": "question"}, limit=2)
     assert list(source.rows("validation"))[1] == {"instruction": "validation 1", "answer": "1"}
     assert len(source.rows("train")) == len(source.rows("validation")) == 2
-    with pytest.raises(
-        UserError, match=r"the data set someone/sums has no column `questions`.*\n.*`question`"
-    ):
+    with pytest.raises(UserError, match=r"the data set someone/sums has no column `questions`.*\n.*`question`"):
         hub(columns={"instruction": "questions"}).rows("train")
 
 

@@ -115,9 +115,7 @@ def test_order_is_relation_subject_language_template() -> None:
 def test_every_split_gives_the_same_rows() -> None:
     source = WorldFacts(options(relations="symbol", limit=3))
     assert source.splits() == ()
-    assert (
-        source.rows("train").to_list() == source.rows("validation").to_list() == source.rows("test").to_list()
-    )
+    assert source.rows("train").to_list() == source.rows("validation").to_list() == source.rows("test").to_list()
 
 
 def test_relations_and_languages_choose() -> None:
@@ -154,9 +152,7 @@ def test_answers_as_sentences() -> None:
 
 def test_subjects_by_name_and_code() -> None:
     asked = ["日本", "the gambia", "FR", "BRA", "Francium", "Fe"]
-    found = column(
-        "code", relations=["iso_code", "symbol"], subjects=asked, languages="en", templates_per_fact=1
-    )
+    found = column("code", relations=["iso_code", "symbol"], subjects=asked, languages="en", templates_per_fact=1)
     assert found == ["BR", "FR", "GM", "JP", "Fe", "Fr"]  # in the order of the tables, whatever the recipe's
 
 

@@ -13,9 +13,7 @@ from ftk_plugins.datasets.world_facts.facts import LANGUAGES, all_subjects, find
 PACKAGE = files("ftk_plugins.datasets.world_facts")
 
 
-@pytest.mark.parametrize(
-    ("table", "length"), [("countries.csv", 193), ("currencies.csv", 142), ("elements.csv", 118)]
-)
+@pytest.mark.parametrize(("table", "length"), [("countries.csv", 193), ("currencies.csv", 142), ("elements.csv", 118)])
 def test_tables_are_whole_and_name_their_source(table: str, length: int) -> None:
     lines = PACKAGE.joinpath(table).read_text(encoding="utf-8").splitlines()
     notes = [line for line in lines if line.startswith("#")]
@@ -37,9 +35,7 @@ def test_codes_and_names_are_unique_and_well_formed() -> None:
     for codes, length in ((alpha_3, 3), ([c.code for c in countries], 2), ([c[0] for c in currencies], 3)):
         assert len(set(codes)) == len(codes)
         assert all(len(code) == length and set(code) <= set(string.ascii_uppercase) for code in codes)
-    assert (
-        len(currencies) == 142
-    )  # every currency of the table is some country's, and its two names are its own
+    assert len(currencies) == 142  # every currency of the table is some country's, and its two names are its own
     assert len({en for _, en, _ in currencies}) == len({zh for _, _, zh in currencies}) == 142
     assert len({element.code for element in elements}) == 118
     assert [element.answers["number"]["en"] for element in elements] == [str(n) for n in range(1, 119)]

@@ -15,9 +15,7 @@ from tests.plugins.evaluators.talk import ROWS, Talk
 def measure(model: Any, outputs: list[str], **options: Any) -> float:
     """The share of right answers where the rows have these outputs."""
     task = toy_task([{**row, "output": text} for row, text in zip(ROWS, outputs, strict=True)], Talk())
-    (metric,) = ExactMatch(ExactMatchOptions(**options)).measure(
-        model, task, toy_context(model, task.objective)
-    )
+    (metric,) = ExactMatch(ExactMatchOptions(**options)).measure(model, task, toy_context(model, task.objective))
     assert metric.name == "exact_match"
     assert metric.higher_is_better
     return metric.value
@@ -36,9 +34,7 @@ def test_surrounding_space_does_not_count(learned: Any) -> None:
     ("fold_case", "fold_width", "right"),
     [(False, False, 3), (True, False, 4), (False, True, 4), (True, True, 5)],
 )
-def test_case_and_width_count_unless_folded(
-    learned: Any, fold_case: bool, fold_width: bool, right: int
-) -> None:
+def test_case_and_width_count_unless_folded(learned: Any, fold_case: bool, fold_width: bool, right: int) -> None:
     outputs = ["PARIS", "４", "He", "日本の首都", "no no"]
     assert measure(learned, outputs, fold_case=fold_case, fold_width=fold_width) == right / 5
 

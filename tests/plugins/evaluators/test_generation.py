@@ -16,9 +16,7 @@ from ftk_plugins.evaluators.sharing import batches_of_process
 from tests.plugins.evaluators.talk import ROWS, Talk, greedy
 
 
-def answers(
-    model: Any, rows: list[dict[str, Any]] = ROWS, limit: int = 12, batch: int = 64, **ctx: Any
-) -> list[str]:
+def answers(model: Any, rows: list[dict[str, Any]] = ROWS, limit: int = 12, batch: int = 64, **ctx: Any) -> list[str]:
     task = toy_task(rows, Talk())
     written = generate_answers(model, task, toy_context(model, task.objective, **ctx), limit, batch)
     return [written[index] for index in sorted(written)]
@@ -27,9 +25,7 @@ def answers(
 def expected(model: Any, limit: int = 12, ends: tuple[int, ...] = (1,)) -> list[str]:
     tokenizer = toy_tokenizer()
     prompts = [tokenizer(row["instruction"])["input_ids"] for row in ROWS]
-    return [
-        tokenizer.decode(greedy(model, prompt, limit, ends), skip_special_tokens=True) for prompt in prompts
-    ]
+    return [tokenizer.decode(greedy(model, prompt, limit, ends), skip_special_tokens=True) for prompt in prompts]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 64])
@@ -142,11 +138,7 @@ def test_every_process_gets_as_many_batches_and_every_row_counts_once(
     lengths = [(index * 7) % 5 for index in range(rows)]
     model = torch.nn.Identity()
     shares = [
-        list(
-            batches_of_process(
-                lengths, batch_size, toy_context(model, Talk(), rank=rank, world_size=world_size)
-            )
-        )
+        list(batches_of_process(lengths, batch_size, toy_context(model, Talk(), rank=rank, world_size=world_size)))
         for rank in range(world_size)
     ]
     assert len({len(share) for share in shares}) == 1

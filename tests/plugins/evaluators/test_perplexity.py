@@ -42,16 +42,12 @@ def one_by_one(model: Any, rows: list[dict[str, Any]]) -> float:
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 100])
 def test_every_token_counts_alike_whatever_the_batch(batch_size: int | None) -> None:
     model = toy_model(seed=3)
-    assert measure(model, toy_task(ROWS, Talk()), batch_size) == pytest.approx(
-        one_by_one(model, ROWS), rel=1e-5
-    )
+    assert measure(model, toy_task(ROWS, Talk()), batch_size) == pytest.approx(one_by_one(model, ROWS), rel=1e-5)
 
 
 def test_batches_are_as_large_as_training_s_by_default() -> None:
     model, sizes = toy_model(), []
-    model.register_forward_pre_hook(
-        lambda _, __, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True
-    )
+    model.register_forward_pre_hook(lambda _, __, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True)
     measure(model, toy_task(ROWS, Talk()), micro_batch_size=2)
     measure(model, toy_task(ROWS, Talk()), 3, micro_batch_size=2)
     assert sizes == [2, 2, 1, 3, 2]

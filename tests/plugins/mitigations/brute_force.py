@@ -61,9 +61,7 @@ def text_task(texts: list[str] = TEXTS) -> Task:
     return toy_task([{"text": text} for text in texts], OBJECTIVE)
 
 
-def estimate(
-    model: nn.Module, weights: Mapping[str, Tensor], task: Task | None = None, **changes: Any
-) -> Fisher:
+def estimate(model: nn.Module, weights: Mapping[str, Tensor], task: Task | None = None, **changes: Any) -> Fisher:
     told = {"samples": 500, "draw": False, "batch_size": 3}
     ctx_changes = {key: changes.pop(key) for key in list(changes) if key not in told}
     task = task or text_task()
@@ -71,9 +69,7 @@ def estimate(
     return estimate_fisher(task, ctx, weights, **{**told, **changes})
 
 
-def brute_force(
-    model: nn.Module, weights: Mapping[str, Tensor], texts: list[str] = TEXTS
-) -> dict[str, Tensor]:
+def brute_force(model: nn.Module, weights: Mapping[str, Tensor], texts: list[str] = TEXTS) -> dict[str, Tensor]:
     """Row by row through autograd, with a loss of its own."""
     items = [item["input_ids"] for item in text_task(texts).train.encoded]
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}

@@ -49,9 +49,7 @@ def remembered(ctx: Context, *tasks: Task, **options: Any) -> Ewc:
 
 def fisher_of(ewc: Ewc) -> dict[str, Tensor]:
     prefix = "fisher/"
-    return {
-        key.removeprefix(prefix): value for key, value in ewc.state_dict().items() if key.startswith(prefix)
-    }
+    return {key.removeprefix(prefix): value for key, value in ewc.state_dict().items() if key.startswith(prefix)}
 
 
 def wander(model: nn.Module) -> None:

@@ -66,9 +66,7 @@ def test_the_pull_under_lora_is_the_gradient_of_the_penalty(
     start = {name: delta.detach().clone() for name, delta in lora_displacement(ctx.model, "default").items()}
     wander(ctx.model)
     moved = lora_displacement(ctx.model, "default")
-    penalty = sum(
-        0.7 / 2 * (f * (moved[name] - start[name]) ** 2).sum() for name, f in fisher_of(ewc).items()
-    )
+    penalty = sum(0.7 / 2 * (f * (moved[name] - start[name]) ** 2).sum() for name, f in fisher_of(ewc).items())
     trainable = {name: p for name, p in ctx.model.named_parameters() if p.requires_grad}
     expected = dict(zip(trainable, torch.autograd.grad(penalty, list(trainable.values())), strict=True))
     assert moved.keys() == fisher_of(ewc).keys()
@@ -118,10 +116,7 @@ def test_strength_scales_the_pull_and_zero_ends_it() -> None:
 def test_normalised_fisher_has_mean_one_over_all_weights_and_the_raw_trace_is_reported() -> None:
     ctx = stage()
     scaled, raw = remembered(ctx), remembered(ctx, normalise=False)
-    flat = {
-        name: torch.cat([f.flatten() for f in fisher_of(e).values()])
-        for name, e in (("n", scaled), ("r", raw))
-    }
+    flat = {name: torch.cat([f.flatten() for f in fisher_of(e).values()]) for name, e in (("n", scaled), ("r", raw))}
     assert float(flat["n"].mean()) == pytest.approx(1, rel=1e-4)
     torch.testing.assert_close(flat["n"], flat["r"] / flat["r"].mean())
     trace = raw.report()["tasks"]["old"]["trace"]
@@ -154,9 +149,7 @@ def test_drawn_labels_need_an_objective_that_can_draw_and_change_the_fisher() ->
     assert EwcOptions(labels="sample").more_needs() == ("target-sampling",)
     assert EwcOptions().more_needs() == ()
     ctx = stage()
-    own, drawn, again = (
-        fisher_of(remembered(ctx, labels=labels)) for labels in ("empirical", "sample", "sample")
-    )
+    own, drawn, again = (fisher_of(remembered(ctx, labels=labels)) for labels in ("empirical", "sample", "sample"))
     for name, value in own.items():
         assert torch.equal(drawn[name], again[name])
         assert not torch.allclose(drawn[name], value, rtol=0.01)
@@ -173,9 +166,7 @@ def test_the_batch_size_decides_how_many_rows_pass_at_once() -> None:
     assert rows == [*check, 3, 3, *check, 4, 2]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"strength": -1}, {"samples": 0}, {"gamma": 1.1}, {"labels": "own"}, {"lambda": 1}]
-)
+@pytest.mark.parametrize("wrong", [{"strength": -1}, {"samples": 0}, {"gamma": 1.1}, {"labels": "own"}, {"lambda": 1}])
 def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EwcOptions(**wrong)

@@ -1,4 +1,4 @@
-"""How the Fisher information is estimated: which rows, at what precision, what is left behind, what falls back."""
+"""How the Fisher information is estimated: which rows, what precision, what stays behind, what falls back."""
 
 from __future__ import annotations
 
@@ -176,9 +176,7 @@ def test_processes_share_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     estimate(model, weights, task, batch_size=1, rank=1, world_size=2, events=events)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(left.pop(0)))
     asked: list[int] = []
-    both = estimate(
-        model, weights, task, batch_size=1, rank=0, world_size=2, check_interrupt=lambda: asked.append(1)
-    )
+    both = estimate(model, weights, task, batch_size=1, rank=0, world_size=2, check_interrupt=lambda: asked.append(1))
     assert_same(both.diagonal, brute_force(model, weights))
     assert len([event for event in events if event.kind == "phase"]) == len(asked) == 3
 
@@ -191,8 +189,19 @@ def test_no_rows_are_refused() -> None:
         estimate(model, all_weights(model), empty)
 
 
-def test_gradients_that_are_not_finite_are_refused() -> None:
-    model = llama()
+def test_gradients_that_are_not_finite_are_refused_at_once() -> None:
+    model, events = llama(), []
     model.model.norm.weight.data[0] = float("nan")
-    with pytest.raises(RunFailed, match="not finite"):
-        estimate(model, {"norm": model.get_parameter("model.layers.0.input_layernorm.weight")})
+    weights = {"norm": model.get_parameter("model.layers.0.input_layernorm.weight")}
+    with pytest.raises(RunFailed, match="`toy` are not finite"):
+        estimate(model, weights, events=events)
+    assert events == []
+
+
+def test_gradients_that_were_there_before_stay() -> None:
+    model = llama()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7)
+    found = estimate(model, all_weights(model))
+    assert all(bool((parameter.grad == 7).all()) for parameter in model.parameters())
+    assert_same(found.diagonal, brute_force(model, all_weights(model)))

@@ -37,12 +37,8 @@ def test_state_goes_through_files_exactly(tmp_path: Path) -> None:
     ctx = stage()
     ewc = remembered(ctx, task("a"), task("b", 6))
     state = ewc.state_dict()
-    save_file(
-        {key: value for key, value in state.items() if isinstance(value, Tensor)}, tmp_path / "s.safetensors"
-    )
-    values = json.loads(
-        json.dumps({key: value for key, value in state.items() if not isinstance(value, Tensor)})
-    )
+    save_file({key: value for key, value in state.items() if isinstance(value, Tensor)}, tmp_path / "s.safetensors")
+    values = json.loads(json.dumps({key: value for key, value in state.items() if not isinstance(value, Tensor)}))
     back = Ewc(EwcOptions())
     back.load_state_dict({**load_file(tmp_path / "s.safetensors"), **values})
     back.begin(ctx)

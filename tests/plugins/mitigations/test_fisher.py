@@ -50,9 +50,7 @@ def test_every_weight_equals_brute_force(make: Any) -> None:
     found = estimate(model, all_weights(model), events=events)
     assert_same(found.diagonal, brute_force(model, all_weights(model)))
     assert found.samples == len(TEXTS)
-    assert found.trace == pytest.approx(
-        sum(float(d.double().sum()) for d in found.diagonal.values()), rel=1e-6
-    )
+    assert found.trace == pytest.approx(sum(float(d.double().sum()) for d in found.diagonal.values()), rel=1e-6)
     assert not [event for event in events if event.kind == "warning"], "the batched way was not taken"
 
 
@@ -78,9 +76,7 @@ def test_only_adapted_layers_deep_in_the_model_are_enough_to_start_the_graph() -
 
 @pytest.mark.parametrize("way", ["sample by sample", "in groups"])
 @pytest.mark.parametrize("make", [llama, gpt2])
-def test_cutting_the_work_into_pieces_changes_nothing(
-    make: Any, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cutting_the_work_into_pieces_changes_nothing(make: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways, the one for CPUs and the one for accelerators, with pieces small enough to need many."""
     monkeypatch.setattr(squares, "CACHE_ELEMENTS", 100)
     monkeypatch.setattr(squares, "GROUP_ELEMENTS", 20_000)

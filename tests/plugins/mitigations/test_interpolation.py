@@ -90,9 +90,7 @@ def test_a_fixed_share_moves_the_model_that_far(make: Any) -> None:
         if alpha in (0, 1):
             assert torch.equal(model(TOKENS).logits, trained if alpha else plain(TOKENS).logits)
         for name, drift in adaptation.drift().items():
-            torch.testing.assert_close(
-                drift.rows(0, drift.shape[0]), alpha * before[name], atol=1e-6, rtol=1e-5
-            )
+            torch.testing.assert_close(drift.rows(0, drift.shape[0]), alpha * before[name], atol=1e-6, rtol=1e-5)
 
 
 def test_the_best_share_above_the_floor_is_chosen() -> None:
@@ -113,12 +111,8 @@ def test_the_best_share_above_the_floor_is_chosen() -> None:
 
 def test_the_share_that_is_best_on_the_new_task_need_not_be_the_largest() -> None:
     assert finish({"old": lambda a: 1.0, "new": lambda a: -abs(a - 0.6)})[0] == 0.6
-    assert finish({"old": lambda a: 1.0, "new": lambda a: min(a, 0.5)})[0] == 0.5, (
-        "ties go to the smaller share"
-    )
-    assert finish({"new": lambda a: min(a, 0.7)})[0] == 0.7, (
-        "with nothing to retain, the new task decides alone"
-    )
+    assert finish({"old": lambda a: 1.0, "new": lambda a: min(a, 0.5)})[0] == 0.5, "ties go to the smaller share"
+    assert finish({"new": lambda a: min(a, 0.7)})[0] == 0.7, "with nothing to retain, the new task decides alone"
 
 
 def test_lower_is_better_turns_both_comparisons() -> None:
@@ -134,9 +128,7 @@ def test_lower_is_better_turns_both_comparisons() -> None:
 def test_without_any_share_above_the_floor_the_best_keeper_is_taken_with_a_warning() -> None:
     alpha, report, warnings = finish({"old": lambda a: 1.0 - a, "new": lambda a: a}, alphas=(0.5, 0.75, 1.0))
     assert alpha == 0.5
-    assert report["retention"] == {"old": 0.5}, (
-        "relative to share 0, which is measured though not in the grid"
-    )
+    assert report["retention"] == {"old": 0.5}, "relative to share 0, which is measured though not in the grid"
     assert [point["alpha"] for point in report["curve"]] == [0.5, 0.75, 1.0]
     assert "no share keeps 0.95" in warnings[0]
 

@@ -53,9 +53,7 @@ def test_attention(attention: str, llama: Path) -> None:
     assert load(llama, attention=attention).model.config._attn_implementation == attention
 
 
-def test_a_new_head_depends_on_the_seed_alone_and_is_reported(
-    llama: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_new_head_depends_on_the_seed_alone_and_is_reported(llama: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -126,9 +124,7 @@ def test_a_stage_comes_back_bit_for_bit(dtype: Any, llama: Path, tmp_path: Path)
     assert again.processor("é 你").input_ids == started.processor("é 你").input_ids
 
 
-def test_weights_trained_in_float32_are_not_rounded_on_the_way_to_the_next_stage(
-    llama: Path, tmp_path: Path
-) -> None:
+def test_weights_trained_in_float32_are_not_rounded_on_the_way_to_the_next_stage(llama: Path, tmp_path: Path) -> None:
     source = Pretrained(PretrainedOptions(path=str(llama), dtype="bfloat16"))
     toy_model(seed=2).save_pretrained(tmp_path)
     toy_tokenizer().save_pretrained(tmp_path)
@@ -154,9 +150,7 @@ def test_another_tokenizer_and_chat_template(llama: Path, tmp_path: Path) -> Non
     tokenizer = toy_tokenizer()
     tokenizer.eos_token = "<|pad|>"
     tokenizer.save_pretrained(tmp_path)
-    loaded = load(
-        llama, tokenizer=str(tmp_path), chat_template="{% for m in messages %}[{{ m.content }}]{% endfor %}"
-    )
+    loaded = load(llama, tokenizer=str(tmp_path), chat_template="{% for m in messages %}[{{ m.content }}]{% endfor %}")
     assert loaded.processor.eos_token == "<|pad|>"
     assert loaded.processor.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "[hi]"
     tokenizer.add_tokens(["more", "than", "fits"])

@@ -97,9 +97,9 @@ def test_an_adapter_beside_a_model_is_refused(llama: Path, tmp_path: Path) -> No
 
     folder = tmp_path / "model"
     shutil.copytree(llama, folder)
-    get_peft_model(
-        AutoModelForCausalLM.from_pretrained(llama), LoraConfig(target_modules=["q_proj"])
-    ).save_pretrained(folder)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(llama), LoraConfig(target_modules=["q_proj"])).save_pretrained(
+        folder
+    )
     assert "adapter" in failure(folder).message
 
 

@@ -45,9 +45,7 @@ def fingerprint(loaded: Any) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize(
-    "architecture", ["llama", "gpt2", "qwen3", "mistral", "gemma3_text", "gpt_neox", "opt"]
-)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "mistral", "gemma3_text", "gpt_neox", "opt"])
 def test_the_model_has_the_sizes_asked_for(architecture: str) -> None:
     loaded = make(architecture=architecture, layers=3, intermediate_size=48)
     config = loaded.model.config
@@ -106,9 +104,7 @@ def test_another_process_makes_the_same_bits() -> None:
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_a_saved_model_comes_back_bit_for_bit(architecture: str, tmp_path: Path) -> None:
-    source = Scratch(
-        ScratchOptions(architecture=architecture, hidden_size=32, vocabulary_size=400, attention="eager")
-    )
+    source = Scratch(ScratchOptions(architecture=architecture, hidden_size=32, vocabulary_size=400, attention="eager"))
     made = source.load(Head("causal_lm"), corpus)
     made.model.save_pretrained(tmp_path)
     made.processor.save_pretrained(tmp_path)
@@ -189,9 +185,7 @@ def test_the_vocabulary_is_as_large_as_asked_where_the_corpus_gives_it() -> None
 
 def test_special_tokens_and_chat_template(tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
-    template.write_text(
-        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}", encoding="utf-8"
-    )
+    template.write_text("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}", encoding="utf-8")
     tokenizer = make(special_tokens=("<|user|>",), chat_template=str(template)).processor
     written = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
     assert written == "<|user|>x"

@@ -26,9 +26,7 @@ def test_what_the_tokenizer_puts_before_a_text_stays():
     from tokenizers.processors import TemplateProcessing
 
     begin = ("<|begin|>", tokenizer.bos_token_id)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|begin|> $A", special_tokens=[begin]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[begin])
     item = objective().encode({"text": "Salt."}, tokenizer)
     assert tokenizer.decode(item["input_ids"]) == "<|begin|>Salt.<|end|>"
 

@@ -93,9 +93,7 @@ def test_system_stands_before_the_prompt():
     assert read_and_write(ROW, CHAT, system="Be brief.")[0].startswith(
         "<|start|>system\nBe brief.<|stop|>\n<|start|>user"
     )
-    assert read_and_write(TALK, CHAT, system="Be brief.")[0].startswith(
-        "<|start|>system\nBe brief.<|stop|>\n"
-    )
+    assert read_and_write(TALK, CHAT, system="Be brief.")[0].startswith("<|start|>system\nBe brief.<|stop|>\n")
     assert read_and_write(ROW, BARE, system="Be brief.")[0].startswith("Be brief.\n\n### Instruction:\n")
     own = {"messages": [{"role": "system", "content": "Be kind."}, *TALK["messages"]]}
     assert "brief" not in read_and_write(own, CHAT, system="Be brief.")[0]
@@ -149,9 +147,7 @@ def test_rows_with_nothing_to_learn_are_refused(row, words):
 
 
 def test_a_column_that_the_template_names_must_be_there():
-    with pytest.raises(
-        UserError, match="no text in column `topic`; the row has `instruction`, `input`, `output`"
-    ):
+    with pytest.raises(UserError, match="no text in column `topic`; the row has `instruction`, `input`, `output`"):
         objective(template="{topic}: {instruction}").encode(ROW, BARE)
 
 
@@ -176,9 +172,7 @@ def test_cut_start_keeps_the_begin_of_text_token():
     processor = tokenizer()
     processor.add_special_tokens({"bos_token": "<|begin|>"})
     begin = ("<|begin|>", processor.bos_token_id)
-    processor.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|begin|> $A", special_tokens=[begin]
-    )
+    processor.backend_tokenizer.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[begin])
     assert read_and_write(ROW, processor)[0].startswith("<|begin|>### Instruction")
     prompt, _ = read_and_write(ROW, processor, max_length=40, long_rows="cut_start")
     assert prompt == "<|begin|>me a sea.\n\n### Response:\n"
@@ -203,7 +197,5 @@ def test_a_model_learns_the_answer_and_then_writes_it_after_the_prompt():
         optimizer.step()
     for row in rows:
         prompt = torch.tensor([part.prompt(row, BARE)])
-        new = model.eval().generate(
-            prompt, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(prompt)
-        )
+        new = model.eval().generate(prompt, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(prompt))
         assert BARE.decode(new[0, prompt.shape[1] :]) == row["output"] + "<|end|>"

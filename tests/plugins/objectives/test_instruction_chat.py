@@ -30,9 +30,7 @@ def test_a_conversation_is_laid_out_as_the_chat_template_does(template):
 def test_every_answer_of_a_conversation_is_learned_with_its_end():
     prompt, answers = read_and_write(TALK, CHAT)
     assert answers == ["The North Sea<|stop|>", "Ladoga<|stop|>"]
-    assert prompt == CHAT.apply_chat_template(
-        TALK["messages"][:3], tokenize=False, add_generation_prompt=True
-    )
+    assert prompt == CHAT.apply_chat_template(TALK["messages"][:3], tokenize=False, add_generation_prompt=True)
 
 
 def test_what_a_template_puts_before_the_newest_answer_alone_is_learned_there():

@@ -157,8 +157,7 @@ def test_packed_rows_do_not_see_each_other(attention):
     other["input_ids"][:] = 77
     # Two blocks of different lengths, so that padding stands behind a packed row.
     before, after = (
-        part.collate([join([first, items[1], items[2]]), join([items[1], items[1]])])
-        for first in (items[0], other)
+        part.collate([join([first, items[1], items[2]]), join([items[1], items[1]])]) for first in (items[0], other)
     )
     start = len(items[0]["input_ids"])
     old, new = (

@@ -128,9 +128,7 @@ class FullTuning(Adaptation):
             if _matches(names, self.options.train) and not _matches(names, self.options.freeze)
         }
         if not chosen:
-            raise UserError(
-                "adaptation `full`: `freeze` leaves no weight to train", "Freeze less, or train more."
-            )
+            raise UserError("adaptation `full`: `freeze` leaves no weight to train", "Freeze less, or train more.")
         return chosen
 
     def _copy(self, parameter: nn.Parameter) -> Tensor:

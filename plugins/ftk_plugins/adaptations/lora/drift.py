@@ -34,9 +34,7 @@ class LowRankDrift(Drift):
         with torch.autocast(self.weight.device.type, enabled=False):
             parts = []
             for adapter in self._layer.active_adapters:
-                left, right = self._factors(
-                    self._layer.lora_A[adapter].weight, self._layer.lora_B[adapter].weight
-                )
+                left, right = self._factors(self._layer.lora_A[adapter].weight, self._layer.lora_B[adapter].weight)
                 parts.append(self._layer.scaling[adapter] * (left[start:stop].float() @ right.float()))
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 

@@ -60,18 +60,14 @@ class Lora(Adaptation):
         targets = choose_targets(model, self.options.targets)
         self._transposed = any(isinstance(layer, Conv1D) for layer in targets.values())
         self._restore_requires_grad = remember_requires_grad(model)
-        self._tuner: Any = LoraModel(
-            model, self._config(sorted(targets), dropout=self.options.dropout), TRAINED
-        )
+        self._tuner: Any = LoraModel(model, self._config(sorted(targets), dropout=self.options.dropout), TRAINED)
         if START in self._adapters:
             self._tuner.peft_config[START] = self._config(sorted(targets))
             self._tuner.inject_adapter(model, START)
             self._tuner.set_adapter(list(self._adapters))
         wrapped = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
         if wrapped != set(targets):
-            raise RunFailed(
-                f"PEFT wrapped other layers than chosen: {', '.join(sorted(wrapped ^ set(targets)))}"
-            )
+            raise RunFailed(f"PEFT wrapped other layers than chosen: {', '.join(sorted(wrapped ^ set(targets)))}")
         self._layers = {name: model.get_submodule(name) for name in targets}
         self._trained_b = {}
         for layer in self._layers.values():
@@ -192,9 +188,7 @@ class Lora(Adaptation):
         """
         weight = layer.get_base_layer().weight.float()
         u, values, vh = torch.linalg.svd(weight.mT if layer.fan_in_fan_out else weight, full_matrices=False)
-        some = (
-            slice(0, self.options.rank) if self.options.init == "pissa" else slice(-self.options.rank, None)
-        )
+        some = slice(0, self.options.rank) if self.options.init == "pissa" else slice(-self.options.rank, None)
         root = (values[some] / layer.scaling[TRAINED]).sqrt()
         for adapter, sign in ((TRAINED, 1), (START, -1)):
             a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight

@@ -15,9 +15,7 @@ class LoraOptions(Options):
     """The size, the place and the start of the low-rank update ``s·B·A``."""
 
     rank: int = Field(default=16, gt=0, description="Inner dimension of the update `B·A`.")
-    alpha: float = Field(
-        default=32.0, gt=0, description="Numerator of the update's scale `s = alpha / rank`."
-    )
+    alpha: float = Field(default=32.0, gt=0, description="Numerator of the update's scale `s = alpha / rank`.")
     rslora: bool = Field(
         default=False,
         description="Scale by `alpha / √rank` instead, which stays stable at high rank (Kalajdzievski 2023).",

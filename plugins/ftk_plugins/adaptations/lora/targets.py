@@ -59,9 +59,7 @@ def _matching(linear: dict[str, Any], patterns: tuple[str, ...]) -> dict[str, An
     matched = {pattern: {n for n in linear if _matches(n, pattern)} for pattern in patterns}
     for pattern, names in matched.items():
         if not names:
-            valid = (
-                without_numbers(linear) if "." in pattern else {name.rpartition(".")[2] for name in linear}
-            )
+            valid = without_numbers(linear) if "." in pattern else {name.rpartition(".")[2] for name in linear}
             raise UserError(
                 f"adaptation.targets: {pattern!r} matches no linear layer of the model",
                 did_you_mean(pattern, valid),

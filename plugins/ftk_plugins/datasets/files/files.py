@@ -44,9 +44,7 @@ class Files(DividedRows):
                     "name the file's own encoding with `encoding`",
                 ) from None
             except (OSError, EOFError) as error:
-                raise UserError(
-                    f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
-                ) from None
+                raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
             if table.num_rows == 0:
                 raise UserError(f"{file} is empty", "fill it, or leave it out of `path`")
             tables.append(table)
@@ -73,9 +71,7 @@ class Files(DividedRows):
     def _check_options(self, formats: set[str]) -> None:
         for form, option in OPTION_OF_FORMAT.items():
             if option in self.options.model_fields_set and form not in formats:
-                raise UserError(
-                    f"`{option}` is for {form} files, and {self.place} has none", f"leave out `{option}`"
-                )
+                raise UserError(f"`{option}` is for {form} files, and {self.place} has none", f"leave out `{option}`")
 
 
 def _found(pattern: str) -> list[Path]:

@@ -22,9 +22,7 @@ class FilesOptions(RowOptions):
     format: Literal["auto"] | Format = Field(
         default="auto", description="The files' format; auto: by each file's suffix, `.gz` behind it or not."
     )
-    encoding: str = Field(
-        default="utf-8", description="The files' text encoding, such as `gb18030` or `latin-1`."
-    )
+    encoding: str = Field(default="utf-8", description="The files' text encoding, such as `gb18030` or `latin-1`.")
     text_rows: Literal["line", "paragraph", "file"] = Field(
         default="line", description="What a row of a text file is; paragraphs are parted by blank lines."
     )

@@ -48,9 +48,7 @@ def read_json(file: Path, options: FilesOptions) -> pa.Table:
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and options.field is None and text.lstrip().startswith("{"):
             return _table(_parsed_lines(text.split("\n"), file), file, "line")
-        raise UserError(
-            f"{file}, line {error.lineno}: no valid JSON: {error.msg}", "mend or remove the row"
-        ) from None
+        raise UserError(f"{file}, line {error.lineno}: no valid JSON: {error.msg}", "mend or remove the row") from None
     if options.field is not None:
         if not isinstance(data, dict) or options.field not in data:
             raise UserError(f"{file} has no key `{options.field}`, which `field` names", _keys(data))
@@ -82,13 +80,9 @@ def read_csv(file: Path, options: FilesOptions) -> pa.Table:
                 if cells:
                     rows.append(cells)
         except csv.Error as error:
-            raise UserError(
-                f"{file}, line {reader.line_num}: no valid CSV: {error}", "mend the quotes"
-            ) from None
+            raise UserError(f"{file}, line {reader.line_num}: no valid CSV: {error}", "mend the quotes") from None
     if len(set(header)) < len(header) or not all(name.strip() for name in header):
-        raise UserError(
-            f"{file}: the header has an empty name, or one twice", "give each column its own name"
-        )
+        raise UserError(f"{file}: the header has an empty name, or one twice", "give each column its own name")
     columns = zip(*rows, strict=True) if rows else [[] for _ in header]
     return pa.table({name: pa.array(cells, pa.string()) for name, cells in zip(header, columns, strict=True)})
 
@@ -123,9 +117,7 @@ READERS: dict[str, Callable[[Path, FilesOptions], pa.Table]] = {
 
 def _opened(file: Path, options: FilesOptions) -> IO[str]:
     """The file as text, unpacked if its name ends in ``.gz``, without a byte-order mark."""
-    encoding = (
-        "utf-8-sig" if options.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else options.encoding
-    )
+    encoding = "utf-8-sig" if options.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else options.encoding
     newline = "" if file.suffix.lower() in (".csv", ".tsv") else None
     if file.suffix.lower() == ".gz":
         return gzip.open(file, "rt", encoding=encoding, newline=newline)
@@ -150,17 +142,13 @@ def _table(rows: Iterator[Numbered], file: Path, unit: str) -> pa.Table:
     while numbered := list(islice(rows, _ROWS_AT_A_TIME)):
         for number, row in numbered:
             if not isinstance(row, dict):
-                raise UserError(
-                    f"{file}, {unit} {number} holds {_kind(row)}, where an object in braces is needed"
-                )
+                raise UserError(f"{file}, {unit} {number} holds {_kind(row)}, where an object in braces is needed")
         names = dict.fromkeys(name for _, row in numbered for name in row)
         tables.append(pa.table({name: _column(name, numbered, file, unit) for name in names}))
     try:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowException as error:
-        raise UserError(
-            f"{file}: rows do not fit together: {error}", "make each column of one type"
-        ) from None
+        raise UserError(f"{file}: rows do not fit together: {error}", "make each column of one type") from None
 
 
 def _column(name: str, rows: list[Numbered], file: Path, unit: str) -> pa.Array:

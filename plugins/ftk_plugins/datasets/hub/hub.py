@@ -53,9 +53,7 @@ class Hub(DividedRows):
     def _split(self, name: str) -> Dataset:
         if name not in self._by_split:
             there = ", ".join(self._by_split)
-            raise UserError(
-                f"{self.place} has no split `{name}`; it has {there}", 'choose one with `split = "..."`'
-            )
+            raise UserError(f"{self.place} has no split `{name}`; it has {there}", 'choose one with `split = "..."`')
         return self._by_split[name]
 
     @cached_property

@@ -61,17 +61,13 @@ class WorldFactsOptions(Options):
     subjects: Annotated[
         tuple[str, ...],
         BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-        Field(
-            description="Only these countries and elements, by name, ISO 3166-1 code or symbol; empty: all."
-        ),
+        Field(description="Only these countries and elements, by name, ISO 3166-1 code or symbol; empty: all."),
     ] = ()
     shuffle_seed: int | None = Field(
         default=None,
         description="Seed that shuffles the subjects before `offset` and `limit` count; unset: as listed.",
     )
-    offset: int = Field(
-        default=0, ge=0, description="How many subjects to skip, of countries and of elements each."
-    )
+    offset: int = Field(default=0, ge=0, description="How many subjects to skip, of countries and of elements each.")
     limit: int | None = Field(
         default=None,
         gt=0,
@@ -87,9 +83,7 @@ class WorldFactsOptions(Options):
         self._check_templates()
         self._check_subjects()
         if not any(r in subject.answers for r in self.relations for subject in self.chosen(KIND_OF[r])):
-            raise ValueError(
-                f"there is no undisputed {' or '.join(self.relations)} for the chosen `subjects`"
-            )
+            raise ValueError(f"there is no undisputed {' or '.join(self.relations)} for the chosen `subjects`")
         return self
 
     def _check_templates(self) -> None:
@@ -131,9 +125,7 @@ class WorldFactsOptions(Options):
             raise ValueError(f"`subjects`: nothing is known of {text!r}; {hint}")
         if subject.kind not in kinds:
             article = "an" if subject.kind == "element" else "a"
-            raise ValueError(
-                f"`subjects`: {text!r} is {article} {subject.kind}, and `relations` asks about none"
-            )
+            raise ValueError(f"`subjects`: {text!r} is {article} {subject.kind}, and `relations` asks about none")
         return subject
 
     def chosen(self, kind: Kind) -> list[Subject]:

@@ -29,13 +29,11 @@ class Perplexity(Evaluator):
             RunFailed: the loss is not a finite number.
         """
         examples = tested(task)
-        items = examples.encoded
+        items = examples.items
         lengths = [max(map(len, features.values()), default=0) for features in items]
         losses = []
         targets = 0
-        for indices, counts in batches_of_process(
-            lengths, self.options.batch_size or ctx.micro_batch_size, ctx
-        ):
+        for indices, counts in batches_of_process(lengths, self.options.batch_size or ctx.micro_batch_size, ctx):
             batch = task.objective.collate([items[index] for index in indices]).to(ctx.device)
             with ctx.autocast():
                 loss = task.objective.loss(model, batch, ctx)
@@ -45,9 +43,7 @@ class Perplexity(Evaluator):
         total = torch.stack(losses).cpu().double().sum().item() if losses else 0.0
         nats, tokens = add_up([total, targets], ctx)
         if tokens == 0:
-            raise UserError(
-                f"{examples.origin}: no row has a token to predict", "give rows of more than one token"
-            )
+            raise UserError(f"{examples.origin}: no row has a token to predict", "give rows of more than one token")
         if not math.isfinite(nats):
             raise RunFailed(
                 f"task `{task.name}`: the model's loss on {examples.origin} is {nats}; it has diverged, or"

@@ -43,9 +43,7 @@ class Collector:
         NotPerSample: a weight belongs to a layer that :mod:`.sites` has no rule for.
     """
 
-    def __init__(
-        self, model: nn.Module, weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> None:
         self.squares = squares
         self._ledgers = {name: _Ledger() for name in weights}
         self._batch = 0
@@ -172,9 +170,7 @@ class Collector:
         self._ledgers[name].open_calls += 1
         module._parameters["weight"] = copies  # type: ignore[assignment]  # a tensor in a parameter's place
 
-    def _try_copies(
-        self, module: nn.Module, copies: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _try_copies(self, module: nn.Module, copies: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise unless the layer computes with the copies exactly what it computes with its weight."""
         with torch.no_grad():
             expected = module.forward(*args, **kwargs)

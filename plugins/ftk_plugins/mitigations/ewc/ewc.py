@@ -68,9 +68,7 @@ class Ewc(Mitigation):
         drifts = ctx.adaptation.drift()
         self._fisher = {name: fisher.to(ctx.device) for name, fisher in self._fisher.items()}
         self._check_shapes(drifts, ctx)
-        self._guarded = [
-            (drift, self._fisher[name]) for name, drift in drifts.items() if name in self._fisher
-        ]
+        self._guarded = [(drift, self._fisher[name]) for name, drift in drifts.items() if name in self._fisher]
         if self._fisher and not self._guarded:
             ctx.events("warning", text="ewc: this stage trains none of the weights that were remembered")
 

@@ -148,8 +148,9 @@ class _Scoring:
                 stack.callback(weight.requires_grad_, False)
                 weight.grad = None
                 weight.requires_grad_()
-                hook = weight.register_post_accumulate_grad_hook(partial(square, name))
-                stack.callback(hook.remove)  # type: ignore[no-untyped-call]
+                hear = partial(square, name)
+                hook = weight.register_post_accumulate_grad_hook(hear)  # type: ignore[no-untyped-call]
+                stack.callback(hook.remove)
             with torch.enable_grad():
                 self._total(batch).backward()  # type: ignore[no-untyped-call]
 

@@ -85,9 +85,7 @@ def _summed(per_position: Tensor, shape: tuple[int, ...]) -> Part:
 
 
 def _layer_norm_weight(module: nn.LayerNorm, inputs: Tensor, gradient: Tensor) -> Part:
-    return _summed(
-        gradient * F.layer_norm(inputs, module.normalized_shape, eps=module.eps), module.normalized_shape
-    )
+    return _summed(gradient * F.layer_norm(inputs, module.normalized_shape, eps=module.eps), module.normalized_shape)
 
 
 def _layer_norm_bias(module: nn.LayerNorm, inputs: Tensor, gradient: Tensor) -> Part:

@@ -86,7 +86,5 @@ def _by_group(squares: Tensor, outer: Sequence[Outer], scatter: Sequence[Scatter
         for added in scatter:
             keys = (added.indices[group] + first).flatten()
             gradients.view(-1, columns).index_add_(0, keys, added.values[group].flatten(0, 1))
-        norm = torch.linalg.vector_norm(
-            gradients, dim=0
-        )  # one pass over the gradients, nothing of their size is made
+        norm = torch.linalg.vector_norm(gradients, dim=0)  # one pass over the gradients, nothing of their size is made
         squares.addcmul_(norm, norm)

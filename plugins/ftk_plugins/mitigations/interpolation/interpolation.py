@@ -33,9 +33,7 @@ class Point:
     @property
     def worst(self) -> float:
         """The lowest retention of all earlier tasks; 1 where there are none, and below all others for NaN."""
-        return min(
-            (-math.inf if math.isnan(value) else value for value in self.retention.values()), default=1.0
-        )
+        return min((-math.inf if math.isnan(value) else value for value in self.retention.values()), default=1.0)
 
     @property
     def gain(self) -> float:
@@ -118,9 +116,7 @@ class Interpolation(Mitigation):
         curve: list[Point] = []
         for alpha in alphas if alphas[0] == 0 else (0.0, *alphas):
             ctx.check_interrupt()
-            ctx.events(
-                "phase", text=f"interpolation: measuring share {alpha:g}", done=len(curve), total=len(alphas)
-            )
+            ctx.events("phase", text=f"interpolation: measuring share {alpha:g}", done=len(curve), total=len(alphas))
             adaptation.scale(alpha)
             kept = {task.name: self._score(task, ctx) for task in ctx.earlier}
             start = start or kept

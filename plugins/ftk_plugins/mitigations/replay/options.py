@@ -12,9 +12,7 @@ from ftk.options import Options
 class ReplayOptions(Options):
     """How much is replayed, and of what."""
 
-    share: float = Field(
-        default=0.1, gt=0, lt=1, description="Share of the final training mix that is replayed rows."
-    )
+    share: float = Field(default=0.1, gt=0, lt=1, description="Share of the final training mix that is replayed rows.")
     buffer_size: int | Literal["all"] = Field(
         default=500,
         description='Rows kept of each earlier task, drawn at random once; "all" keeps every row.',

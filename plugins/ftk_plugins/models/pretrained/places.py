@@ -40,9 +40,7 @@ def find_place(path: str, gguf_file: str | None) -> Place:
         _check_folder(local, gguf_file)
         return Place(str(local), gguf_file)
     if local.is_file():
-        raise UserError(
-            f"model.path: {path} is a file", "give the folder that holds the model, or a .gguf file"
-        )
+        raise UserError(f"model.path: {path} is a file", "give the folder that holds the model, or a .gguf file")
     if not _HUB_ID.fullmatch(path) or path.startswith("."):
         raise UserError(f"model.path: no folder {path}", "check the path; a hub id reads `owner/name`")
     return Place(path, gguf_file)
@@ -68,8 +66,7 @@ def _check_folder(folder: Path, gguf_file: str | None) -> None:
     if not any(folder.glob("*.safetensors")):
         pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
         raise UserError(
-            f"model.path: {folder} has no weights in safetensors"
-            + (", only pickled ones" if pickles else ""),
+            f"model.path: {folder} has no weights in safetensors" + (", only pickled ones" if pickles else ""),
             "ftk reads safetensors and GGUF; load the model where it comes from and call `save_pretrained`",
         )
 

@@ -47,9 +47,7 @@ class Pretrained(ModelSource):
             )
         else:
             processor = load_processor(options.tokenizer, head, trust_remote_code=options.trust_remote_code)
-        fit_tokenizer(
-            model, processor, chosen=options.tokenizer is not None, name=options.tokenizer or options.path
-        )
+        fit_tokenizer(model, processor, chosen=options.tokenizer is not None, name=options.tokenizer or options.path)
         if options.chat_template is not None:
             set_chat_template(processor, options.chat_template)
         return Loaded(model, processor)

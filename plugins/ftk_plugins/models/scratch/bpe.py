@@ -67,14 +67,10 @@ def train_tokenizer(
     merges = [*spelling, *_merges(corpus(), characters, room - len(spelling))]
     tokens = dict.fromkeys([*special, *sorted(_BYTES.alphabet()), *(left + right for left, right in merges)])
     if len(tokens) < vocabulary_size:
-        logger.info(
-            "the corpus gives %d tokens, fewer than vocabulary_size = %d", len(tokens), vocabulary_size
-        )
+        logger.info("the corpus gives %d tokens, fewer than vocabulary_size = %d", len(tokens), vocabulary_size)
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(WORDS, behavior="isolated"), _BYTES]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORDS, behavior="isolated"), _BYTES])
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

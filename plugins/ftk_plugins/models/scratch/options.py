@@ -30,12 +30,8 @@ class ScratchOptions(ModelOptions):
         gt=0,
         description="Width of the feed-forward layers, in channels. None: 4 times `hidden_size`.",
     )
-    max_length: int = Field(
-        default=512, gt=0, description="Longest sequence that the model can read, in tokens."
-    )
-    tie_embeddings: bool = Field(
-        default=True, description="Whether input and output share one embedding matrix."
-    )
+    max_length: int = Field(default=512, gt=0, description="Longest sequence that the model can read, in tokens.")
+    tie_embeddings: bool = Field(default=True, description="Whether input and output share one embedding matrix.")
     config: dict[str, Any] = Field(
         default_factory=dict,
         description="Anything else of the architecture's configuration, by its name in Transformers.",
@@ -61,9 +57,7 @@ class ScratchOptions(ModelOptions):
         if self.hidden_size % self.heads:
             raise ValueError(f"`heads` ({self.heads}) must divide `hidden_size` ({self.hidden_size})")
         if self.vocabulary_size < 260 + len(self.special_tokens):
-            raise ValueError(
-                "`vocabulary_size` must hold 256 bytes, 4 tokens of its own and `special_tokens`"
-            )
+            raise ValueError("`vocabulary_size` must hold 256 bytes, 4 tokens of its own and `special_tokens`")
         trained_only = {"vocabulary_size", "special_tokens"} & self.model_fields_set
         if self.tokenizer is not None and trained_only:
             names = " and ".join(f"`{name}`" for name in sorted(trained_only))

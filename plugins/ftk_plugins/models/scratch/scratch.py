@@ -73,10 +73,6 @@ class Scratch(ModelSource):
 def _longest(model: Any, max_length: int) -> int:
     """Tokens that fit: RoBERTa and its kin count positions from behind the padding token's id."""
     for name, module in model.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and isinstance(module, nn.Embedding)
-            and module.padding_idx is not None
-        ):
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return max_length

@@ -77,9 +77,7 @@ def _sizes(options: ScratchOptions, kind: Any, fields: set[str]) -> dict[str, An
     }
     values: dict[str, Any] = {}
     for option, value in wanted.items():
-        present = dict.fromkeys(
-            kind.attribute_map.get(name, name) for name in NAMES[option] if name in fields
-        )
+        present = dict.fromkeys(kind.attribute_map.get(name, name) for name in NAMES[option] if name in fields)
         required = option in ("hidden_size", "layers")
         # Relative positions have no length; `max_length` then bounds the tokenizer alone.
         chosen = option in options.model_fields_set and option != "max_length"
@@ -103,10 +101,7 @@ def _sizes(options: ScratchOptions, kind: Any, fields: set[str]) -> dict[str, An
 def _token_ids(kind: Any, tokenizer: Any | None) -> dict[str, int | None]:
     """The id of every special token the architecture knows of; None for those that the tokenizer lacks."""
     names = {field.name for field in dataclasses.fields(kind) if field.name.endswith("_token_id")}
-    ids = {
-        name: getattr(tokenizer, name, None)
-        for name in names | {"pad_token_id", "bos_token_id", "eos_token_id"}
-    }
+    ids = {name: getattr(tokenizer, name, None) for name in names | {"pad_token_id", "bos_token_id", "eos_token_id"}}
     if "decoder_start_token_id" in names or kind.is_encoder_decoder:
         ids["decoder_start_token_id"] = ids["pad_token_id"]
     if "forced_eos_token_id" in names:
@@ -145,9 +140,7 @@ def _build(kind: Any, values: dict[str, Any], architecture: str) -> Any:
             return kind(**values)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise UserError(
-            f"model.config: `{architecture}` refuses these sizes: {reason}", "change them"
-        ) from error
+        raise UserError(f"model.config: `{architecture}` refuses these sizes: {reason}", "change them") from error
 
 
 def _near(name: str, known: Any) -> str:

@@ -18,9 +18,7 @@ class CausalLMOptions(Options):
         default="split",
         description="What happens to a longer text: it is split into several rows, or cut at the end.",
     )
-    append_eos: bool = Field(
-        default=True, description="End each text with the end-of-text token, and learn it."
-    )
+    append_eos: bool = Field(default=True, description="End each text with the end-of-text token, and learn it.")
     packing: bool = Field(
         default=False,
         description="Join short texts into rows of up to `max_length` tokens; they do not see each other.",

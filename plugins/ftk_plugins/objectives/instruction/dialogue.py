@@ -71,9 +71,7 @@ class Reader:
             heading = ALPACA_WITH_INPUT if extra.strip() else ALPACA
             prompt = heading.format(instruction=instruction, input=extra)
         elif self.options.template:
-            prompt = self.options.template.format(
-                **{name: self._filled(row, name) for name in self._placeholders}
-            )
+            prompt = self.options.template.format(**{name: self._filled(row, name) for name in self._placeholders})
         else:
             prompt = self._needed(row, "prompt")
         system = f"{self.options.system}\n\n" if self.options.system else ""
@@ -87,9 +85,7 @@ class Reader:
         """
         form = self._format(row)
         if form == "messages":
-            answers = [
-                message["content"] for message in self._messages(row) if message["role"] == "assistant"
-            ]
+            answers = [message["content"] for message in self._messages(row) if message["role"] == "assistant"]
             return answers[-1] if answers else None
         column = _ANSWER_COLUMN[form]
         answer = text_of(row, column)
@@ -101,12 +97,8 @@ class Reader:
         """The error for a row that is to be learned and has no answer."""
         form = self._format(row)
         if form == "messages":
-            return UserError(
-                "no message is the assistant's, so there is no answer to learn", "remove the row"
-            )
-        return UserError(
-            f"there is no answer in column `{_ANSWER_COLUMN[form]}`; the row has {columns_of(row)}", _MEND
-        )
+            return UserError("no message is the assistant's, so there is no answer to learn", "remove the row")
+        return UserError(f"there is no answer in column `{_ANSWER_COLUMN[form]}`; the row has {columns_of(row)}", _MEND)
 
     def texts(self, row: Row) -> Iterator[str]:
         """The plain texts of the row, prompts before answers."""
@@ -156,13 +148,9 @@ class Reader:
         read = []
         for number, message in enumerate(messages, start=1):
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-                raise UserError(
-                    f"message {number} has no `role`", "a message is a table with `role` and `content`"
-                )
+                raise UserError(f"message {number} has no `role`", "a message is a table with `role` and `content`")
             if not isinstance(message.get("content"), str):
-                raise UserError(
-                    f"message {number} ({message['role']}) has no text in `content`", "remove the row"
-                )
+                raise UserError(f"message {number} ({message['role']}) has no text in `content`", "remove the row")
             if message["role"] == "assistant" and not message["content"].strip():
                 raise UserError(f"message {number}, an answer of the assistant, is empty", "remove the row")
             read.append({name: value for name, value in message.items() if value is not None})
@@ -186,9 +174,7 @@ class Reader:
             so_far = whole if index == answers[-1] else _rendered(processor, messages[: index + 1])
             written = None
             if whole.startswith(prompt) and so_far.startswith(prompt) and len(prompt) >= at:
-                written = _written(
-                    whole, len(prompt), so_far[len(prompt) :], messages[index]["content"].strip()
-                )
+                written = _written(whole, len(prompt), so_far[len(prompt) :], messages[index]["content"].strip())
             if written is None:
                 raise UserError(
                     f"the chat template changes message {index + 1} when the conversation goes on, "

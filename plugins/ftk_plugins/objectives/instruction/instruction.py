@@ -47,9 +47,7 @@ class Instruction(TokenObjective):
         tokens = self._tokens(dialogue, self.codec(processor))
         features = {
             "input_ids": np.array(tokens.ids, dtype=np.int32),
-            "labels": np.array(
-                tokens.ids if self.options.loss_on == "all" else tokens.labels, dtype=np.int32
-            ),
+            "labels": np.array(tokens.ids if self.options.loss_on == "all" else tokens.labels, dtype=np.int32),
         }
         if not (features["labels"][1:] != IGNORED).any():
             raise UserError("the row has no token to learn", "remove the row")

@@ -36,9 +36,7 @@ class InstructionOptions(Options):
         default="answer",
         description="Which tokens are learned: those of the answers, or those of the prompts too.",
     )
-    max_length: int = Field(
-        default=1024, ge=2, description="Most tokens of a row, prompt and answer together."
-    )
+    max_length: int = Field(default=1024, ge=2, description="Most tokens of a row, prompt and answer together.")
     long_rows: Literal["error", "cut_start", "cut_end"] = Field(
         default="error",
         description="What happens to a longer row: the run is refused, the prompt loses its beginning, "

@@ -1,0 +1,227 @@
+"""The docs say what the code does: hooks, events, options, recipes, links and the tutorial's listings."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from ftk import hookspecs
+from ftk.checking import EARLIER, FROM_DATA
+from ftk.events import EVENT_KINDS
+from ftk.hookspecs import HOOK_OF_KIND
+from ftk.overrides import TOP_KEYS
+from ftk.recipe import load_recipe, recipe_from_table
+from ftk.registry import Entry, Registry, load_registry
+from ftk.specs import BASES
+from ftk.variant import Variant
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+EXAMPLE = DOCS / "example-plugin"
+PAGES = sorted(path for path in (*DOCS.rglob("*.md"), ROOT / "README.md") if path.is_file())
+BUILTIN = load_registry(third_party=False).entries()
+HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("ftk_")}
+HOOKS_PAGE = (DOCS / "hooks.md").read_text(encoding="utf-8")
+UNSET = {"unset", "none"}
+
+ROLES = ("train", "validation", "test", "retain", "retain_validation")
+MINIMAL: dict[str, Any] = {
+    "name": "docs",
+    "model": {"use": "scratch"},
+    "objective": {"use": "instruction"},
+    "adaptation": {"use": "lora"},
+    "data": {role: {"use": "world_facts"} for role in ROLES},
+}
+"""What completes a fragment of a recipe."""
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def fences(text: str, language: str) -> Iterator[tuple[int, str]]:
+    """The fenced blocks of one language, each with the number of its first line."""
+    for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield text.count("\n", 0, match.start()) + 1, match[1]
+
+
+def tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """The tables of a page: the head's cells, and each row's."""
+    for block in re.findall(r"(?:^\|.*\|\n?)+", text, re.MULTILINE):
+        head, _, *rows = [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])] for line in block.strip().splitlines()
+        ]
+        yield head, rows
+
+
+def table_of(text: str, *head: str) -> dict[str, list[str]]:
+    """The only table with this head: the cells of each row by its first, that without its backticks."""
+    (rows,) = [rows for found, rows in tables(text) if found[: len(head)] == list(head)]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_every_hook_stands_in_the_docs_with_its_signature() -> None:
+    for name, spec in HOOKS.items():
+        signature = str(inspect.signature(spec)).replace("'", "")
+        assert f"{name}{signature}" in HOOKS_PAGE
+
+
+def test_no_hook_stands_in_the_docs_that_does_not_exist() -> None:
+    for page in PAGES:
+        written = set(re.findall(r"\bftk_[a-z_]+(?=\()", page.read_text(encoding="utf-8")))
+        assert written <= set(HOOKS), named(page)
+
+
+def test_the_hook_of_each_kind_and_what_it_builds_stand_in_the_docs() -> None:
+    rows = table_of(HOOKS_PAGE, "hook", "kind")
+    told = {row[0]: (hook.partition("(")[0], row[2].strip("`")) for hook, row in rows.items()}
+    assert told == {kind: (HOOK_OF_KIND[kind], f"ftk.parts.{BASES[kind]}") for kind in HOOK_OF_KIND}
+
+
+def test_every_hook_is_used_by_a_test() -> None:
+    used = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
+    )
+    assert [name for name in HOOKS if f"def {name}(" not in used and f'"{name}"' not in used] == []
+
+
+def test_the_fields_of_a_variant_stand_in_the_docs() -> None:
+    assert list(table_of(HOOKS_PAGE, "field", "meaning")) == [field.name for field in dataclasses.fields(Variant)]
+
+
+def test_every_event_stands_in_the_docs() -> None:
+    assert table_of(HOOKS_PAGE, "kind", "`data`") == {kind: [text] for kind, text in EVENT_KINDS.items()}
+
+
+def test_every_capability_stands_in_the_docs_with_those_that_give_it() -> None:
+    given: dict[str, set[str]] = {name: set() for name in (EARLIER, *FROM_DATA)}
+    for entry in BUILTIN:
+        for name in entry.variant.provides:
+            given.setdefault(name, set()).add(entry.variant.name)
+    needed = {name for entry in BUILTIN for name in entry.variant.needs}
+    rows = table_of(HOOKS_PAGE, "capability", "given by")
+    assert set(rows) == set(given) >= needed
+    variants = {entry.variant.name for entry in BUILTIN}
+    for name, (givers, _) in rows.items():
+        assert set(re.findall(r"`(\w+)`", givers)) & variants == given[name], name
+
+
+@pytest.mark.parametrize("entry", BUILTIN, ids=lambda entry: f"{entry.kind}-{entry.variant.name}")
+def test_every_option_of_a_variant_stands_on_its_page(entry: Entry) -> None:
+    page = DOCS / "variants" / f"{entry.kind}s" / f"{entry.variant.name}.md"
+    assert page.is_file(), f"write {named(page)}"
+    fields = entry.options_class().model_fields
+    rows = table_of(page.read_text(encoding="utf-8"), "option", "type", "default", "meaning") if fields else {}
+    assert set(rows) == set(fields)
+    for name, field in fields.items():
+        written = rows[name][1].strip("`")
+        if field.is_required():
+            assert written == "required", name
+            continue
+        default = field.get_default(call_default_factory=True)
+        assert default is not PydanticUndefined
+        if default is None:
+            assert written in UNSET, name
+        else:
+            assert tomllib.loads(f"value = {written}")["value"] == json.loads(json.dumps(default)), name
+
+
+def test_no_page_is_of_a_variant_that_does_not_exist() -> None:
+    pages = {
+        path.relative_to(DOCS / "variants").with_suffix("").as_posix() for path in (DOCS / "variants").rglob("*.md")
+    }
+    assert pages - {f"{entry.kind}s/{entry.variant.name}" for entry in BUILTIN} == set()
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """ftk's own variants, and the example's as if it were installed."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    variants = importlib.import_module("ftk_agem").ftk_mitigations()
+    return Registry(
+        (), (*BUILTIN, *(Entry("mitigation", variant, "ftk-agem", "0.1.0", "agem") for variant in variants))
+    )
+
+
+FRAGMENTS = [
+    pytest.param(page, text, id=f"{named(page)}:{line}")
+    for page in PAGES
+    for line, text in fences(page.read_text(encoding="utf-8"), "toml")
+]
+
+
+@pytest.mark.parametrize(("page", "text"), FRAGMENTS)
+def test_every_fragment_of_a_recipe_is_right(page: Path, text: str, registry: Registry) -> None:
+    table = tomllib.loads(text)
+    if set(table) <= {"build-system", "project", "tool"}:
+        return
+    recipe_from_table(completed(table), named(page), text, registry=registry)
+
+
+def completed(fragment: Mapping[str, Any]) -> dict[str, Any]:
+    """A fragment with what it lacks of a recipe; keys of ``[data]`` may stand without their head."""
+    if not set(fragment) & set(TOP_KEYS):
+        fragment = {"data": dict(fragment)}
+    table = {**MINIMAL, **fragment}
+    if "name" not in fragment or "data" in fragment:
+        table["data"] = {**MINIMAL["data"], **fragment.get("data", {})}
+    return table
+
+
+@pytest.mark.parametrize("path", sorted((*ROOT.glob("recipes/*.toml"), EXAMPLE / "recipe.toml")), ids=named)
+def test_every_recipe_is_right(path: Path, registry: Registry) -> None:
+    assert load_recipe(path, registry=registry).notes == ()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8")):
+        linked = (page.parent / target).resolve() if target else page
+        assert linked.exists(), f"{named(page)} links to {target}"
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor in slugs, f"{named(page)} links to {target}#{anchor}"
+
+
+LISTINGS = re.findall(
+    r"^`([\w./-]+)`\n\n```\w*\n(.*?)^```",
+    (DOCS / "write-a-plugin.md").read_text(encoding="utf-8"),
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def test_the_tutorial_shows_the_whole_example() -> None:
+    shown = {path for path, _ in LISTINGS}
+    assert shown == {"pyproject.toml", "ftk_agem/__init__.py", "ftk_agem/options.py", "ftk_agem/agem.py"}
+    methods = re.findall(r"    def (\w+)", (EXAMPLE / "ftk_agem/agem.py").read_text(encoding="utf-8"))
+    assert all(any(f"def {method}(" in text for _, text in LISTINGS) for method in methods)
+
+
+@pytest.mark.parametrize(("path", "text"), LISTINGS, ids=[f"{path}-{n}" for n, (path, _) in enumerate(LISTINGS)])
+def test_a_listing_of_the_tutorial_is_what_the_example_says(path: str, text: str) -> None:
+    assert text in (EXAMPLE / path).read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_tutorial_and_its_check_are_those_of_the_example() -> None:
+    tutorial = (DOCS / "write-a-plugin.md").read_text(encoding="utf-8")
+    call = 'check_variant("mitigation", "agem", {"memory": 3, "rows_per_step": 3})'
+    assert call in tutorial
+    assert call in (EXAMPLE / "tests/test_agem.py").read_text(encoding="utf-8")
+
+
+def test_the_options_of_the_example_stand_in_its_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    fields = importlib.import_module("ftk_agem.options").AgemOptions.model_fields
+    rows = table_of((EXAMPLE / "README.md").read_text(encoding="utf-8"), "option", "type", "default", "meaning")
+    assert {name: row[1].strip("`") for name, row in rows.items()} == {n: str(f.default) for n, f in fields.items()}
