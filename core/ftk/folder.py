@@ -16,12 +16,17 @@ from ftk.parts import State
 from ftk.specs import Recipe
 
 
+CLAIM = "recipe.resolved.json"
+"""The file that makes a folder a run's: the first that is written and the last that is deleted."""
+
+
 class RunFolder:
     """One run's folder, held by one process at a time.
 
     Args:
         path: the folder; made if it is not there.
-        recipe: what the run runs; a folder that holds a run of another recipe is refused.
+        recipe: what the run runs; a folder in which another recipe has trained is refused, one in which it
+            came to nothing is taken over.
         fresh: delete what an earlier run left here.
         held: lock the folder and claim it for the recipe; without it the folder is only read.
 
@@ -37,9 +42,8 @@ class RunFolder:
             return
         if path.exists() and not path.is_dir():
             raise UserError(f"{path}: is a file, not a run's folder", "choose another folder with --output")
-        if path.is_dir() and any(path.iterdir()) and not (path / "recipe.resolved.json").is_file():
-            names = {entry.name for entry in path.iterdir()}
-            if names - {"run.lock"}:
+        if path.is_dir() and not (path / CLAIM).is_file():
+            if {entry.name for entry in path.iterdir()} - {"run.lock", f".{CLAIM}.partial"}:
                 raise UserError(
                     f"{path}: holds files, but no run of ftk", "choose an empty or a new folder with --output"
                 )
@@ -127,20 +131,24 @@ class RunFolder:
         return path
 
     def latest_checkpoint(self, stage: int, events: Events) -> tuple[int, dict[str, State]] | None:
-        """The newest sound checkpoint of this stage: its step and states. Damaged ones are named and passed over."""
+        """The newest sound checkpoint of this stage: its step and states.
+
+        Damaged ones are named; they, and those of a stage that finished, are deleted on the way.
+        """
         for path in reversed(self._checkpoints()):
             try:
                 states, manifest = read_bundle(path)
+                if manifest["stage"] == stage:
+                    return manifest["step"], states
             except Damaged as error:
                 events("warning", text=f"checkpoint passed over: {error}")
+            if self._lock is not None:
                 shutil.rmtree(path)
-                continue
-            if manifest["stage"] == stage:
-                return manifest["step"], states
         return None
 
     def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("step-*"))
+        found = (self.path / "checkpoints").glob("step-*")
+        return sorted(found, key=lambda path: (len(path.name), path.name))  # by number, also past six digits
 
     def publish_model(self, number: int, name: str) -> None:
         """Show the last stage's model as ``model/``, without a second copy of the weights where links work."""
@@ -167,7 +175,7 @@ class RunFolder:
         return lock
 
     def _clear(self) -> None:
-        for entry in self.path.iterdir():
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == CLAIM):
             if entry.name == "run.lock":
                 continue
             if entry.is_dir():
@@ -176,17 +184,22 @@ class RunFolder:
                 entry.unlink()
 
     def _claim(self, recipe: Recipe) -> None:
-        resolved = self.path / "recipe.resolved.json"
-        if resolved.is_file():
-            held = json.loads(resolved.read_text(encoding="utf-8"))
-            if held.get("sha256") != recipe.sha256:
+        claim = self.path / CLAIM
+        if claim.is_file() and json.loads(claim.read_text(encoding="utf-8")).get("sha256") != recipe.sha256:
+            if self._has_trained():
                 raise UserError(
                     f"{self.path}: holds a run of another recipe, or of this one before it changed",
                     "choose another folder with --output, or start over here with --fresh",
                 )
-            return
-        write_text(self.path / "recipe.toml", recipe.text)
-        self.write_json("recipe.resolved.json", {"sha256": recipe.sha256, "recipe": recipe.resolved()})
+            self._clear()  # its recipe was wrong, and has been mended since
+        if not claim.is_file():
+            self.write_json(CLAIM, {"sha256": recipe.sha256, "recipe": recipe.resolved()})
+        if not (self.path / "recipe.toml").is_file():
+            write_text(self.path / "recipe.toml", recipe.text)
+
+    def _has_trained(self) -> bool:
+        """Whether anything is here that took training to make: a checkpoint, or a stage that finished."""
+        return bool(self._checkpoints()) or any((self.path / "stages").glob("[1-9]*"))
 
 
 def _link_or_copy(source: str, target: str) -> None:

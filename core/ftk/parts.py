@@ -76,8 +76,7 @@ class Loss:
     Attributes:
         total: scalar float32 with its graph, in nats.
         count: the number of targets it sums over, the same as the batch's.
-        outputs: what else the model gave, for penalties that need it: ``logits`` and whatever names the objective
-            documents.
+        outputs: what else the model gave, for penalties that need it: ``logits`` and what the objective documents.
     """
 
     total: Tensor
@@ -111,7 +110,7 @@ class Source:
     objective: Objective
 
 
-class Part(ABC):
+class Part(ABC):  # noqa: B024 - each kind of part has abstract methods of its own
     """The base of all parts. Stateless unless it says otherwise."""
 
     def state_dict(self) -> State:
@@ -171,8 +170,7 @@ class Transform(Part):
 class Adaptation(Part):
     """Which weights are trained, and how the training moves the model.
 
-    ``state_dict`` holds the trained values, so that ``attach`` on the stage's starting model followed by
-    ``load_state_dict`` gives the model back bit for bit.
+    ``attach`` on the stage's starting model and then ``load_state_dict`` give the trained model back bit for bit.
     """
 
     @abstractmethod
@@ -194,8 +192,7 @@ class Adaptation(Part):
     def scale(self, alpha: float) -> None:
         """Set the effective weights to ``W₀ + alpha·(W − W₀)``; ``W`` are the weights at the first call.
 
-        Calls are absolute: ``scale(0)`` is exactly the start, ``scale(1)`` exactly the trained model.
-        Needs the capability ``weight-scale``.
+        Calls are absolute: 0 is exactly the start, 1 exactly the trained model. Needs ``weight-scale``.
         """
         raise TypeError(f"{type(self).__name__} cannot scale its drift")
 

@@ -67,10 +67,11 @@ class Run:
             set_seed(self.recipe.seed)
             self.source = cast(ModelSource, self.recipe.model.build())
             self.read_rows()
-            done, carried = self._finished_stages()
+            measured, done, carried = self._finished_stages()
             loaded = self._load(done)
             tasks = self.tasks(loaded.processor)
-            if not done and folder.finished_stage(0, "start") is None:
+            self.check(loaded, tasks)
+            if not measured:
                 self._measure_start(loaded, tasks)
             for number in range(done + 1, len(self.recipe.stages) + 1):
                 loaded = self._head_of(number, loaded)
@@ -127,6 +128,20 @@ class Run:
             rows.task_with(processor, tuple(map(build_evaluator, evaluators)))
             for rows, evaluators in zip(self.rows, specs, strict=True)
         ]
+
+    def check(self, loaded: Loaded, tasks: Sequence[Task]) -> None:
+        """Find, before the first stage has trained, what would stop a later one: encode every row to learn from.
+
+        Raises:
+            UserError: a row cannot be encoded, or a stage's training cannot be done on this device.
+        """
+        for number in range(1, len(self.recipe.stages) + 1):
+            self.context(number, loaded, tasks)
+        for number, task in enumerate(tasks):
+            self.events("phase", text="encoding rows", done=number, total=len(tasks))
+            len(task.train.items)
+            if task.validation is not None:
+                len(task.validation.encoded)
 
     def load_start(self) -> Loaded:
         """The starting model, as its source gives it."""
@@ -211,22 +226,23 @@ class Run:
             self.folder.finish_stage(0, "start", {"scores": self.scores.to_json()})
         self.accelerator.wait_for_everyone()
 
-    def _finished_stages(self) -> tuple[int, dict[str, State]]:
-        """How many stages have finished, with what they left taken up."""
+    def _finished_stages(self) -> tuple[bool, int, dict[str, State]]:
+        """Whether the start was measured and how many stages have finished, with what they left taken up."""
         assert self.folder is not None
         names = [(0, "start"), *enumerate((stage.name for stage in self.recipe.stages), start=1)]
-        done, carried = 0, {}
+        measured, done, carried = False, 0, {}
         for number, name in names:
             found = self.folder.finished_stage(number, name)
             if found is None:
                 break
             states, facts = found
             self.scores = Scores.from_json(states.pop("scores"))
-            done = number
+            measured, done = True, number
             if number:
                 carried = states
                 self.stages.append(facts["facts"])
-        return done, carried
+        self.accelerator.wait_for_everyone()  # before the first of us finishes something that a peer would find
+        return measured, done, carried
 
     def _load(self, done: int) -> Loaded:
         """The model that the last finished stage left, or the starting model."""

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
 import ftk
-from ftk.errors import FtkError
+from ftk.errors import FtkError, UserError
 from ftk.events import EventLog, Events, RunEvent
 from ftk.folder import RunFolder
 from ftk.hardware import describe_device
@@ -88,15 +89,21 @@ def run(
     accelerator = Accelerator()
     path = Path(output) if output else default_output(recipe, without)
     folder = open_folder(path, recipe, accelerator, fresh)
+    log = None
     try:
         if folder.report and folder.report["status"] == "completed":
             return RunResult(folder.path, folder.report)
-        log = EventLog(folder.path / "events.jsonl") if accelerator.is_main_process else None
-        watching: list[Observer] = [log, *observers, *registry.observers()] if log else []
+        watching: list[Observer] = []
+        if accelerator.is_main_process:
+            folder.write_json("environment.json", environment())
+            log = EventLog(folder.path / "events.jsonl")
+            watching = [log, *observers, *registry.observers()]
         with catch_signals() as stop_requested:
             report = Run(recipe, folder, accelerator, Events(watching), stop_requested).run()
         return RunResult(folder.path, report)
     finally:
+        if log is not None:
+            log.close()
         folder.close()
 
 
@@ -129,12 +136,11 @@ def open_folder(path: Path, recipe: Recipe, accelerator: Accelerator, fresh: boo
     if accelerator.is_main_process:
         try:
             folder = RunFolder(path, recipe, fresh)
-            folder.write_json("environment.json", environment())
         except FtkError as error:
             failure = error
-    accelerator.wait_for_everyone()
-    if failure is not None:
-        raise failure
+    (refused,) = broadcast_object_list([str(failure or "")])
+    if refused:
+        raise failure or UserError(refused)
     return folder or RunFolder(path, recipe, held=False)
 
 

@@ -93,6 +93,7 @@ class Stage:
             fused=self.ctx.device.type in ("cpu", "cuda"),
         )
         saved = self.folder.latest_checkpoint(self.ctx.stage, self.ctx.events) if self.folder else None
+        self.accelerator.wait_for_everyone()  # before the first of us writes a checkpoint that a peer would read
         self.progress = Progress()
         if saved:
             self._restore(saved[1], optimizer)

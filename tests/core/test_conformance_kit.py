@@ -71,11 +71,11 @@ BROKEN = [
 
 
 def subject(kind: str, part: str, **changes) -> Subject:
-    """A variant that builds ``tests.core.broken_parts.<part>``, beside all that is installed."""
+    """A variant that builds one of the broken parts, beside all that is installed."""
     declared = {
         "summary": "Broken on purpose.",
         "options": LIKE.get(kind, "tests.core.broken_parts:NoOptions"),
-        "build": f"tests.core.broken_parts:{part}",
+        "build": f"tests.core.{'broken_mitigations' if kind == 'mitigation' else 'broken_parts'}:{part}",
         "provides": PROVIDES.get(kind, ()),
         **changes,
     }
@@ -129,7 +129,7 @@ os.environ["CHANGED_BY_PLUGIN"] = "1"
 @hookimpl
 def ftk_mitigations():
     return [Variant(name="heavy", summary="Heavy.", options="tests.core.broken_parts:NoOptions",
-                    build="tests.core.broken_parts:Idle")]
+                    build="tests.core.broken_mitigations:Idle")]
 """
 
 

@@ -82,7 +82,7 @@ def test_a_run_with_it_acts_and_reports(environment: Environment) -> None:
     report = json.loads((environment.folder / "run" / "report.json").read_text(encoding="utf-8"))
     assert report["status"] == "completed"
     told = report["stages"][1]["mitigations"]["agem"]
-    assert told["rows"] == {"capitals": 48}
+    assert told["rows"] == {"capitals": 24}
     assert 0 <= told["projected"] <= 1
 
 

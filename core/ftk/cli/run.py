@@ -61,14 +61,15 @@ def _run(
     fresh: bool,
     as_json: bool,
 ) -> None:
-    console = Console(stderr=as_json, quiet=as_json)
+    console = Console(stderr=as_json, quiet=as_json, emoji=False)
+    console.soft_wrap = not console.is_terminal  # a line of a pipe or a log is one line, however long
     with console.status("loading libraries") if console.is_terminal else nullcontext():
         from ftk.report.progress import ProgressDisplay
         from ftk.report.terminal import final_table
         from ftk.runner import run as run_recipe
 
     for note in recipe.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
     display = ProgressDisplay(console)
     try:
         result = run_recipe(recipe, output=output, without=without, fresh=fresh, registry=plugins, observers=[display])
@@ -80,8 +81,8 @@ def _run(
     if as_json:
         click.echo(json.dumps(result.report, indent=2, ensure_ascii=False))
         return
-    console.print(final_table(result.report))
-    console.print(f"model and report: {result.folder}", highlight=False)
+    console.print(final_table(result.report), soft_wrap=False)
+    console.print(f"model and report: {result.folder}", highlight=False, markup=False)
 
 
 def _dry_run(recipe: Recipe, as_json: bool) -> None:

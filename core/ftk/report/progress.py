@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ftk.events import RunEvent
@@ -39,7 +40,9 @@ class ProgressDisplay:
             self._bar = None
 
     def _on_run_started(self, data: dict[str, Any]) -> None:
-        self.console.print(f"[bold]{data['name']}[/] on {data['device']} → {data['folder']}", highlight=False)
+        self.console.print(
+            f"[bold]{escape(data['name'])}[/] on {data['device']} → {escape(data['folder'])}", highlight=False
+        )
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(),
@@ -53,13 +56,13 @@ class ProgressDisplay:
         if self._bar is not None:
             self._show(text, data.get("done", 0), total)
         elif text != self._phase:
-            self.console.print(f"  {text}", style="dim", highlight=False)
+            self.console.print(f"  {text}", style="dim", highlight=False, markup=False)
         self._phase = text
 
     def _on_stage_started(self, data: dict[str, Any]) -> None:
         trained, total = data["trainable_parameters"], data["total_parameters"]
         self.console.print(
-            f"[bold]stage {data['stage']}: {data['name']}[/]  {data['rows']:,} rows, {data['steps']:,} steps, "
+            f"[bold]stage {data['stage']}: {escape(data['name'])}[/]  {data['rows']:,} rows, {data['steps']:,} steps, "
             f"{trained:,} of {total:,} parameters trained ({trained / total:.1%})",
             highlight=False,
         )
@@ -83,10 +86,10 @@ class ProgressDisplay:
     def _on_measured(self, data: dict[str, Any]) -> None:
         told = "  ".join(f"{name} {value:.3f}" for name, value in data["metrics"].items())
         if told:
-            self.console.print(f"  measured {data['task']}: {told}", highlight=False)
+            self.console.print(f"  measured {data['task']}: {told}", highlight=False, markup=False)
 
     def _on_warning(self, data: dict[str, Any]) -> None:
-        self.console.print(f"[yellow]warning:[/] {data['text']}", highlight=False)
+        self.console.print(f"[yellow]warning:[/] {escape(data['text'])}", highlight=False)
 
     def _on_run_finished(self, data: dict[str, Any]) -> None:
         self.close()

@@ -32,11 +32,13 @@ class LowRankDrift(Drift):
     @torch.no_grad()
     def rows(self, start: int, stop: int) -> Tensor:
         with torch.autocast(self.weight.device.type, enabled=False):
-            parts = []
+            total: Tensor | None = None
             for adapter in self._layer.active_adapters:
                 left, right = self._factors(self._layer.lora_A[adapter].weight, self._layer.lora_B[adapter].weight)
-                parts.append(self._layer.scaling[adapter] * (left[start:stop].float() @ right.float()))
-        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+                scaled = left[start:stop].float() * self._layer.scaling[adapter]  # the small factor, not the product
+                total = scaled @ right.float() if total is None else total.addmm_(scaled, right.float())
+        assert total is not None
+        return total
 
     @torch.no_grad()
     def pull_back(self, start: int, stop: int, gradient: Tensor) -> None:
@@ -45,11 +47,11 @@ class LowRankDrift(Drift):
                 a, b = self._layer.lora_A[adapter].weight, self._layer.lora_B[adapter].weight
                 if not a.requires_grad:
                     continue
-                scaled = self._layer.scaling[adapter] * gradient
+                scale = self._layer.scaling[adapter]
                 left, right = self._factors(a, b)
                 left_grad, right_grad = self._factors(_grad(a), _grad(b))
-                left_grad[start:stop] += scaled @ right.mT
-                right_grad += left[start:stop].mT @ scaled
+                left_grad[start:stop].addmm_(gradient, right.mT, alpha=scale)
+                right_grad.addmm_(left[start:stop].mT, gradient, alpha=scale)
 
     def _factors(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Left and right of the stored layout; views, so that adding to them adds to ``a`` and ``b``."""
