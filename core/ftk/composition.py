@@ -95,11 +95,20 @@ class Composition:
 
     def report(self) -> dict[str, dict[str, Any]]:
         """By mitigation: the seconds it took and what it says of itself."""
-        return {name: {"seconds": round(self.seconds[name], 3), **part.report()} for name, part in self.parts.items()}
+        told = {}
+        for name, part in self.parts.items():
+            told[name] = {"seconds": round(self.seconds[name], 3)}
+            with self._guarded(name, "report"):
+                told[name].update(part.report())
+        return told
 
     def states(self) -> dict[str, State]:
         """The state of each mitigation by name."""
-        return {name: part.state_dict() for name, part in self.parts.items()}
+        states = {}
+        for name, part in self.parts.items():
+            with self._guarded(name, "state_dict"):
+                states[name] = part.state_dict()
+        return states
 
     def progress(self) -> dict[str, Any]:
         """What the composition itself must remember: JSON values."""

@@ -108,7 +108,9 @@ class Run:
             self.rows.append(retained_rows(objective, recipe.retain, recipe.retain_validation, recipe.retain_test))
         for stage in recipe.stages:
             self.rows.append(stage_rows(stage.name, self._objective(stage.objective), stage.data))
-        policies = ["warn"] * (len(self.rows) - len(recipe.stages)) + [stage.data.overlap for stage in recipe.stages]
+        policies = [stage.data.overlap for stage in recipe.stages]
+        if recipe.retain is not None:
+            policies.insert(0, policies[0])
         for rows, policy in zip(self.rows, policies, strict=True):
             report_overlap(rows, policy, self.events)
 

@@ -18,7 +18,7 @@ STEPS = 1
 
 def measure(folder: Path, quick: bool) -> Measured:
     """Run it. Both train one and the same model; the Fisher information is made up, of mean 1."""
-    pairs = 3 if quick else 11
+    pairs = 3 if quick else 9
     training = {"steps": 2 * (pairs + 1) * STEPS, "batch_size": 4}
     stage = stage_of(
         folder, [], words=(150, 250), longest=128, training=training, adaptation=LORA, model=smollm2_model(),

@@ -17,7 +17,7 @@ STEPS = 2
 def measure(folder: Path, quick: bool) -> Measured:
     """Run it."""
     events: list[RunEvent] = []
-    pairs = 2 if quick else 7
+    pairs = 2 if quick else 5
     training = {"steps": (pairs + 1) * STEPS, "batch_size": 4, "log_every": STEPS}
     stage = stage_of(
         folder, events, words=(150, 250), longest=128, training=training, adaptation=LORA, model=smollm2_model()

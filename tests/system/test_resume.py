@@ -220,20 +220,20 @@ def test_a_damaged_finished_stage_is_named(whole: Whole, forge: Forge, tmp_path:
     assert f"delete {stage} to run it again" in told
 
 
-def reached(run: Path, kind: str, text: str | None = None) -> None:
-    """Wait until the run has told of this."""
+def reached(run: Path, kind: str, text: str | None = None, count: int = 1) -> None:
+    """Wait until the run has told of this so many times."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         if (run / "events.jsonl").is_file():
-            for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines(keepends=True):
-                event = json.loads(line) if line.endswith("\n") else {"kind": ""}
-                if event["kind"] == kind and text in (None, event.get("text")):
-                    return
+            lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+            events = [json.loads(line) for line in lines if line.endswith("\n")]
+            if sum(event["kind"] == kind and text in (None, event.get("text")) for event in events) >= count:
+                return
         time.sleep(0.01)
     raise TimeoutError(f"no {kind} in {run}")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file with its time and content, but for the lock and the environment of the last command."""
+    """Every file with its time and content, but for the lock, which holds the process id."""
     kept = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"]
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ftk.cli import cli
-from tests.core.conftest import install
 from tests.system.small import HEAD, report_of, written
 
 RECIPE = f"""{HEAD}
@@ -102,13 +101,13 @@ MISTAKES = {
         ["data.train, row 2: the answer in column `output` is empty"], files={"train.jsonl": changed(2, output=" ")}
     ),
     "rows without the needed columns": Mistake(
-        ["data.train, row 1: found no instruction", "question and answer"],
+        ["data.train, row 1: there is no text in column `instruction`", "the row has `question`, `answer`"],
         files={"train.jsonl": [{"question": "a?", "answer": "b"}]},
     ),
     "row that is too long": Mistake(
-        ["data.train, row 4: the row has", "`max_length` is 30"],
-        ["objective.max_length=30", "objective.long_rows=error"],
-        {"train.jsonl": changed(4, output="many words " * 9)},
+        ["data.train, row 4: the row has", "`max_length` is 12"],
+        ["objective.max_length=12"],
+        {"train.jsonl": changed(4, output="many words of no use " * 9)},
     ),
     "retained row with an empty answer": Mistake(
         ["data.retain, row 1: the answer in column `output` is empty"],
@@ -146,7 +145,7 @@ MISTAKES = {
         recipe=RECIPE.replace('retain_test = { use = "files", path = "old-test.jsonl" }', ""),
     ),
     "shares that leave no room": Mistake(
-        ["share", "1.2"],
+        ["mitigation.replay: the rows that mitigations mix in fill 1.2 of the training data"],
         ["mitigation=[{ use = 'replay', share = 0.6 }, { use = 'replay', name = 'more', share = 0.6 }]"],
     ),
     # the model and the device
@@ -160,8 +159,8 @@ MISTAKES = {
         ["model.gguf_file: no file tiny.gguf"], ["model={ use = 'pretrained', path = '.', gguf_file = 'tiny.gguf' }"]
     ),
     "LoRA targets that match nothing": Mistake(
-        ["adaptation.targets: 'w_proj' matches no linear layer", "did you mean `q_proj`?"],
-        ["adaptation.targets=['w_proj']"],
+        ["adaptation.targets: 'q_porj' matches no linear layer", "did you mean `q_proj`?"],
+        ["adaptation.targets=['q_porj']"],
     ),
     "half precision on a CPU": Mistake(['training.precision = "fp16" needs a GPU'], ["training.precision=fp16"]),
     "half precision in the second stage": Mistake(
@@ -197,16 +196,11 @@ Ftk = Callable[..., Result]
 
 
 @pytest.fixture
-def ftk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ftk]:
-    """``ftk("run", …)`` in an empty folder, on the CPU, with a transform ``nothing``."""
-    site, here = tmp_path / "site", tmp_path / "here"
-    install(site, "ftk-nothing", {"ftk_nothing.py": PLUGIN}, {"nothing": "ftk_nothing"}, "1.0")
-    monkeypatch.syspath_prepend(site)
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+def ftk(here: Path, add_plugin: Callable[[str, str], None]) -> Ftk:
+    """``ftk("run", …)`` beside good data, with a transform ``nothing``."""
+    add_plugin("ftk-nothing", PLUGIN)
     write({"train.jsonl": rows(0), "test.jsonl": rows(20), "old.jsonl": rows(40), "old-test.jsonl": rows(60)})
-    yield lambda *arguments: CliRunner().invoke(cli, [*map(str, arguments)])
+    return lambda *arguments: CliRunner().invoke(cli, [*map(str, arguments)])
 
 
 def write(files: dict[str, Rows | str | bytes]) -> None:

@@ -70,6 +70,8 @@ def load_model(
                 path, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True,
                 **origin, **arguments,
             )  # fmt: skip
+        if gguf_file is not None:
+            model.name_or_path = name  # an adapter says what it stands on, and the folder alone may hold several files
         _refuse_adapter(model, name)
         _tell_new_weights(model, report, head, name)
         _make_savable(model)

@@ -1,0 +1,145 @@
+"""Two processes do the work of one: the same weights, the same scores, one of them writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.system.forge import Forge, Process
+from tests.system.small import PIPELINE, events_of, report_of, written
+from tests.system.test_resume import reached
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pipeline with batches of 8, with rows of several lengths, and without dropout, which no two cuts share."""
+    text = PIPELINE.replace("batch_size = 4", "batch_size = 8").replace("dropout = 0.1", "dropout = 0.0")
+    return written(tmp_path_factory.mktemp("distributed"), text)
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Path, forge: Forge) -> Path:
+    """What one process makes of it."""
+    run = recipe.parent / "alone"
+    code, told = forge.run("run", recipe, "--output", run)
+    assert code == 0, told
+    return run
+
+
+def start_ranks(forge: Forge, *arguments: str | Path) -> list[Process]:
+    """Two processes with the environment that `torchrun` and `accelerate launch` give them."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    common = {
+        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    return [
+        forge.start(*arguments, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)
+    ]
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """The weights of every stage to 1e-5, and the scores that follow from them."""
+    for file in ("model/model.safetensors", "stages/1-capitals/model/model.safetensors"):
+        there, here = load_file(other / file), load_file(run / file)
+        assert there.keys() == here.keys()
+        for name, weight in there.items():
+            torch.testing.assert_close(
+                here[name], weight, atol=1e-5, rtol=1e-5, msg=lambda told, n=name: f"{n}: {told}"
+            )
+    there, here = report_of(other), report_of(run)
+    assert here["matrix"].keys() == there["matrix"].keys()
+    for metric, rows in there["matrix"].items():
+        torch.testing.assert_close(torch.tensor(here["matrix"][metric]), torch.tensor(rows), atol=1e-4, rtol=1e-4)
+    for one, two in zip(here["stages"], there["stages"], strict=True):
+        assert one["tokens"] == two["tokens"]
+        assert one["mitigations"]["ewc"]["tasks"].keys() == two["mitigations"]["ewc"]["tasks"].keys()
+        for task, told in two["mitigations"]["ewc"]["tasks"].items():
+            assert one["mitigations"]["ewc"]["tasks"][task]["trace"] == pytest.approx(told["trace"], rel=1e-4)
+
+
+def test_two_processes_make_what_one_makes(recipe: Path, alone: Path, forge: Forge, tmp_path: Path) -> None:
+    ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run")
+    for rank in ranks:
+        assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)
+    assert_same(tmp_path / "run", alone)
+    assert [event["status"] for event in events_of(tmp_path / "run", "run_finished")] == ["completed"]
+    losses = [[event["loss"] for event in events_of(run, "step")] for run in (tmp_path / "run", alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4), "the loss that is told is that of all processes"
+
+
+def test_the_cut_of_a_batch_does_not_matter(recipe: Path, alone: Path, forge: Forge, tmp_path: Path) -> None:
+    code, told = forge.run("run", recipe, "--output", tmp_path / "run", "--set", "training.micro_batch_size=3")
+    assert code == 0, told
+    assert_same(tmp_path / "run", alone)
+
+
+def test_a_signal_to_one_process_stops_both_and_both_go_on(
+    recipe: Path, alone: Path, forge: Forge, tmp_path: Path
+) -> None:
+    run = ("run", recipe, "--output", tmp_path / "run", "--set", "training.steps=60")
+    ranks = start_ranks(forge, *run)
+    reached(tmp_path / "run", "step")
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    for rank in ranks:
+        assert rank.wait() == 130, rank.told()
+    step = events_of(tmp_path / "run", "step")[-1]["step"]
+    assert f"interrupted in stage `capitals` after step {step}; saved" in ranks[0].told()
+
+    ranks = start_ranks(forge, *run)
+    reached(tmp_path / "run", "stage_started", count=2)
+    for rank in ranks:
+        os.kill(rank.pid, signal.SIGTERM)
+    for rank in ranks:
+        assert rank.wait() == 130, rank.told()
+    assert f"going on after step {step}" in ranks[0].told()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["training.batch_size=1"], "training.batch_size 1 gives 2 processes less than a row each"),
+        (["data.retain_test={ use = 'files', path = 'no.jsonl' }"], "data.retain_test: there is no file no.jsonl"),
+    ],
+    ids=["fewer rows than processes", "missing file"],
+)
+def test_a_mistake_ends_both(settings: list[str], said: str, recipe: Path, forge: Forge, tmp_path: Path) -> None:
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run", *arguments)
+    for rank in ranks:
+        assert rank.wait() == 2, rank.told()
+        assert said in rank.told()
+        assert "Traceback" not in rank.told()
+
+
+def test_a_folder_that_is_refused_ends_both(recipe: Path, alone: Path, forge: Forge) -> None:
+    ranks = start_ranks(forge, "run", recipe, "--output", alone, "--set", "seed=9")
+    for rank in ranks:
+        assert rank.wait() == 2, rank.told()
+        assert "holds a run of another recipe" in rank.told()
+
+
+def test_a_signal_outside_the_steps_ends_both(recipe: Path, forge: Forge, tmp_path: Path) -> None:
+    """While one estimates, the other may wait for it in an exchange that then never comes."""
+    many = [
+        "data.retain.limit=190",
+        "mitigation.ewc.samples=5000",
+        "mitigation.ewc.fisher_batch_size=1",
+        "evaluator=[]",
+    ]
+    arguments = [word for setting in many for word in ("--set", setting)]
+    ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run", *arguments)
+    reached(tmp_path / "run", "phase", "Fisher information of retain")
+    for rank in reversed(ranks):
+        os.kill(rank.pid, signal.SIGTERM)
+    for rank in ranks:
+        assert rank.wait() == 130, rank.told()
+    assert not events_of(tmp_path / "run", "stage_started")

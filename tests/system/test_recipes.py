@@ -1,0 +1,110 @@
+"""The recipes that ship with ftk: each is right, says how it is run, and those that need no download run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import ftk
+from ftk.cli import cli
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+FACTS = [path for path in RECIPES if not path.stem.startswith("smollm2")]
+"""Those that teach facts from ``world_facts`` to a model from scratch."""
+
+SMALL = (
+    "model={use='scratch', hidden_size=32, layers=1, heads=2, vocabulary_size=400}",
+    *(
+        f"stage.{stage}.{setting}"
+        for stage in ("capitals", "currencies")
+        for setting in (
+            "data.train.limit=4",
+            "data.test.limit=4",
+            "data.probes.unseen_wording.limit=2",
+            "training.steps=6",
+            "training.batch_size=8",
+            "training.learning_rate=1e-2",
+        )
+    ),
+)
+
+
+def table(name: str) -> dict[str, Any]:
+    (path,) = [path for path in RECIPES if path.stem == name]
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_check_finds_nothing_wrong(recipe: Path) -> None:
+    done = CliRunner().invoke(cli, ["check", str(recipe), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["ok"]
+    assert told["notes"] == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_it_is_named_after_its_file_and_says_how_to_run_it(recipe: Path) -> None:
+    assert table(recipe.stem)["name"] == recipe.stem
+    assert f"ftk run recipes/{recipe.name}" in recipe.read_text(encoding="utf-8").partition("\nname")[0]
+
+
+def test_lora_is_ewc_lora_without_ewc() -> None:
+    with_ewc, without = table("ewc_lora"), table("lora")
+    (mitigation,) = with_ewc["stage"][1].pop("mitigation")
+    assert mitigation["use"] == "ewc"
+    assert {**with_ewc, "name": "lora"} == without
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FACTS])
+def test_the_facts_recipes_start_alike(name: str) -> None:
+    """What they keep can be compared: same model, same first subject, same questions."""
+    recipe, other = table(name), table("ewc_lora")
+    for first in (recipe["stage"][0], other["stage"][0]):
+        first["data"].pop("validation", None)
+    assert recipe["stage"][0] == other["stage"][0]
+    assert recipe["model"] == other["model"]
+    for role in ("train", "test", "probes"):
+        assert recipe["stage"][1]["data"][role] == other["stage"][1]["data"][role]
+
+
+def run_small(name: str, folder: Path, *overrides: str) -> dict[str, Any]:
+    (path,) = [path for path in RECIPES if path.stem == name]
+    result = ftk.run(path, output=folder / "run", overrides=[*SMALL, *overrides])
+    assert result.report["status"] == "completed"
+    assert result.report["tasks"] == ["capitals", "currencies"]
+    assert (result.folder / "model" / "model.safetensors").is_file()
+    return result.report
+
+
+def test_replay_full_rehearses_the_capitals(tmp_path: Path) -> None:
+    report = run_small("replay_full", tmp_path, "stage.currencies.mitigation.replay.buffer_size=10")
+    capitals, currencies = report["stages"]
+    assert capitals["mitigations"] == {}
+    assert currencies["mitigations"]["replay"]["rows"] == {"capitals": 10}
+    assert currencies["adaptation"] == "full"
+    assert currencies["trainable_parameters"] == currencies["total_parameters"]
+
+
+def test_wise_interpolation_takes_the_best_share_above_the_floor(tmp_path: Path) -> None:
+    report = run_small(
+        "wise_interpolation", tmp_path,
+        "evaluator=[{use='perplexity'}]",  # so small a model answers nothing right, but its loss already moves
+        "stage.capitals.data.validation.limit=4",
+        "stage.currencies.data.validation.limit=4",
+    )  # fmt: skip
+    told = report["stages"][1]["mitigations"]["interpolation"]
+    floor = table("wise_interpolation")["stage"][1]["mitigation"][0]["retention_floor"]
+    learned = {point["alpha"]: point["learned"] for point in told["curve"]}
+    kept = {point["alpha"]: point["kept"]["capitals"] for point in told["curve"]}
+    assert min(kept[0] / kept[share] for share in kept) < floor, "the floor must have something to forbid"
+    allowed = [share for share in kept if kept[0] / kept[share] >= floor]
+    assert told["alpha"] == min(allowed, key=lambda share: (learned[share], share))
+    assert 0 < told["alpha"] < 1
+    after, before = report["matrix"]["perplexity"][1][0], report["matrix"]["perplexity"][0][0]
+    assert before / after > floor - 0.1, "the exported model is the chosen one"

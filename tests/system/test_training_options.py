@@ -1,0 +1,186 @@
+"""Every option of [training] does what it says, in whole runs; test_loop.py holds those that one step shows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ftk
+from ftk.events import RunEvent
+from ftk.training import Training
+from tests.system.small import FACTS, ONE_STAGE, events_of, written
+
+RECORDER = """
+from ftk import Options, Variant, hookimpl
+from ftk.parts import Mitigation
+
+WEIGHTS, GRADIENTS = [], []
+
+class Recorder(Mitigation):
+    def __init__(self, options):
+        pass
+    def edit_gradients(self, gradients, ctx):
+        named = dict(ctx.model.named_parameters())
+        WEIGHTS.append({name: weight.detach().clone() for name, weight in named.items()})
+        GRADIENTS.append({name: weight.grad.clone() for name, weight in named.items()})
+
+@hookimpl
+def ftk_mitigations():
+    return [Variant(name="recorder", summary="Keeps gradients.", options="ftk:Options", build="ftk_record:Recorder")]
+"""
+
+
+def run(here: Path, *overrides: str, output: str, observers: Any = ()) -> ftk.RunResult:
+    return ftk.run(written(here, ONE_STAGE), output=here / output, overrides=overrides, observers=observers)
+
+
+def weights(result: ftk.RunResult) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(result.folder / "model" / "model.safetensors")
+    return tensors
+
+
+def test_every_option_has_a_test() -> None:
+    here = Path(__file__)
+    tests = here.read_text() + (here.parents[1] / "core" / "test_loop.py").read_text()
+    untested = [name for name in Training.model_fields if f"{name}=" not in tests and f'"{name}"' not in tests]
+    assert not untested
+
+
+def test_the_optimizer_is_adamw_by_its_formula(here: Path, add_plugin: Callable[[str, str], None]) -> None:
+    """Loshchilov & Hutter 2019, algorithm 2, from the gradients of a run; decay on matrices only."""
+    add_plugin("ftk-record", RECORDER)
+    rate, beta1, beta2, epsilon, decay = 0.01, 0.7, 0.9, 1e-3, 0.5
+    result = run(
+        here, "mitigation=[{ use = 'recorder' }]", "training.steps=4", f"training.learning_rate={rate}",
+        f"training.adam_beta1={beta1}", f"training.adam_beta2={beta2}", f"training.adam_epsilon={epsilon}",
+        f"training.weight_decay={decay}", "training.schedule=constant", "training.max_grad_norm=0", output="run",
+    )  # fmt: skip
+    recorded = sys.modules["ftk_record"]
+    assert len(recorded.GRADIENTS) == 4
+    end = weights(result)
+    kinds = set()
+    for name, weight in recorded.WEIGHTS[0].items():
+        if name not in end:
+            continue
+        mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+        for step, gradients in enumerate(recorded.GRADIENTS, start=1):
+            gradient = gradients[name]
+            mean = beta1 * mean + (1 - beta1) * gradient
+            square = beta2 * square + (1 - beta2) * gradient**2
+            scaled = (mean / (1 - beta1**step)) / ((square / (1 - beta2**step)).sqrt() + epsilon)
+            weight = weight - rate * scaled - rate * (decay if weight.ndim > 1 else 0) * weight
+        kinds.add(weight.ndim)
+        torch.testing.assert_close(end[name], weight, atol=1e-6, rtol=1e-5)
+    assert kinds == {1, 2}
+
+
+@pytest.mark.parametrize("adaptation", ["{ use = 'full' }", "{ use = 'lora', rank = 4 }"])
+def test_gradient_checkpointing_recomputes_and_changes_nothing(
+    adaptation: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import modeling_utils
+
+    recomputed = []
+    plain = modeling_utils.checkpoint
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        recomputed.append(options)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(modeling_utils, "checkpoint", counted)
+    common = (f"adaptation={adaptation}", "training.steps=4")
+    without = run(here, *common, output="without")
+    assert not recomputed
+    saving = run(here, *common, "training.gradient_checkpointing=true", output="saving")
+    assert len(recomputed) >= 4
+    for name, weight in weights(without).items():
+        torch.testing.assert_close(weights(saving)[name], weight, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ([], 5),  # 3 epochs of 6 rows, 4 a step
+        (["training.epochs=2"], 3),
+        (["training.epochs=0.5"], 1),
+        (["training.epochs=1.5"], 3),
+        (["training.epochs=2", "training.batch_size=6"], 2),
+        (["training.steps=2"], 2),
+    ],
+)
+def test_epochs_and_steps_are_the_length(settings: list[str], steps: int, here: Path) -> None:
+    recipe = written(here, ONE_STAGE.replace("steps = 9\n", ""))
+    result = ftk.run(recipe, overrides=settings)
+    assert result.report["stages"][0]["steps"] == steps
+    assert events_of(result.folder, "step")[-1]["step"] == steps
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_no_more_checkpoints_are_kept_than_asked_for(keep: int, here: Path) -> None:
+    there: list[list[str]] = []
+
+    def look(event: RunEvent) -> None:
+        if event.kind == "checkpoint":
+            there.append(sorted(path.name for path in Path(event.data["path"]).parent.iterdir()))
+
+    run(
+        here, "training.checkpoint_every=2", f"training.keep_checkpoints={keep}", "training.steps=7", output="run",
+        observers=[look],
+    )  # fmt: skip
+    steps = [2, 4, 6, 7]
+    kept = [steps[max(0, n - keep) : n] for n in range(1, 5)]
+    assert there == [[f"step-{step:06d}" for step in those] for those in kept]
+
+
+def test_without_checkpoints_one_is_written_at_the_end(here: Path) -> None:
+    result = run(here, "training.checkpoint_every=0", "training.steps=7", output="run")
+    assert [event["step"] for event in events_of(result.folder, "checkpoint")] == [7]
+    assert not (result.folder / "checkpoints").exists(), "a finished stage needs none"
+
+
+def test_steps_are_told_as_often_as_asked_for(here: Path) -> None:
+    result = run(here, "training.log_every=3", "training.checkpoint_every=0", "training.steps=7", output="run")
+    assert [event["step"] for event in events_of(result.folder, "step")] == [3, 6, 7]
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_takes_bfloat16_where_the_hardware_has_it(
+    has: bool, precision: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftk.hardware.has_bf16", lambda device: has)
+    result = run(here, "training.precision=auto", "training.steps=1", output="run")
+    assert result.report["stages"][0]["precision"] == precision
+    assert all(tensor.dtype == torch.float32 for tensor in weights(result).values())
+
+
+def test_the_seed_decides_and_nothing_else_does(here: Path) -> None:
+    torch.manual_seed(1)
+    one = run(here, "training.steps=3", output="one")
+    torch.manual_seed(2)
+    same = run(here, "training.steps=3", output="same")
+    other = run(here, "training.steps=3", "seed=4", output="other")
+    assert all(torch.equal(weights(one)[name], weight) for name, weight in weights(same).items())
+    assert not all(torch.equal(weights(one)[name], weight) for name, weight in weights(other).items())
+
+
+def test_stages_may_train_differently(here: Path) -> None:
+    text = (
+        ONE_STAGE
+        + f"""
+[[stage]]
+name = "first"
+training = {{ steps = 2 }}
+[[stage]]
+name = "second"
+training = {{ batch_size = 3, epochs = 2 }}
+data = {{ train = {{ {FACTS}, relations = "currency", limit = 6 }} }}
+"""
+    )
+    result = ftk.run(written(here, text))
+    assert [stage["steps"] for stage in result.report["stages"]] == [2, 4]
