@@ -15,7 +15,6 @@ from ftk.events import Events
 from ftk.parts import State
 from ftk.specs import Recipe
 
-
 CLAIM = "recipe.resolved.json"
 """The file that makes a folder a run's: the first that is written and the last that is deleted."""
 
@@ -42,11 +41,9 @@ class RunFolder:
             return
         if path.exists() and not path.is_dir():
             raise UserError(f"{path}: is a file, not a run's folder", "choose another folder with --output")
-        if path.is_dir() and not (path / CLAIM).is_file():
-            if {entry.name for entry in path.iterdir()} - {"run.lock", f".{CLAIM}.partial"}:
-                raise UserError(
-                    f"{path}: holds files, but no run of ftk", "choose an empty or a new folder with --output"
-                )
+        held_files = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        if CLAIM not in held_files and held_files - {"run.lock", f".{CLAIM}.partial"}:
+            raise UserError(f"{path}: holds files, but no run of ftk", "choose an empty or a new folder with --output")
         path.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
         try:

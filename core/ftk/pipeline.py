@@ -148,6 +148,7 @@ class Run:
     def load_start(self) -> Loaded:
         """The starting model, as its source gives it."""
         self.events("phase", text="loading the model")
+        set_seed(self.recipe.seed)
 
         def corpus() -> Iterator[str]:
             for rows in self.rows:
@@ -252,6 +253,7 @@ class Run:
             return self.load_start()
         assert self.folder is not None
         self.events("phase", text=f"loading the model that stage {done} left")
+        set_seed(self.recipe.seed)  # as before every load: a new head is drawn the same whenever the run resumes
         folder = self.folder.model_path(done, self.recipe.stages[done - 1].name)
         return self.source.load_folder(folder, self._head(min(done + 1, len(self.recipe.stages))))
 

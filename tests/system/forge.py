@@ -1,4 +1,4 @@
-"""A process with the libraries loaded that forks one fresh ``ftk`` for each request: real processes without the wait."""
+"""A process with the libraries loaded that forks one new ``ftk`` for each request: real ones without the wait."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ class Forge:
         self._count += 1
         output = self._folder / f"{self._count}.txt"
         request = {
-            "arguments": [str(argument) for argument in arguments], "output": str(output), "cwd": str(cwd or Path.cwd()),
+            "arguments": [str(argument) for argument in arguments], "output": str(output),
+            "cwd": str(cwd or Path.cwd()),
             "environment": dict(environment or {}), "death": vars(death) if death else None,
         }  # fmt: skip
         return Process(self, self.ask(request), output)

@@ -189,7 +189,8 @@ class Nothing(Transform):
 
 @hookimpl
 def ftk_transforms():
-    return [Variant(name="nothing", summary="Drops every row.", options="ftk_nothing:Options", build="ftk_nothing:Nothing")]
+    build = "ftk_nothing:Nothing"
+    return [Variant(name="nothing", summary="Drops every row.", options="ftk_nothing:Options", build=build)]
 """
 
 Ftk = Callable[..., Result]

@@ -20,10 +20,10 @@ from ftk import UserError
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw CPU random numbers from ``seed`` within, and put the state back afterwards."""
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draw CPU random numbers from ``seed`` within, or from the seed last set; put the state back afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(torch.initial_seed() if seed is None else seed)
         yield
 
 

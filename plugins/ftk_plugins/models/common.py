@@ -22,9 +22,9 @@ class ModelOptions(Options):
         default=None,
         description="Chat template in place of the model's own: Jinja text, or the path of a file with it.",
     )
-    seed: int = Field(
-        default=0,
+    seed: int | None = Field(
+        default=None,
         ge=0,
         lt=2**63,
-        description="Seed of the weights that are newly drawn; nothing else depends on it.",
+        description="Seed of the weights that are newly drawn, and of nothing else; unset: the recipe's seed.",
     )

@@ -24,7 +24,7 @@ def load_model(
     *,
     dtype: str,
     attention: str,
-    seed: int,
+    seed: int | None,
     gguf_file: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
