@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from transformers.utils.logging import disable_progress_bar
 
 from ftk.events import Events, RunEvent
 from ftk.loop import Loop, Progress
@@ -37,6 +38,7 @@ def stage_of(folder: Path, events: list[RunEvent], words: tuple[int, int], longe
         longest: tokens that a row is cut to.
         table: the recipe, but for its name, objective and data.
     """
+    disable_progress_bar()
     # Accelerate keeps the precision for the whole process, and a Trainer may have been there before.
     AcceleratorState._reset_state(True)
     path = folder / "texts.jsonl"
