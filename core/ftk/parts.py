@@ -98,10 +98,10 @@ class Source:
     """Rows that a mitigation mixes into training.
 
     Attributes:
-        name: for reports and the seed of its order; unique among the sources of a stage.
+        name: for reports and the seed of its order; unique among the mitigation's sources.
         items: the encoded rows to draw from, again and again in fresh orders.
         share: the share of the *final* mix, above 0 and below 1.
-        objective: the objective that encoded the rows.
+        objective: what encoded the rows.
     """
 
     name: str
@@ -129,6 +129,8 @@ class ModelSource(Part):
     @abstractmethod
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Load or make the starting model in float32 or the recipe's dtype, on the CPU, with its processor.
+
+        What is drawn at random depends on ``torch.initial_seed()``, the recipe's seed, or on an option alone.
 
         Args:
             head: the head that the first stage's objective needs.
@@ -254,10 +256,7 @@ class Objective(Part):
 
 
 class Mitigation(Part):
-    """A method against forgetting. It contributes; the core composes, in recipe order.
-
-    An instance lives for one stage; its state goes on from stage to stage by the mitigation's name.
-    """
+    """A method against forgetting; lives for one stage, its state goes on to the next by the mitigation's name."""
 
     def remember(self, task: Task, ctx: Context) -> None:
         """Once per body of knowledge, before the first stage that this mitigation guards it in.

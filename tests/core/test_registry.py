@@ -161,7 +161,7 @@ def test_names_of_another_kind_and_near_names_help(lab: Registry) -> None:
 
 
 def test_an_unknown_name_tells_of_broken_plugins(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": "import nowhere"}, {"projections": "ftk_agem"})
+    add_plugin("ftk-projections", {"ftk_projections.py": "import nowhere"}, {"projections": "ftk_projections"})
     with pytest.raises(UserError) as raised:
         load_registry().find("mitigation", "gradient_projection")
     assert "could not be loaded: projections" in raised.value.hint
