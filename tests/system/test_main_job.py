@@ -1,0 +1,68 @@
+"""The main job: forgetting is real, and EWC stops it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ftk
+from ftk.folder import RunFolder
+from ftk.recipe import load_recipe
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "ewc_lora.toml"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> ftk.RunResult:
+    """The recipe as it stands."""
+    return ftk.run(RECIPE, output=tmp_path_factory.mktemp("guarded") / "run")
+
+
+@pytest.fixture(scope="module")
+def plain(guarded: ftk.RunResult, tmp_path_factory: pytest.TempPathFactory) -> ftk.RunResult:
+    """The same without EWC; stage 1 is the same in both recipes, so it is taken over, not run again."""
+    recipe, without = load_recipe(RECIPE), load_recipe(RECIPE, without=["ewc"])
+    assert recipe.stages[0] == without.stages[0]
+    assert recipe.model == without.model
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    RunFolder(folder, without).close()
+    for stage in ("0-start", "1-capitals"):
+        shutil.copytree(guarded.folder / "stages" / stage, folder / "stages" / stage)
+    return ftk.run(without, output=folder)
+
+
+def last_row(result: ftk.RunResult) -> list[float]:
+    """``keyword_accuracy`` of capitals and currencies after both stages."""
+    row: list[float] = result.report["matrix"]["keyword_accuracy"][-1]
+    return row
+
+
+def test_ewc_learns_the_new_and_keeps_the_old(guarded: ftk.RunResult) -> None:
+    old, new = last_row(guarded)
+    assert new >= 0.95
+    assert old >= 0.95
+
+
+def test_without_ewc_the_old_is_lost(plain: ftk.RunResult) -> None:
+    old, new = last_row(plain)
+    assert new >= 0.95
+    assert old <= 0.30
+
+
+def test_the_report_says_what_happened(guarded: ftk.RunResult) -> None:
+    report: dict[str, Any] = guarded.report
+    assert report["schema"] == 1
+    assert report["status"] == "completed"
+    assert report["tasks"] == ["capitals", "currencies"]
+    assert set(report["start"]["keyword_accuracy"]) == {0.0}, "an untrained model knows nothing"
+    (before, _), (after, _) = report["matrix"]["keyword_accuracy"]
+    summary = report["summary"]["keyword_accuracy"]
+    assert summary["retention"] == pytest.approx(after / before)
+    assert summary["forgetting"] == pytest.approx(before - after)
+    assert set(report["matrix"]) == {"keyword_accuracy", "keyword_accuracy@unseen_wording"}
+    ewc = report["stages"][1]["mitigations"]["ewc"]
+    assert ewc["seconds"] > 0
+    assert ewc["tasks"]["capitals"]["trace"] > 0
