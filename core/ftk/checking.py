@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ftk.errors import Problem
 from ftk.registry import Registry
@@ -27,6 +27,7 @@ class Surroundings:
         top_data: the data sets at the recipe's top by key; None where the recipe is wrong about one.
         data: the data sets that hold in this stage, the same way.
         several: whether the recipe has more than one stage.
+        earlier: the data sets of each stage before, by its name.
     """
 
     model: PartSpec | None
@@ -34,6 +35,7 @@ class Surroundings:
     top_data: Mapping[str, PartSpec | None]
     data: Mapping[str, PartSpec | None]
     several: bool
+    earlier: Mapping[str, Mapping[str, PartSpec | None]] = field(default_factory=dict)
 
 
 def check_stage(
@@ -51,6 +53,7 @@ def check_stage(
     offered |= _from_data({**around.top_data, **around.data})
     for spec in (*chosen, *stage.data.train.transforms, *stage.mitigations, *stage.evaluators):
         problems += _unmet(spec, chosen, offered, registry)
+    problems += _unvalidated(stage, around)
     return stage, problems, notes
 
 
@@ -93,6 +96,21 @@ def _check_shares(stage: StageSpec) -> list[Problem]:
     text = " + ".join(f"{share:g} of `{spec.name}`" for spec, share in fillers)
     reason = f"the rows that mitigations mix in fill {total:g} of the training data ({text})"
     return [Problem(fillers[0][0].path, reason, "the sum must stay below 1, so that the stage's own rows have room")]
+
+
+def _unvalidated(stage: StageSpec, around: Surroundings) -> list[Problem]:
+    """What validates on the retained task does so on every task before it, those of earlier stages too."""
+    lacking = [name for name, data in around.earlier.items() if "validation-data" not in _from_data(data)]
+    return [
+        Problem(
+            spec.path,
+            f"`{spec.name}` needs validation data of every earlier task, and stage `{name}` has none",
+            "add data.validation there, or a `data.train` source that keeps validation rows back itself",
+        )
+        for spec in stage.mitigations
+        if "retain-validation-data" in spec.needs()
+        for name in lacking
+    ]
 
 
 def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:

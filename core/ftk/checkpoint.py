@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,7 +29,8 @@ class BundleWriter:
     """Writes bundles; a part whose tensors have not changed since its last bundle is linked, not written again."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[list[tuple[str, Tensor, int]], Path]] = {}
+        # By part: each tensor, weakly so that nothing is kept from being freed, with its version; and the file.
+        self._last: dict[str, tuple[list[tuple[str, ref[Tensor], int]], Path]] = {}
 
     def write(self, directory: Path, states: Mapping[str, State], **facts: Any) -> None:
         """Write a bundle of named states at ``directory``, whole or not at all.
@@ -53,12 +55,12 @@ class BundleWriter:
         seal(aside, **facts, parts=sorted(states))
         replace_directory(aside, directory)
         for name, (path, tensors) in written.items():
-            self._last[name] = [(key, tensor, tensor._version) for key, tensor in tensors.items()], path
+            self._last[name] = [(key, ref(tensor), tensor._version) for key, tensor in tensors.items()], path
 
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], path: Path) -> None:
         known, last = self._last.get(name, ([], Path()))
         unchanged = [key for key, _, _ in known] == list(tensors) and all(
-            tensors[key] is tensor and tensor._version == version for key, tensor, version in known
+            tensors[key] is tensor() and tensors[key]._version == version for key, tensor, version in known
         )
         if unchanged and last.is_file():
             try:

@@ -44,7 +44,12 @@ class Rows:
     def overlap(self) -> Iterator[tuple[str, int, int]]:
         """Each test set that shares rows with the training set: its place, how many of its rows, of how many."""
         taught = {self._key(row) for row in self.roles["train"][0]}
-        tested = [self.roles[role] for role in ("validation", "test") if role in self.roles]
+        source = self.roles["train"][1]
+        tested = [
+            (dataset, f"{place}, its {role} split" if place == source else place)
+            for role, (dataset, place) in self.roles.items()
+            if role != "train"
+        ]
         for dataset, place in [*tested, *self.probes.values()]:
             shared = sum(self._key(row) in taught for row in dataset)
             if shared:

@@ -13,9 +13,10 @@ from typing import Any
 logger = logging.getLogger("ftk")
 
 EVENT_KINDS = {
-    "run_started": "name, folder, stages, tasks, device, precision",
+    "run_started": "name, folder, stages, tasks, device",
     "phase": "text: what goes on now; done and total where it can be counted",
-    "stage_started": "stage (1-based), name, steps, first_step, rows, trainable_parameters, total_parameters",
+    "stage_started": "stage (1-based), name, steps, first_step, rows, precision, trainable_parameters, "
+    "total_parameters",
     "step": "stage, step, steps, loss, learning_rate, gradient_norm, tokens_per_second",
     "checkpoint": "stage, step, path",
     "measured": "after (stage index, 0 is the starting model), task, metrics: {name: value}",

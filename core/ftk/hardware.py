@@ -12,7 +12,7 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_multiplies_bf16()
+        return _cpu_multiplies_bf16() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 
 

@@ -64,12 +64,13 @@ class Loop:
 
         Raises:
             Interrupted: a signal came; the checkpoint is saved.
-            RunFailed: the loss is not finite.
+            RunFailed: the loss or the gradient is not finite.
         """
         gradients = Gradients(self.ctx.model)
         meter = Meter(self.ctx.device, progress)
         scaler = torch.amp.GradScaler(self.ctx.device.type, enabled=self.ctx.precision == "fp16")
-        scaler.load_state_dict(progress.scaler)
+        if progress.scaler:
+            scaler.load_state_dict(progress.scaler)
         self.model.train()
         while progress.step < self.ctx.steps:
             ctx = replace(self.ctx, step=progress.step)
@@ -134,8 +135,8 @@ def seed_step(ctx: Context) -> None:
     """Make the randomness of a step (dropout) a pure function of seed, stage, step and process."""
     seed = ctx.derived_seed("step", ctx.step, ctx.rank)
     torch.default_generator.manual_seed(seed)
-    if ctx.device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+    if ctx.device.type != "cpu":
+        torch.get_device_module(ctx.device).manual_seed(seed)
 
 
 class Meter:
@@ -154,16 +155,19 @@ class Meter:
 
     def report(self, ctx: Context, learning_rate: float, norm: torch.Tensor) -> None:
         """Tell the observers of the steps since the last report, and begin anew."""
-        sums = torch.tensor([float(self._total), self._count, self._tokens], dtype=torch.float64, device=ctx.device)
+        total, count, tokens = float(self._total), self._count, self._tokens
         if ctx.world_size > 1:
+            sums = torch.tensor([total, count, tokens], dtype=torch.float64, device=ctx.device)
             torch.distributed.all_reduce(sums)
-        total, count, tokens = sums.tolist()
+            total, count, tokens = sums.tolist()
         now = time.perf_counter()
         seconds = now - self._started
-        loss = total / max(count, 1)
-        if not math.isfinite(loss):
+        loss, size = total / max(count, 1), float(norm)
+        # In fp16 a gradient that is not finite is nothing lost: its step is skipped and the scale lowered.
+        if not math.isfinite(loss) or not (math.isfinite(size) or ctx.precision == "fp16"):
+            what = f"gradient's norm is {size}" if math.isfinite(loss) else f"loss is {loss}"
             raise RunFailed(
-                f"the loss is {loss} at step {ctx.step + 1} of stage `{ctx.stage_name}`\n"
+                f"the {what} at step {ctx.step + 1} of stage `{ctx.stage_name}`\n"
                 "  lower training.learning_rate, or write training.precision = 'fp32'; the last checkpoint is kept"
             )
         self.progress.tokens += int(tokens)
@@ -175,7 +179,7 @@ class Meter:
             steps=ctx.steps,
             loss=loss,
             learning_rate=learning_rate,
-            gradient_norm=float(norm),
+            gradient_norm=size,
             tokens_per_second=tokens / max(seconds, 1e-9),
         )
         self._started = now

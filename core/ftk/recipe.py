@@ -202,7 +202,8 @@ class _Recipe:
         for index, (stage, level) in enumerate(stages):
             if stage is None:
                 continue
-            around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1)
+            earlier = {before.name: its.data for before, its in stages[:index] if before is not None}
+            around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1, earlier)
             stage, problems, new_notes = check_stage(stage, around, self.registry)
             self.stages.append(stage)
             notes += new_notes

@@ -86,7 +86,7 @@ def run(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides=overrides, without=without, registry=registry)
     disable_progress_bar()  # ours tells what goes on
-    accelerator = Accelerator()
+    accelerator = make_accelerator()
     path = Path(output) if output else default_output(recipe, without)
     folder = open_folder(path, recipe, accelerator, fresh)
     log = None
@@ -110,15 +110,19 @@ def run(
 def dry_run(recipe: Recipe) -> list[dict[str, Any]]:
     """Read data and model as a run would, and count; train nothing and write nothing.
 
-    Each stage is set up on the starting model. What a mitigation would mix in from memory is not known before
-    it remembers, so its sources are counted where they need none.
+    Each stage is set up on the starting model. What a mitigation mixes in is counted by the share that it takes.
 
     Returns:
         For each stage ``name``, ``rows``, ``tokens_per_epoch``, ``steps``, ``batch_size``, ``sources``,
         ``trainable_parameters`` and ``total_parameters``.
     """
-    job = Run(recipe, None, Accelerator(), Events([]), lambda: False)
+    job = Run(recipe, None, make_accelerator(), Events([]), lambda: False)
     return job.plan()
+
+
+def make_accelerator() -> Accelerator:
+    """The processes of this run and their device; without an accelerator they meet on CPUs, not each alone."""
+    return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 def default_output(recipe: Recipe, without: Sequence[str] = ()) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ from ftk.examples import Task
 from ftk.folder import RunFolder
 from ftk.loop import Loop, Progress
 from ftk.mixing import Mixer
-from ftk.parts import Adaptation, Mitigation, State
+from ftk.parts import Adaptation, Mitigation, Source, State
 from ftk.specs import PartSpec, StageSpec
 from ftk.training import Training
 
@@ -47,6 +48,9 @@ class Stage:
         folder: where checkpoints go; None where nothing is to be written.
         carried: the mitigations' states that the stage before left, and their ``composition``.
         stop_requested: whether a signal asked the run to stop.
+
+    Raises:
+        UserError: the adaptation does not fit the model, or would train weights held in float16.
     """
 
     def __init__(
@@ -66,7 +70,17 @@ class Stage:
         self.adaptation = cast(Adaptation, spec.adaptation.build())
         set_seed(ctx.derived_seed("attach") % 2**32)
         model = self.adaptation.attach(ctx.model)
+        if any(p.requires_grad and p.dtype == torch.float16 for p in model.parameters()):
+            raise UserError(
+                f"stage `{spec.name}`: the weights to train are held in float16, too narrow for AdamW's small numbers",
+                'load the model in "float32"; training.precision = "fp16" computes in float16 all the same',
+            )
         if spec.training.gradient_checkpointing:
+            if not getattr(model, "supports_gradient_checkpointing", False):
+                raise UserError(
+                    f"stage `{spec.name}`: a {type(model).__name__} cannot recompute its activations",
+                    "leave out training.gradient_checkpointing; a smaller micro_batch_size saves memory too",
+                )
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
             model.enable_input_require_grads()  # type: ignore[operator]
         self.mitigations = Composition(build_named(spec.mitigations))
@@ -133,15 +147,18 @@ class Stage:
         return options.steps or math.ceil(mixer.rows_in(options.epochs or DEFAULT_EPOCHS) / options.batch_size)
 
     def plan(self) -> dict[str, Any]:
-        """What the stage would do, counted without training."""
-        mixer = self.mixer()
+        """What the stage would do, counted without training; nothing is remembered, only the shares are known."""
+        items, objective = self.task.train.items, self.task.objective
+        shares = {spec.name: spec.options.data_share() for spec in self.spec.mitigations}
+        sources = [Source(name, items, share, objective) for name, share in shares.items() if share]
+        mixer = Mixer(items, objective, sources, 0)
         parameters = list(self.ctx.model.parameters())
         return {
             "rows": len(self.task.train),
-            "tokens_per_epoch": sum(len(item["input_ids"]) for item in self.task.train.items if "input_ids" in item),
+            "tokens_per_epoch": sum(len(item["input_ids"]) for item in items if "input_ids" in item),
             "steps": self.steps(mixer),
             "batch_size": self.spec.training.batch_size,
-            "sources": [{"name": source.name, "share": source.share} for source in mixer.sources[1:]],
+            "sources": [{"name": source.name, "share": source.share} for source in sources],
             "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "total_parameters": sum(p.numel() for p in parameters),
         }
@@ -170,12 +187,12 @@ class Stage:
         total = sum(p.numel() for p in ctx.model.parameters())
         ctx.events(
             "stage_started", stage=ctx.stage, name=self.spec.name, steps=ctx.steps, first_step=self.progress.step,
-            rows=len(self.task.train), trainable_parameters=trainable, total_parameters=total,
+            rows=len(self.task.train), precision=ctx.precision, trainable_parameters=trainable, total_parameters=total,
         )  # fmt: skip
         loop.train(self.progress)
+        self._release()
         ctx.model.eval()
         self.mitigations.finish(replace(ctx, step=ctx.steps))
-        self.optimizer.state.clear()
         mitigations = self.mitigations.report()
         for name, told in mitigations.items():
             ctx.events("mitigation", name=name, stage=ctx.stage, **told)
@@ -187,6 +204,14 @@ class Stage:
         earlier = self.carried.get("composition", {"remembered": {}, "seconds": {}})
         composition = {key: {**earlier[key], **value} for key, value in self.mitigations.progress().items()}
         return StageResult(self.progress, facts, {**self.carried, **states, "composition": composition})
+
+    def _release(self) -> None:
+        """Give back what only training needed, so that the next stage finds the model as a fresh load would be."""
+        self.optimizer.state.clear()
+        if self.spec.training.gradient_checkpointing:
+            self.ctx.model.gradient_checkpointing_disable()  # type: ignore[operator]
+            self.ctx.model.disable_input_require_grads()  # type: ignore[operator]
+        self.accelerator.free_memory()  # it keeps every model it has prepared, and with it the buckets of gradients
 
     def _remember(self) -> None:
         if "composition" in self.carried:
@@ -221,8 +246,6 @@ def build_named(specs: Sequence[PartSpec]) -> dict[str, Mitigation]:
 
 def fingerprint(mixer: Mixer) -> str:
     """A SHA-256 over every row that training may draw; tells whether the data are those of a checkpoint."""
-    import hashlib
-
     digest = hashlib.sha256()
     for source in mixer.sources:
         digest.update(f"{source.name} {source.share} {len(source.items)}".encode())

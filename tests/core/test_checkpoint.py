@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 
 import pytest
 import torch
@@ -69,6 +70,14 @@ def test_unchanged_tensors_are_linked_and_changed_ones_written(tmp_path):
     assert inode("one", "fixed") == inode("two", "fixed")
     assert inode("one", "moving") != inode("two", "moving")
     assert torch.equal(read_bundle(tmp_path / "two")[0]["moving"]["t"], moving)
+
+
+def test_what_was_written_is_not_kept_from_being_freed(tmp_path):
+    writer, tensor = BundleWriter(), torch.zeros(3)
+    writer.write(tmp_path / "one", {"part": {"x": tensor}})
+    held = weakref.ref(tensor)
+    del tensor
+    assert held() is None
 
 
 def test_a_tensor_replaced_by_an_equal_looking_one_is_written(tmp_path):

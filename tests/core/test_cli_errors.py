@@ -37,8 +37,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("error", "code", "text"),
     [
         (RunFailed("the loss is nan"), 1, "error: the loss is nan\n"),
-        (Interrupted("saved; go on with: ftk run x"), 130, "error: saved; go on with: ftk run x\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (Interrupted("saved; go on with: ftk run x"), 130, "saved; go on with: ftk run x\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_foreseen_errors_are_text(error: BaseException, code: int, text: str, failing: Any) -> None:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,6 @@ PAGES = sorted(path for path in (*DOCS.rglob("*.md"), ROOT / "README.md") if pat
 BUILTIN = load_registry(third_party=False).entries()
 HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("ftk_")}
 HOOKS_PAGE = (DOCS / "hooks.md").read_text(encoding="utf-8")
-UNSET = {"unset", "none"}
 
 ROLES = ("train", "validation", "test", "retain", "retain_validation")
 MINIMAL: dict[str, Any] = {
@@ -131,7 +131,7 @@ def test_every_option_of_a_variant_stands_on_its_page(entry: Entry) -> None:
         default = field.get_default(call_default_factory=True)
         assert default is not PydanticUndefined
         if default is None:
-            assert written in UNSET, name
+            assert written == "unset", name
         else:
             assert tomllib.loads(f"value = {written}")["value"] == json.loads(json.dumps(default)), name
 
@@ -144,9 +144,17 @@ def test_no_page_is_of_a_variant_that_does_not_exist() -> None:
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """ftk's own variants, and the example's as if it were installed."""
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The example can be imported, and is forgotten afterwards: other tests have an ``ftk_agem`` of their own."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ftk_agem"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def registry(example: None) -> Registry:
+    """ftk's own variants, and the example's as if it were installed."""
     variants = importlib.import_module("ftk_agem").ftk_mitigations()
     return Registry(
         (), (*BUILTIN, *(Entry("mitigation", variant, "ftk-agem", "0.1.0", "agem") for variant in variants))
@@ -225,8 +233,7 @@ def test_the_commands_of_the_tutorial_and_its_check_are_those_of_the_example() -
     assert call in (EXAMPLE / "tests/test_agem.py").read_text(encoding="utf-8")
 
 
-def test_the_options_of_the_example_stand_in_its_readme(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLE))
+def test_the_options_of_the_example_stand_in_its_readme(example: None) -> None:
     fields = importlib.import_module("ftk_agem.options").AgemOptions.model_fields
     rows = table_of((EXAMPLE / "README.md").read_text(encoding="utf-8"), "option", "type", "default", "meaning")
     assert {name: row[1].strip("`") for name, row in rows.items()} == {n: str(f.default) for n, f in fields.items()}

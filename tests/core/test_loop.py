@@ -199,6 +199,19 @@ def test_a_loss_that_is_not_finite_stops_the_run():
         loop.train(Progress())
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_saved():
+    class Broken(Mitigation):
+        def edit_gradients(self, gradients: Any, ctx: Any) -> None:
+            if ctx.step == 2:
+                next(iter(gradients.values())).fill_(float("inf"))
+
+    saved: list[int] = []
+    loop = make_loop(parts={"broken": Broken()}, steps=3, save=lambda progress: saved.append(progress.step))
+    with pytest.raises(RunFailed, match="gradient's norm is inf at step 3"):
+        loop.train(Progress())
+    assert not saved
+
+
 def test_the_schedule_warms_up_and_decays():
     events: list = []
     make_loop(events=events, steps=20, warmup=0.25).train(Progress())
@@ -212,6 +225,28 @@ def test_the_schedule_warms_up_and_decays():
     cosine: list = []
     make_loop(events=cosine, steps=20, warmup=0.0, schedule="cosine").train(Progress())
     assert [e.data["learning_rate"] for e in cosine if e.kind == "step"][9] == pytest.approx(5e-4)
+
+
+def test_float16_trains_and_its_scale_goes_on_after_an_interruption():
+    def half(**options: Any) -> Loop:
+        loop = make_loop(steps=4, **options)
+        return replace(loop, ctx=replace(loop.ctx, precision="fp16"))
+
+    plain, whole = make_loop(steps=4), half()
+    plain.train(Progress())
+    start = Progress()
+    whole.train(start)
+    assert weights(whole).dtype == torch.float32
+    assert start.scaler["_growth_tracker"] == 4, "no step was skipped"
+    torch.testing.assert_close(weights(whole), weights(plain), atol=2e-3, rtol=1e-2)
+    stop = iter([False, True, False, False])
+    cut, progress = half(stop=lambda: next(stop)), Progress()
+    with pytest.raises(Interrupted):
+        cut.train(progress)
+    assert progress.scaler["_growth_tracker"] == 2
+    cut.train(progress)
+    assert progress.scaler == start.scaler
+    assert torch.equal(weights(cut), weights(whole))
 
 
 def test_bfloat16_changes_the_arithmetic_and_keeps_the_weights_float32():

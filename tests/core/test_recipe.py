@@ -148,6 +148,16 @@ def test_probes_transforms_and_names(read: Read) -> None:
     assert [spec.path for spec in stage.mitigations][:2] == ["mitigation.a", "mitigation.b"]
 
 
+def test_what_validates_on_earlier_tasks_needs_their_validation_data(read: Read) -> None:
+    held = 'validation = { use = "rows", path = "validation.jsonl" }'
+    blend = 'training = { steps = 7 }\nmitigation = [{ use = "blend", alpha = "validation" }]'
+    text = PIPELINE.replace(held + "\n", "").replace("training = { steps = 7 }", blend)
+    second = text.replace('path = "second.jsonl" }', 'path = "second.jsonl" }\n' + held)
+    with pytest.raises(UserError, match="every earlier task, and stage `first` has none"):
+        read(second)
+    read(second.replace('path = "first.jsonl" }', 'path = "first.jsonl", fraction = 0.1 }'))
+
+
 def test_validation_data_may_come_from_the_train_sources_own_split(read: Read) -> None:
     chosen = (ANCHOR, '[[mitigation]]\nuse = "blend"\nalpha = "validation"')
     own = [(f'path = "{name}.jsonl"', f'path = "{name}", fraction = 0.1') for name in ("train", "old")]

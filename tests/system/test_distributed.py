@@ -39,7 +39,7 @@ def start_ranks(forge: Forge, *arguments: str | Path) -> list[Process]:
         port = found.getsockname()[1]
     common = {
         "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
+        **({"ACCELERATE_USE_CPU": "true"} if torch.accelerator.is_available() else {}),
     }  # fmt: skip
     return [
         forge.start(*arguments, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)
@@ -70,6 +70,7 @@ def test_two_processes_make_what_one_makes(recipe: Path, alone: Path, forge: For
     ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run")
     for rank in ranks:
         assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)
+    assert ["model and report" in rank.told() for rank in ranks] == [True, False], "one process tells the result"
     assert_same(tmp_path / "run", alone)
     assert [event["status"] for event in events_of(tmp_path / "run", "run_finished")] == ["completed"]
     losses = [[event["loss"] for event in events_of(run, "step")] for run in (tmp_path / "run", alone)]

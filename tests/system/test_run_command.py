@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,8 @@ from click.testing import CliRunner, Result
 import ftk
 from ftk.cli import cli
 from ftk.events import EVENT_KINDS
+from ftk.recipe import load_recipe
+from ftk.runner import dry_run
 from tests.system.small import FACTS, HEAD, ONE_STAGE, PIPELINE, events_of, report_of, untimed, written
 
 
@@ -99,6 +102,9 @@ def test_every_event_is_logged_as_it_is_documented(done: Done) -> None:
         (after, task) for after in (0, 1, 2) for task in ("retain", "capitals", "currencies")
     ]
     assert all(one["time"] <= two["time"] for one, two in pairwise(events))
+    for kind in ("run_started", "stage_started", "step", "checkpoint", "stage_finished"):
+        named = re.sub(r" \(.*?\)", "", EVENT_KINDS[kind]).split(", ")
+        assert all(event.keys() == {"time", "kind", *named} for event in events_of(done.folder, kind)), kind
 
 
 def test_the_model_loads_without_ftk(done: Done) -> None:
@@ -125,6 +131,29 @@ def test_the_command_shows_what_was_learned_and_lost(done: Done) -> None:
         assert said in printed
     assert f"model and report: {done.folder}" in printed
     assert "\x1b" not in printed
+    assert [line for line in printed.splitlines() if line != line.rstrip()] == []
+
+
+def test_a_finished_run_is_told_and_not_run_again(done: Done) -> None:
+    again = command(done.recipe, "--output", done.folder)
+    assert again.exit_code == 0, again.output
+    assert again.stdout.startswith("this run is finished; --fresh starts it over\n")
+    assert "reading data" not in again.stdout
+
+
+def test_dry_run_tells_of_rows_that_a_mitigation_brings_later(done: Done) -> None:
+    by_steps = command(done.recipe, "--dry-run").stdout
+    assert "  to be mixed in: replay, " in by_steps
+    assert "not counted here" not in by_steps
+    by_epochs = command(done.recipe, "--dry-run", "--set", "training.epochs=1").stdout
+    assert "of the rows, in steps that are not counted here\n" in by_epochs
+
+
+@pytest.mark.parametrize("other", ["--json", "--dry-run"])
+def test_explain_goes_alone(other: str, done: Done) -> None:
+    refused = command(done.recipe, "--explain", other)
+    assert refused.exit_code == 2
+    assert f"--explain and {other} do not go together" in refused.stderr
 
 
 def test_dry_run_counts_and_writes_nothing(done: Done, here: Path) -> None:
@@ -138,6 +167,14 @@ def test_dry_run_counts_and_writes_nothing(done: Done, here: Path) -> None:
         for key in ("name", "steps", "rows", "trainable_parameters", "total_parameters"):
             assert stage[key] == then[key]
     assert list(here.iterdir()) == []
+
+
+def test_dry_run_counts_the_rows_that_are_mixed_in(here: Path) -> None:
+    """A quarter of the mix is replayed: of 24 rows an epoch, 8 steps of 4 rows in place of 6."""
+    text = PIPELINE.replace("steps = 9\n", "").replace("limit = 6", "limit = 24")
+    [first, second] = dry_run(load_recipe(written(here, text), overrides=["training.epochs=1"]))
+    assert [first["steps"], second["steps"]] == [8, 8]
+    assert first["sources"] == [{"name": "replay", "share": 0.25}]
 
 
 def test_explain_shows_the_stations_and_writes_nothing(done: Done, here: Path) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import ftk
 from ftk.cli import cli
+from ftk.events import RunEvent
 from ftk.report.progress import ProgressDisplay
 from tests.system.small import FACTS, ONE_STAGE, events_of, written
 
@@ -103,6 +104,26 @@ def test_a_terminal_shows_a_bar(here: Path) -> None:
     assert "\x1b[?25h" in text, "and comes back"
     assert re.search(r"stage 1 .*\d+/60", text)
     assert "step      1/60" not in text
+
+
+def test_a_bar_stays_within_its_terminal() -> None:
+    """Full numbers where there is room, fewer where not; work that cannot be counted has no count."""
+    data = {"stage": 1, "step": 700, "steps": 90_000, "loss": 2.1326, "learning_rate": 4.2e-5, "tokens_per_second": 1e6}
+    shown = {}
+    for width in (40, 60, 80, 120):
+        console = Console(file=io.StringIO(), force_terminal=True, width=width)
+        display = ProgressDisplay(console)
+        display(RunEvent("run_started", 0.0, {"name": "small", "device": "cpu", "folder": "runs/small"}))
+        display(RunEvent("phase", 0.0, {"text": "reading data"}))
+        display(RunEvent("step", 0.0, data))
+        display.close()
+        shown[width] = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "…" not in shown[width]
+        assert "0/?" not in shown[width]
+    assert [text for text in ("loss 2.1326", "lr 4.2e-05", "1,000,000 tokens/s") if text in shown[120]] != []
+    assert "loss" not in shown[40]
+    assert "loss 2.1326" in shown[60]
+    assert "lr" not in shown[60]
 
 
 def test_a_log_has_plain_lines_and_not_too_many(here: Path) -> None:

@@ -80,20 +80,26 @@ def test_the_optimizer_is_adamw_by_its_formula(here: Path, add_plugin: Callable[
     assert kinds == {1, 2}
 
 
-@pytest.mark.parametrize("adaptation", ["{ use = 'full' }", "{ use = 'lora', rank = 4 }"])
-def test_gradient_checkpointing_recomputes_and_changes_nothing(
-    adaptation: str, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def recomputed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows whenever a layer's activations are left to be recomputed."""
     from transformers import modeling_utils
 
-    recomputed = []
+    seen = []
     plain = modeling_utils.checkpoint
 
     def counted(*arguments: Any, **options: Any) -> Any:
-        recomputed.append(options)
+        seen.append(options)
         return plain(*arguments, **options)
 
     monkeypatch.setattr(modeling_utils, "checkpoint", counted)
+    return seen
+
+
+@pytest.mark.parametrize("adaptation", ["{ use = 'full' }", "{ use = 'lora', rank = 4 }"])
+def test_gradient_checkpointing_recomputes_and_changes_nothing(
+    adaptation: str, here: Path, recomputed: list[Any]
+) -> None:
     common = (f"adaptation={adaptation}", "training.steps=4")
     without = run(here, *common, output="without")
     assert not recomputed
@@ -101,6 +107,32 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(
     assert len(recomputed) >= 4
     for name, weight in weights(without).items():
         torch.testing.assert_close(weights(saving)[name], weight, atol=1e-6, rtol=1e-5)
+
+
+def test_gradient_checkpointing_is_refused_where_the_model_cannot(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.LlamaPreTrainedModel.supports_gradient_checkpointing", False)
+    with pytest.raises(ftk.UserError, match="a LlamaForCausalLM cannot recompute"):
+        run(here, "training.gradient_checkpointing=true", output="run")
+
+
+def test_gradient_checkpointing_ends_with_its_stage(here: Path, recomputed: list[Any]) -> None:
+    stages = """
+[[stage]]
+name = "first"
+training = { steps = 2, gradient_checkpointing = true }
+[[stage]]
+name = "second"
+training = { steps = 2 }
+"""
+    counts: list[int] = []
+
+    def watch(event: RunEvent) -> None:
+        if event.kind == "stage_finished":
+            counts.append(len(recomputed))
+
+    ftk.run(written(here, ONE_STAGE + stages), observers=[watch])
+    assert counts[0] >= 2
+    assert counts[1] == counts[0]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +189,15 @@ def test_auto_takes_bfloat16_where_the_hardware_has_it(
     result = run(here, "training.precision=auto", "training.steps=1", output="run")
     assert result.report["stages"][0]["precision"] == precision
     assert all(tensor.dtype == torch.float32 for tensor in weights(result).values())
+
+
+def test_weights_in_float16_are_adapted_and_not_trained(here: Path) -> None:
+    saved = run(here, "training.steps=1", output="saved").folder / "model"
+    model = f"model={{ use = 'pretrained', path = '{saved}', dtype = 'float16' }}"
+    with pytest.raises(ftk.UserError, match="held in float16"):
+        run(here, model, "training.steps=1", output="full")
+    lora = run(here, model, "training.steps=1", "adaptation={ use = 'lora', rank = 4 }", output="lora")
+    assert {tensor.dtype for tensor in weights(lora).values()} == {torch.float16}
 
 
 def test_the_seed_decides_and_nothing_else_does(here: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ftk import __version__
-from ftk.errors import FtkError, did_you_mean
+from ftk.errors import FtkError, Interrupted, did_you_mean
 from ftk.registry import one_line
 from ftk.variant import import_reference
 
@@ -67,8 +67,11 @@ class Verbs(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            tell_error("interrupted")
+            click.echo("interrupted", err=True)
             ctx.exit(130)
+        except Interrupted as stop:
+            click.echo(str(stop), err=True)  # asked for, and so no error
+            ctx.exit(stop.exit_code)
         except FtkError as error:
             if _wants_traceback(ctx):
                 click.echo(traceback.format_exc(), err=True)

@@ -55,7 +55,7 @@ def doctor(as_json: bool) -> None:
         _print(facts, devices, packages, conflicts)
         out = console()
         working = sum(plugin.status == "ok" for plugin in found.plugins)
-        out.print(f"plugins  {working} of {len(found.plugins)} work, {len(found.entries())} variants")
+        out.print(f"plugins  {working} of {len(found.plugins)} work; they offer {len(found.entries())} variants")
         for plugin in found.plugins:
             if plugin.status != "ok":
                 print_broken(plugin)
@@ -108,7 +108,8 @@ def _devices() -> list[dict[str, Any]]:
     if torch.backends.mps.is_available():
         devices.append({"name": "Apple GPU", "bf16": has_bf16(torch.device("mps")), "memory_bytes": 0})
     threads = torch.get_num_threads()
-    devices.append({"name": f"CPU, {threads} threads", "bf16": has_bf16(torch.device("cpu")), "memory_bytes": 0})
+    cpu = f"CPU, {threads} threads" if threads > 1 else "CPU, 1 thread"
+    devices.append({"name": cpu, "bf16": has_bf16(torch.device("cpu")), "memory_bytes": 0})
     return devices
 
 

@@ -41,12 +41,15 @@ def run(
 
     Press Ctrl-C once to stop at the next step with everything saved; the same command goes on from there.
     """
+    if explain and (as_json or dry_run):
+        raise click.UsageError(f"--explain and --{'json' if as_json else 'dry-run'} do not go together")
     plugins = registry()
     loaded = load_recipe(recipe, overrides=settings, without=without, registry=plugins)
     if explain:
         from ftk.report.explain import explain as make_tree
 
-        Console().print(make_tree(loaded), highlight=False)
+        console = Console(emoji=False)
+        console.print(make_tree(loaded), highlight=False, soft_wrap=not console.is_terminal)
     elif dry_run:
         _dry_run(loaded, as_json)
     else:
@@ -64,8 +67,10 @@ def _run(
     console = Console(stderr=as_json, quiet=as_json, emoji=False)
     console.soft_wrap = not console.is_terminal  # a line of a pipe or a log is one line, however long
     with console.status("loading libraries") if console.is_terminal else nullcontext():
+        from accelerate import PartialState
+
         from ftk.report.progress import ProgressDisplay
-        from ftk.report.terminal import final_table
+        from ftk.report.terminal import final_table, plain_text
         from ftk.runner import run as run_recipe
 
     for note in recipe.notes:
@@ -78,10 +83,17 @@ def _run(
         raise Interrupted(f"{error}\n  go on with: {command}") from error
     finally:
         display.close()
+    if not PartialState().is_main_process:
+        return  # of several processes one tells the result
     if as_json:
         click.echo(json.dumps(result.report, indent=2, ensure_ascii=False))
         return
-    console.print(final_table(result.report), soft_wrap=False)
+    if not display.started:
+        console.print("this run is finished; --fresh starts it over", highlight=False, markup=False)
+    if console.is_terminal:
+        console.print(final_table(result.report))
+    else:
+        click.echo(plain_text(result.report), nl=False)
     console.print(f"model and report: {result.folder}", highlight=False, markup=False)
 
 
@@ -92,7 +104,7 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plan, indent=2, ensure_ascii=False))
         return
-    for stage in plan:
+    for stage, spec in zip(plan, recipe.stages, strict=True):
         click.echo(
             f"stage {stage['name']}: {stage['rows']:,} rows, {stage['tokens_per_epoch']:,} tokens an epoch, "
             f"{stage['steps']:,} steps of {stage['batch_size']} rows, "
@@ -100,4 +112,9 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
         )
         for source in stage["sources"]:
             click.echo(f"  mixed in: {source['name']}, {source['share']:.1%} of the rows")
+        counted = {source["name"] for source in stage["sources"]}
+        longer = "" if spec.training.steps else ", in steps that are not counted here"
+        for part in spec.mitigations:
+            if (share := part.options.data_share()) and part.name not in counted:
+                click.echo(f"  to be mixed in: {part.name}, {share:.1%} of the rows{longer}")
     click.echo("nothing was trained and nothing was written")

@@ -132,6 +132,8 @@ def to_toml(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{', '.join(to_toml(item) for item in value)}]"
     if isinstance(value, dict):
+        if not value:
+            return "{}"
         return f"{{ {', '.join(f'{json.dumps(key)} = {to_toml(item)}' for key, item in value.items())} }}"
     if isinstance(value, int | float):
         return repr(value)
@@ -200,8 +202,9 @@ def _followed(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 
 
 def _fields(options: type[Options]) -> list[tuple[str, FieldInfo]]:
-    """The options, those first that a recipe must give."""
-    return sorted(options.model_fields.items(), key=lambda item: not item[1].is_required())
+    """The options: those first that a recipe must give, then the variant's own, then those that it inherits."""
+    own = options.__annotations__
+    return sorted(options.model_fields.items(), key=lambda item: (not item[1].is_required(), item[0] not in own))
 
 
 def _said_default(default: str) -> str:

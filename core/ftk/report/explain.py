@@ -6,6 +6,7 @@ from rich.tree import Tree
 
 from ftk.composition import stations_of
 from ftk.parts import Mitigation
+from ftk.registry import OWN_DISTRIBUTION
 from ftk.specs import PartSpec, Recipe, StageSpec
 
 
@@ -53,6 +54,4 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
 
 def _named(spec: PartSpec) -> str:
     told = spec.name if spec.name == spec.use else f"{spec.name} ({spec.use})"
-    return (
-        f"[cyan]{told}[/]" if spec.distribution == "finetune-toolkit" else f"[cyan]{told}[/] from {spec.distribution}"
-    )
+    return f"[cyan]{told}[/]" if spec.distribution == OWN_DISTRIBUTION else f"[cyan]{told}[/] from {spec.distribution}"

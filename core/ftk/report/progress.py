@@ -6,12 +6,24 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from ftk.events import RunEvent
 
 PLAIN_REPORTS = 10
 """How many lines of loss a stage prints where there is no terminal."""
+
+BAR_WIDTH = 16
+"""Columns of the live bar itself."""
+
+
+class Count(MofNCompleteColumn):
+    """How much of the work is done, where it can be counted."""
+
+    def render(self, task: Task) -> Text:
+        """``12/40``, or nothing."""
+        return Text() if task.total is None else super().render(task)
 
 
 class ProgressDisplay:
@@ -19,10 +31,14 @@ class ProgressDisplay:
 
     Args:
         console: where to; its ``is_terminal`` decides between the live display and plain lines.
+
+    Attributes:
+        started: whether there was a run to show: one that is finished already is not run again.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.started = False
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._phase = ""
@@ -40,12 +56,13 @@ class ProgressDisplay:
             self._bar = None
 
     def _on_run_started(self, data: dict[str, Any]) -> None:
+        self.started = True
         self.console.print(
             f"[bold]{escape(data['name'])}[/] on {data['device']} → {escape(data['folder'])}", highlight=False
         )
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(),
+                TextColumn("{task.description}"), BarColumn(bar_width=BAR_WIDTH), Count(),
                 TextColumn("[dim]{task.fields[numbers]}"), TimeRemainingColumn(compact=True),
                 console=self.console, transient=True,
             )  # fmt: skip
@@ -62,7 +79,8 @@ class ProgressDisplay:
     def _on_stage_started(self, data: dict[str, Any]) -> None:
         trained, total = data["trainable_parameters"], data["total_parameters"]
         self.console.print(
-            f"[bold]stage {data['stage']}: {escape(data['name'])}[/]  {data['rows']:,} rows, {data['steps']:,} steps, "
+            f"[bold]stage {data['stage']}: {escape(data['name'])}[/]\n"
+            f"  {data['rows']:,} rows, {data['steps']:,} steps, "
             f"{trained:,} of {total:,} parameters trained ({trained / total:.1%})",
             highlight=False,
         )
@@ -76,12 +94,14 @@ class ProgressDisplay:
 
     def _on_step(self, data: dict[str, Any]) -> None:
         speed = f"{data['tokens_per_second']:,.0f} tokens/s"
-        numbers = f"loss {data['loss']:.4f}  lr {data['learning_rate']:.1e}  {speed}"
+        numbers = [f"loss {data['loss']:.4f}", f"lr {data['learning_rate']:.1e}", speed]
         if self._bar is not None:
-            self._show(f"stage {data['stage']}", data["step"], data["steps"], numbers)
+            text = f"stage {data['stage']}"
+            told = self._fitted(numbers, beside=f"{text} {data['steps']}/{data['steps']} 00:00:00 ")
+            self._show(text, data["step"], data["steps"], told)
         elif data["step"] >= self._next or data["step"] == data["steps"]:
             self._next = data["step"] + self._every
-            self.console.print(f"  step {data['step']:>6,}/{data['steps']:,}  {numbers}", highlight=False)
+            self.console.print(f"  step {data['step']:>6,}/{data['steps']:,}  {'  '.join(numbers)}", highlight=False)
 
     def _on_measured(self, data: dict[str, Any]) -> None:
         told = "  ".join(f"{name} {value:.3f}" for name, value in data["metrics"].items())
@@ -93,6 +113,13 @@ class ProgressDisplay:
 
     def _on_run_finished(self, data: dict[str, Any]) -> None:
         self.close()
+
+    def _fitted(self, numbers: list[str], beside: str) -> str:
+        """The numbers that fit on the line; two columns stay free for the ``^C`` that a terminal echoes."""
+        room = self.console.width - BAR_WIDTH - len(beside) - 3
+        while numbers and len("  ".join(numbers)) > room:
+            numbers = numbers[:-1]
+        return "  ".join(numbers)
 
     def _show(self, text: str, done: float, total: float | None, numbers: str = "") -> None:
         """Show one bar, made anew for each kind of work so that its time left is of that work alone."""

@@ -22,6 +22,8 @@ def final_table(report: Mapping[str, Any]) -> Group:
     text says the same without colours. It fits 80 columns.
     """
     rows = score_rows(Scores.from_json(report))
+    if not rows:
+        return Group(Text("nothing was measured: the recipe has no evaluators"))
     return Group(_table(rows), verdict(rows))
 
 

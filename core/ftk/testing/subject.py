@@ -17,7 +17,7 @@ from ftk.context import Context
 from ftk.errors import RecipeError
 from ftk.examples import Examples, Task
 from ftk.levels import Reader
-from ftk.parts import Adaptation, Evaluator, Objective, Part, Row
+from ftk.parts import Adaptation, Evaluator, Objective, Row
 from ftk.registry import OWN_DISTRIBUTION, Entry, Registry, load_registry
 from ftk.specs import PartSpec
 from ftk.testing.toys import toy_context, toy_examples, toy_model, toy_rows, toy_task, toy_tokenizer
@@ -201,8 +201,3 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
     return type(one) is type(other) and one == other
-
-
-def new_part(subject: Subject) -> Part:
-    """A part that has seen nothing."""
-    return cast(Part, subject.build())

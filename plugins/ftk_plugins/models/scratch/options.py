@@ -23,12 +23,12 @@ class ScratchOptions(ModelOptions):
     kv_heads: int | None = Field(
         default=None,
         gt=0,
-        description="Heads of keys and values; must divide `heads`. None: as many as `heads`.",
+        description="Heads of keys and values; must divide `heads`; unset: as many as `heads`.",
     )
     intermediate_size: int | None = Field(
         default=None,
         gt=0,
-        description="Width of the feed-forward layers, in channels. None: 4 times `hidden_size`.",
+        description="Width of the feed-forward layers, in channels; unset: 4 times `hidden_size`.",
     )
     max_length: int = Field(default=512, gt=0, description="Longest sequence that the model can read, in tokens.")
     tie_embeddings: bool = Field(default=True, description="Whether input and output share one embedding matrix.")
