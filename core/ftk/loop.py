@@ -74,12 +74,13 @@ class Loop:
         self.model.train()
         while progress.step < self.ctx.steps:
             ctx = replace(self.ctx, step=progress.step)
+            rate = float(self.scheduler.get_last_lr()[0])
             stop, norm = self.step(ctx, gradients, scaler, meter)
             progress.step += 1
             last = progress.step == ctx.steps
             due = self.options.checkpoint_every and progress.step % self.options.checkpoint_every == 0
             if progress.step % self.options.log_every == 0 or last or due or stop:
-                meter.report(ctx, float(self.scheduler.get_last_lr()[0]), norm)
+                meter.report(ctx, rate, norm)
             if last or due or stop:
                 progress.scaler = scaler.state_dict()
                 self.save(progress)

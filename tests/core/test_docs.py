@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from ftk import hookspecs
 from ftk.checking import EARLIER, FROM_DATA
+from ftk.cli.show import option_rows
 from ftk.events import EVENT_KINDS
 from ftk.hookspecs import HOOK_OF_KIND
 from ftk.overrides import TOP_KEYS
@@ -123,7 +124,10 @@ def test_every_option_of_a_variant_stands_on_its_page(entry: Entry) -> None:
     fields = entry.options_class().model_fields
     rows = table_of(page.read_text(encoding="utf-8"), "option", "type", "default", "meaning") if fields else {}
     assert set(rows) == set(fields)
+    shown = {name: kind for name, kind, _, _ in option_rows(entry.options_class())}
     for name, field in fields.items():
+        if set(re.findall(r"[a-z]+", shown[name])) <= {"whole", "number", "true", "or", "false"}:
+            assert rows[name][0] == shown[name], f"{name}: `ftk show` says {shown[name]}"
         written = rows[name][1].strip("`")
         if field.is_required():
             assert written == "required", name

@@ -25,13 +25,14 @@ SMALL = (
         for setting in (
             "data.train.limit=4",
             "data.test.limit=4",
-            "data.probes.unseen_wording.limit=2",
             "training.steps=6",
             "training.batch_size=8",
             "training.learning_rate=1e-2",
         )
     ),
 )
+FLOOR = 0.95
+"""A retention floor that a model as small as this meets with some of its drift, and not with all."""
 
 
 def table(name: str) -> dict[str, Any]:
@@ -63,14 +64,15 @@ def test_lora_is_ewc_lora_without_ewc() -> None:
 
 @pytest.mark.parametrize("name", [path.stem for path in FACTS])
 def test_the_facts_recipes_start_alike(name: str) -> None:
-    """What they keep can be compared: same model, same first subject, same questions."""
+    """What they keep can be compared: same model, same first stage, same questions."""
     recipe, other = table(name), table("ewc_lora")
-    for first in (recipe["stage"][0], other["stage"][0]):
-        first["data"].pop("validation", None)
-    assert recipe["stage"][0] == other["stage"][0]
-    assert recipe["model"] == other["model"]
-    for role in ("train", "test", "probes"):
-        assert recipe["stage"][1]["data"][role] == other["stage"][1]["data"][role]
+    for key in ("model", "objective", "evaluator"):
+        assert recipe[key] == other[key]
+    for key in ("name", "adaptation", "training"):
+        assert recipe["stage"][0][key] == other["stage"][0][key]
+    for stage, expected in zip(recipe["stage"], other["stage"], strict=True):
+        for role in ("train", "test"):
+            assert stage["data"][role] == expected["data"][role]
 
 
 def run_small(name: str, folder: Path, *overrides: str) -> dict[str, Any]:
@@ -97,14 +99,14 @@ def test_wise_interpolation_takes_the_best_share_above_the_floor(tmp_path: Path)
         "evaluator=[{use='perplexity'}]",  # so small a model answers nothing right, but its loss already moves
         "stage.capitals.data.validation.limit=4",
         "stage.currencies.data.validation.limit=4",
+        f"stage.currencies.mitigation.interpolation.retention_floor={FLOOR}",
     )  # fmt: skip
     told = report["stages"][1]["mitigations"]["interpolation"]
-    floor = table("wise_interpolation")["stage"][1]["mitigation"][0]["retention_floor"]
     learned = {point["alpha"]: point["learned"] for point in told["curve"]}
     kept = {point["alpha"]: point["kept"]["capitals"] for point in told["curve"]}
-    assert min(kept[0] / kept[share] for share in kept) < floor, "the floor must have something to forbid"
-    allowed = [share for share in kept if kept[0] / kept[share] >= floor]
+    assert min(kept[0] / kept[share] for share in kept) < FLOOR, "the floor must have something to forbid"
+    allowed = [share for share in kept if kept[0] / kept[share] >= FLOOR]
     assert told["alpha"] == min(allowed, key=lambda share: (learned[share], share))
     assert 0 < told["alpha"] < 1
     after, before = report["matrix"]["perplexity"][1][0], report["matrix"]["perplexity"][0][0]
-    assert before / after > floor - 0.1, "the exported model is the chosen one"
+    assert before / after > FLOOR - 0.1, "the exported model is the chosen one"

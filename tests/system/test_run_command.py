@@ -141,14 +141,6 @@ def test_a_finished_run_is_told_and_not_run_again(done: Done) -> None:
     assert "reading data" not in again.stdout
 
 
-def test_dry_run_tells_of_rows_that_a_mitigation_brings_later(done: Done) -> None:
-    by_steps = command(done.recipe, "--dry-run").stdout
-    assert "  to be mixed in: replay, " in by_steps
-    assert "not counted here" not in by_steps
-    by_epochs = command(done.recipe, "--dry-run", "--set", "training.epochs=1").stdout
-    assert "of the rows, in steps that are not counted here\n" in by_epochs
-
-
 @pytest.mark.parametrize("other", ["--json", "--dry-run"])
 def test_explain_goes_alone(other: str, done: Done) -> None:
     refused = command(done.recipe, "--explain", other)

@@ -113,9 +113,9 @@ def test_a_bar_stays_within_its_terminal() -> None:
     for width in (40, 60, 80, 120):
         console = Console(file=io.StringIO(), force_terminal=True, width=width)
         display = ProgressDisplay(console)
-        display(RunEvent("run_started", 0.0, {"name": "small", "device": "cpu", "folder": "runs/small"}))
-        display(RunEvent("phase", 0.0, {"text": "reading data"}))
-        display(RunEvent("step", 0.0, data))
+        display(RunEvent("run_started", {"name": "small", "device": "cpu", "folder": "runs/small"}))
+        display(RunEvent("phase", {"text": "reading data"}))
+        display(RunEvent("step", data))
         display.close()
         shown[width] = console.file.getvalue()  # type: ignore[attr-defined]
         assert "…" not in shown[width]

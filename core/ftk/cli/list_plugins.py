@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ftk.cli.common import console, json_option, print_json, print_table, registry, third_party_option
 from ftk.errors import did_you_mean
-from ftk.registry import Entry, PluginInfo
+from ftk.registry import OWN_DISTRIBUTION, Entry, PluginInfo
 from ftk.variant import KINDS
 
 
@@ -45,7 +45,7 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
     out = console()
     if out.is_terminal:
         for each in KINDS if kind is None else (kind,):
-            rows = [_row(entry) for entry in entries if entry.kind == each]
+            rows = [_short_row(entry) for entry in entries if entry.kind == each]
             if rows:
                 out.print(Text(f"{each}s", style="bold cyan"))
                 print_table(out, (), rows, wide=1)
@@ -73,6 +73,13 @@ def print_broken(plugin: PluginInfo) -> None:
 def _row(entry: Entry) -> list[str]:
     name = entry.variant.name if entry.status == "ok" else entry.qualified
     return [name, entry.variant.summary, f"{entry.distribution} {entry.version}", entry.status]
+
+
+def _short_row(entry: Entry) -> list[str]:
+    """For a terminal: who offers it is told of third parties alone, and the status where there is one to tell."""
+    name, summary, offered, status = _row(entry)
+    told = [offered] if entry.distribution != OWN_DISTRIBUTION or status != "ok" else []
+    return [name, summary, "  ".join(told + ([status] if status != "ok" else []))]
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plan, indent=2, ensure_ascii=False))
         return
-    for stage, spec in zip(plan, recipe.stages, strict=True):
+    for stage in plan:
         click.echo(
             f"stage {stage['name']}: {stage['rows']:,} rows, {stage['tokens_per_epoch']:,} tokens an epoch, "
             f"{stage['steps']:,} steps of {stage['batch_size']} rows, "
@@ -112,9 +112,4 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
         )
         for source in stage["sources"]:
             click.echo(f"  mixed in: {source['name']}, {source['share']:.1%} of the rows")
-        counted = {source["name"] for source in stage["sources"]}
-        longer = "" if spec.training.steps else ", in steps that are not counted here"
-        for part in spec.mitigations:
-            if (share := part.options.data_share()) and part.name not in counted:
-                click.echo(f"  to be mixed in: {part.name}, {share:.1%} of the rows{longer}")
     click.echo("nothing was trained and nothing was written")

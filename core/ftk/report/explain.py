@@ -16,7 +16,7 @@ def explain(recipe: Recipe) -> Tree:
     start = tree.add("start")
     start.add(f"model: {_named(recipe.model)}")
     if recipe.retain is not None:
-        start.add(f"retained: {_named(recipe.retain)}, measured as task `retain`")
+        start.add(f"retain: {_named(recipe.retain)}, measured as task `retain`")
     start.add("measure every task")
     for number, stage in enumerate(recipe.stages, start=1):
         _explain_stage(tree.add(f"[bold]stage {number}: {stage.name}[/]"), stage)

@@ -14,7 +14,7 @@ from ftk.events import RunEvent
 PLAIN_REPORTS = 10
 """How many lines of loss a stage prints where there is no terminal."""
 
-BAR_WIDTH = 16
+BAR_WIDTH = 10
 """Columns of the live bar itself."""
 
 
