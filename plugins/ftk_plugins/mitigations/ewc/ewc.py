@@ -19,7 +19,7 @@ from .fisher import Fisher, estimate_fisher
 from .options import EwcOptions
 
 CPU_CHUNK_ELEMENTS = 1 << 18
-"""Elements of a weight that are pulled at a time on a CPU: 1 MiB, which stays in the cache."""
+"""Elements of a weight that each CPU thread pulls at a time: 1 MiB, which stays in its cache."""
 
 _PREFIX = "fisher/"
 
@@ -75,7 +75,8 @@ class Ewc(Mitigation):
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         nothing = torch.zeros((), device=ctx.device)
         strength = self.options.strength
-        limit = CPU_CHUNK_ELEMENTS if ctx.device.type == "cpu" else CHUNK_ELEMENTS
+        on_cpu = ctx.device.type == "cpu"
+        limit = CPU_CHUNK_ELEMENTS * torch.get_num_threads() if on_cpu else CHUNK_ELEMENTS
         for drift, fisher in self._guarded:
             rows = drift.shape[0]
             fisher = fisher.view(drift.shape)
