@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from ftk.variant import Variant
+from ftk.plugin.variant import Variant
 
 if TYPE_CHECKING:
     from ftk.events import RunEvent
+
+HOOK_VERSION = 2
+"""The number of this surface, of `ftk.parts` and of `ftk.testing`; it grows when a plugin must change with them.
+
+A plugin says which it was written for with ``FTK_HOOK_VERSION = 2`` in the module behind its entry point.
+"""
 
 hookspec = pluggy.HookspecMarker("ftk")
 hookimpl = pluggy.HookimplMarker("ftk")

@@ -1,5 +1,7 @@
 """The variants that come with ftk; each module offers its own through the same hooks as any third party's."""
 
+FTK_HOOK_VERSION = 2
+
 PLUGINS = (
     "ftk_plugins.models.pretrained",
     "ftk_plugins.models.scratch",

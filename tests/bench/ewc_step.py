@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ftk.composition import Composition
+from ftk.running.composition import Composition
 from tests.bench.pairs import Goal, Measured, alternate, divided
 from tests.bench.stages import LORA, Steps, remembered, smollm2_model, stage_of
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftk.context import Context
-from ftk.parts import Batch, Features
+from ftk.parts import Batch, Context, Features
 from ftk_plugins.mitigations.ewc.collector import Collector
 from tests.bench.pairs import Measured, alternate, divided
 from tests.bench.stages import LORA, smollm2_model, stage_of

@@ -6,18 +6,19 @@ import json
 import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers.utils.logging import disable_progress_bar
 
 from ftk.events import Events, RunEvent
-from ftk.loop import Loop, Progress
 from ftk.parts import ModelSource, State
-from ftk.pipeline import Run
-from ftk.recipe import recipe_from_table
-from ftk.stage import Stage
+from ftk.recipe.reading import recipe_from_table
+from ftk.running.building import build
+from ftk.running.loop import Loop, Progress
+from ftk.running.pipeline import Run
+from ftk.running.stage import Stage
 from tests import material
 
 LORA = {"use": "lora", "rank": 16, "targets": "all-linear"}
@@ -48,7 +49,7 @@ def stage_of(folder: Path, events: list[RunEvent], words: tuple[int, int], longe
     table = {"name": "bench", "objective": objective, "data": {"train": rows, "retain": rows}, **table}
     recipe = recipe_from_table(table, "bench", "")
     job = Run(recipe, None, Accelerator(), Events([events.append]), lambda: False)
-    job.source = cast(ModelSource, recipe.model.build())
+    job.source = build(recipe.model, ModelSource)
     job.read_rows()
     loaded = job.load_start()
     return job.stage(1, loaded, job.tasks(loaded.processor), {})

@@ -12,7 +12,7 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ftk.events import RunEvent
-from ftk.stage import Stage
+from ftk.running.stage import Stage
 from tests.bench.pairs import Measured, divided, synchronize, timed
 from tests.bench.stages import Steps
 

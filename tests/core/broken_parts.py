@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from datasets import Dataset
 
-from ftk.options import Options
 from ftk.parts import DatasetSource, Evaluator, Loaded, Metric, Transform
+from ftk.plugin.options import Options
 from ftk_plugins.adaptations.full.full import FullDrift, FullTuning
 from ftk_plugins.models.scratch.scratch import Scratch
 from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ftk.registry import Registry, load_registry
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import Registry
 from tests.core.lab import LAB_FILES
 
 Add = Callable[..., None]

@@ -53,7 +53,7 @@ def ftk_evaluators():
 _OPTIONS = """
 from typing import Literal
 from pydantic import Field, field_validator, model_validator
-from ftk.options import Options
+from ftk.plugin.options import Options
 
 class Nothing(Options):
     pass

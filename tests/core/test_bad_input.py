@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from ftk.cli import cli
 from ftk.errors import RecipeError, UserError
-from ftk.recipe import load_recipe
-from ftk.registry import Registry
+from ftk.plugin.registry import Registry
+from ftk.recipe.reading import load_recipe
 from tests.core.bad_choices import BAD_CHOICES
 from tests.core.bad_recipes import BAD_RECIPES, Bad
 from tests.core.conftest import Add

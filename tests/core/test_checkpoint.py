@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from ftk.checkpoint import BundleWriter, Damaged, pack_optimizer, read_bundle, unpack_optimizer
+from ftk.running.checkpoint import BundleWriter, Damaged, pack_optimizer, read_bundle, unpack_optimizer
 
 
 def states() -> dict[str, dict]:
@@ -49,7 +49,7 @@ def test_an_interrupted_write_leaves_the_old_bundle(tmp_path, monkeypatch):
     writer = BundleWriter()
     writer.write(tmp_path / "b", {"x": {"value": 1}})
     monkeypatch.setattr(
-        "ftk.checkpoint.replace_directory", lambda aside, target: (_ for _ in ()).throw(OSError("full"))
+        "ftk.running.checkpoint.replace_directory", lambda aside, target: (_ for _ in ()).throw(OSError("full"))
     )
     with pytest.raises(OSError, match="full"):
         writer.write(tmp_path / "b", {"x": {"value": 2}})

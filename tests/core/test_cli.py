@@ -16,10 +16,11 @@ from click.testing import CliRunner, Result
 import ftk
 from ftk.cli import VERBS, cli
 from ftk.cli.show import example, option_rows
-from ftk.complaints import validate
-from ftk.recipe import load_recipe
-from ftk.registry import RESERVED_KEYS, Entry, Registry, load_registry
-from ftk.variant import KINDS
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import RESERVED_KEYS, Entry, Registry
+from ftk.plugin.variant import KINDS
+from ftk.recipe.complaints import validate
+from ftk.recipe.reading import load_recipe
 from tests.core.conftest import Add
 from tests.core.lab import GOOD, PIPELINE
 

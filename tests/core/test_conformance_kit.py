@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ftk.registry import Entry, Registry, load_registry
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import Entry, Registry
+from ftk.plugin.variant import Variant
 from ftk.testing import Case, Subject, check_variant, clauses
-from ftk.variant import Variant
 
 SMALL = {"hidden_size": 32, "layers": 1}
 LIKE = {

@@ -17,15 +17,16 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from ftk import hookspecs
-from ftk.checking import EARLIER, FROM_DATA
 from ftk.cli.show import option_rows
 from ftk.events import EVENT_KINDS
 from ftk.hookspecs import HOOK_OF_KIND
-from ftk.overrides import TOP_KEYS
-from ftk.recipe import load_recipe, recipe_from_table
-from ftk.registry import Entry, Registry, load_registry
-from ftk.specs import BASES
-from ftk.variant import Variant
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import Entry, Registry
+from ftk.plugin.variant import Variant
+from ftk.recipe.checking import EARLIER, FROM_DATA
+from ftk.recipe.overrides import TOP_KEYS
+from ftk.recipe.reading import load_recipe, recipe_from_table
+from ftk.running.building import PART_OF_KIND
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -86,7 +87,7 @@ def test_no_hook_stands_in_the_docs_that_does_not_exist() -> None:
 def test_the_hook_of_each_kind_and_what_it_builds_stand_in_the_docs() -> None:
     rows = table_of(HOOKS_PAGE, "hook", "kind")
     told = {row[0]: (hook.partition("(")[0], row[2].strip("`")) for hook, row in rows.items()}
-    assert told == {kind: (HOOK_OF_KIND[kind], f"ftk.parts.{BASES[kind]}") for kind in HOOK_OF_KIND}
+    assert told == {kind: (HOOK_OF_KIND[kind], f"ftk.parts.{PART_OF_KIND[kind].__name__}") for kind in HOOK_OF_KIND}
 
 
 def test_every_hook_is_used_by_a_test() -> None:

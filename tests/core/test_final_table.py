@@ -10,8 +10,8 @@ from rich.console import Console
 
 from ftk.parts import Metric
 from ftk.report.rows import number, percent
+from ftk.report.scores import Scores
 from ftk.report.terminal import final_table, plain_text
-from ftk.scores import Scores
 
 Measured = dict[int, dict[str, dict[str, float]]]
 

@@ -10,8 +10,8 @@ import pytest
 
 from ftk.errors import UserError
 from ftk.events import Events
-from ftk.folder import RunFolder
-from ftk.specs import Recipe
+from ftk.recipe.specs import Recipe
+from ftk.running.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def test_a_clearing_that_was_interrupted_can_be_done_again(tmp_path: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ftk.folder.shutil.rmtree", stopped)
+        patch.setattr("ftk.running.folder.shutil.rmtree", stopped)
         with pytest.raises(KeyboardInterrupt):
             opened(tmp_path / "run", fresh=True)
     opened(tmp_path / "run", fresh=True).close()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ftk.gradients import Gradients
+from ftk.parts import Gradients
 
 
 def model() -> nn.Module:

@@ -11,21 +11,21 @@ from accelerate import Accelerator
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, get_scheduler
 
-from ftk.composition import Composition
 from ftk.errors import Interrupted, RunFailed
-from ftk.loop import Loop, Progress
-from ftk.mixing import Mixer
 from ftk.parts import Mitigation
-from ftk.registry import load_registry
+from ftk.plugin.discovery import load_registry
+from ftk.recipe.training import Training
+from ftk.running.composition import Composition
+from ftk.running.loop import Loop, Progress
+from ftk.running.mixing import Mixer
 from ftk.testing import toy_context, toy_model, toy_task, toy_tokenizer
-from ftk.training import Training
 
 STEPS, BATCH = 50, 8
 
 
 def build(kind: str, name: str, **options: Any) -> Any:
     entry = load_registry().find(kind, name)
-    from ftk.variant import import_reference
+    from ftk.plugin.variant import import_reference
 
     return import_reference(entry.variant.build)(entry.options_class()(**options))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ftk.errors import UserError
-from ftk.mixing import Mixer, micro_batches
 from ftk.parts import Source
+from ftk.running.mixing import Mixer, micro_batches
 
 
 def rows(count: int, length: int = 3) -> list[dict[str, np.ndarray]]:

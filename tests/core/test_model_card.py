@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import pytest
 
-from ftk.options import Options
+from ftk.plugin.options import Options
+from ftk.plugin.variant import Variant
+from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
+from ftk.recipe.training import Training
 from ftk.report.model_card import model_card
-from ftk.specs import DataSpec, PartSpec, Recipe, StageSpec
-from ftk.training import Training
-from ftk.variant import Variant
 
 yaml = pytest.importorskip("yaml")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ftk.errors import RunFailed, UserError
-from ftk.recipe import Recipe, load_recipe, recipe_from_table
-from ftk.registry import Registry
+from ftk.plugin.registry import Registry
+from ftk.recipe.reading import Recipe, load_recipe, recipe_from_table
 from tests.core.bad_recipes import ANCHOR, good, pipeline
 from tests.core.lab import GOOD, PIPELINE
 
@@ -244,10 +244,11 @@ def test_the_resolved_recipe_holds_every_default_as_json(read: Read) -> None:
 
 def test_parts_are_built_and_held_to_their_kind(read: Read) -> None:
     from ftk.parts import Transform
+    from ftk.running.building import build
 
     def transform(name: str) -> object:
         text = good(('path = "train.jsonl"', f'path = "t", transform = [{{ use = "{name}" }}]'))
-        return read(text).stages[0].data.train.transforms[0].build()
+        return build(read(text).stages[0].data.train.transforms[0], Transform)
 
     assert isinstance(transform("clean"), Transform)
     with pytest.raises(RunFailed, match=r"transform.1: `unlike` of ftk-lab builds Unlike, which is not a Transform"):
@@ -262,10 +263,8 @@ def test_parts_are_built_and_held_to_their_kind(read: Read) -> None:
     assert missing.value.hint == "pip install --upgrade ftk-lab, or pip uninstall ftk-lab"
 
 
-def test_the_bases_are_the_kinds_classes() -> None:
-    from ftk import parts
-    from ftk.specs import BASES
-    from ftk.variant import KINDS
+def test_every_kind_has_the_class_that_it_builds() -> None:
+    from ftk.plugin.variant import KINDS
+    from ftk.running.building import PART_OF_KIND
 
-    assert tuple(BASES) == KINDS
-    assert all(issubclass(getattr(parts, base), parts.Part) for base in BASES.values())
+    assert tuple(PART_OF_KIND) == KINDS

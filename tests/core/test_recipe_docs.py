@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ftk.cli.show import option_rows
-from ftk.levels import DATA_KEYS, RETAIN_KEYS
-from ftk.overrides import STAGE_KEYS, TOP_KEYS
-from ftk.recipe import recipe_from_table
-from ftk.registry import load_registry
-from ftk.training import Training
+from ftk.plugin.discovery import load_registry
+from ftk.recipe.levels import DATA_KEYS, RETAIN_KEYS
+from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS
+from ftk.recipe.reading import recipe_from_table
+from ftk.recipe.training import Training
 
 TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 RECIPES = [text for text in re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL) if text.startswith("name")]

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+import ftk
 from ftk.errors import UserError
 from ftk.events import RunEvent
-from ftk.registry import PluginInfo, Registry, load_registry
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import PluginInfo, Registry
 from tests.core.conftest import Add
 
 VARIANT = """
@@ -16,7 +18,7 @@ from ftk import Variant, hookimpl
 
 @hookimpl
 def ftk_mitigations():
-    return [Variant(name="{name}", summary="One.", options="ftk.options:Options", build="a:B")]
+    return [Variant(name="{name}", summary="One.", options="ftk.plugin.options:Options", build="a:B")]
 """
 
 
@@ -112,6 +114,15 @@ def test_hooks_that_are_none_are_reported(code: str, reason: str, add_plugin: Ad
     found = info(load_registry(), "typo")
     assert found.status == "broken"
     assert reason in found.reason
+
+
+def test_a_plugin_for_another_version_of_the_hooks_is_told_so_and_not_used(add_plugin: Add) -> None:
+    add_plugin("ftk-new", {"ftk_new.py": f"FTK_HOOK_VERSION = 99\n{variant('agem')}"}, {"new": "ftk_new"})
+    registry = load_registry()
+    found = info(registry, "new")
+    assert (found.status, found.mend) == ("broken", "pip install --upgrade ftk-new, or pip uninstall ftk-new")
+    assert found.reason == f"it was written for version 99 of the hooks, and this ftk has version {ftk.HOOK_VERSION}"
+    assert "agem" not in {entry.variant.name for entry in registry.entries("mitigation")}
 
 
 def test_functions_from_elsewhere_are_no_misspelt_hooks(add_plugin: Add) -> None:

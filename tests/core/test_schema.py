@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from ftk.cli import cli
-from ftk.overrides import override
-from ftk.registry import Registry
-from ftk.schema import recipe_schema
+from ftk.plugin.registry import Registry
+from ftk.recipe.overrides import override
+from ftk.recipe.schema import recipe_schema
 from tests.core.bad_choices import BAD_CHOICES
 from tests.core.bad_recipes import BAD_RECIPES
 from tests.core.lab import GOOD, PIPELINE

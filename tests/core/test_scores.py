@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ftk.parts import Metric
-from ftk.scores import Scores
+from ftk.report.scores import Scores
 
 
 def filled(tasks: list[str], rows: dict[int, list[float | None]], *, higher: bool = True) -> Scores:
@@ -175,5 +175,5 @@ def test_what_is_not_of_the_run_is_refused() -> None:
 
 
 def test_scores_and_tables_need_no_torch() -> None:
-    code = "import sys, ftk.scores, ftk.report.terminal, ftk.report.model_card; sys.exit('torch' in sys.modules)"
+    code = "import sys, ftk.report.scores, ftk.report.terminal, ftk.report.model_card; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ftk.registry import OWN_DISTRIBUTION, load_registry
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import OWN_DISTRIBUTION
 from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokenizer
 
 Options = Mapping[str, Any]

@@ -124,7 +124,7 @@ def serve() -> None:
     """The far side: answers one request a line until its input ends. It computes nothing, so forks are safe."""
     import ftk.report.progress
     import ftk.report.terminal
-    import ftk.runner  # noqa: F401
+    import ftk.running.runner  # noqa: F401
     import ftk_plugins.adaptations.full.full
     import ftk_plugins.adaptations.lora.lora
     import ftk_plugins.mitigations.ewc.ewc

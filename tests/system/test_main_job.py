@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import ftk
-from ftk.folder import RunFolder
-from ftk.recipe import load_recipe
+from ftk.recipe.reading import load_recipe
+from ftk.running.folder import RunFolder
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ewc_lora.toml"
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 import ftk
 from ftk.cli import cli
 from ftk.events import EVENT_KINDS
-from ftk.recipe import load_recipe
-from ftk.runner import dry_run
+from ftk.recipe.reading import load_recipe
+from ftk.running.runner import dry_run
 from tests.system.small import FACTS, HEAD, ONE_STAGE, PIPELINE, events_of, report_of, untimed, written
 
 

@@ -6,15 +6,14 @@ import errno
 import os
 import tempfile
 import traceback
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from ftk import __version__
+from ftk.cli.settings import Settings
 from ftk.errors import FtkError, Interrupted, did_you_mean
-from ftk.registry import one_line
-from ftk.variant import import_reference
+from ftk.plugin.registry import one_line, own_version
+from ftk.plugin.variant import import_reference
 
 VERBS = {
     "run": ("ftk.cli.run:run", "Run a recipe, or go on with a run that was interrupted."),
@@ -25,14 +24,6 @@ VERBS = {
     "doctor": ("ftk.cli.doctor:doctor", "Check versions, devices and plugins of this installation."),
 }
 """Where each verb is, and what ``ftk --help`` says of it without importing it."""
-
-
-@dataclass
-class Settings:
-    """What the options before the verb say to every verb; ``click``'s context carries it as its object."""
-
-    third_party: bool = True
-    traceback: bool = False
 
 
 class Verbs(click.Group):
@@ -89,7 +80,7 @@ class Verbs(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.",
 )
-@click.version_option(__version__, prog_name="ftk", message="%(prog)s %(version)s")
+@click.version_option(own_version(), prog_name="ftk", message="%(prog)s %(version)s")
 @click.option("--third-party/--no-third-party", default=True, help="Whether to load plugins that do not come with ftk.")
 @click.option(
     "--traceback",

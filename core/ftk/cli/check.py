@@ -18,11 +18,11 @@ from ftk.cli.common import (
     registry,
     third_party_option,
 )
-from ftk.complaints import show
 from ftk.errors import RecipeError, UserError
-from ftk.options import Options
-from ftk.recipe import load_recipe
-from ftk.specs import PartSpec, Recipe, StageSpec
+from ftk.plugin.options import Options
+from ftk.recipe.complaints import show
+from ftk.recipe.reading import load_recipe
+from ftk.recipe.specs import PartSpec, Recipe, StageSpec
 
 
 @click.command()

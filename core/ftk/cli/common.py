@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ftk.cli import Settings
-from ftk.registry import Registry, load_registry
+from ftk.cli.settings import Settings
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import Registry
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -14,10 +14,9 @@ from typing import Any
 import click
 from rich.text import Text
 
-import ftk
 from ftk.cli.common import console, json_option, print_json, print_table, registry, third_party_option
 from ftk.cli.list_plugins import print_broken
-from ftk.registry import OWN_DISTRIBUTION, one_line
+from ftk.plugin.registry import OWN_DISTRIBUTION, one_line, own_version
 
 IMPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers")
 """The packages that a run imports; an installed package may still not load, so each is imported here."""
@@ -35,7 +34,7 @@ def doctor(as_json: bool) -> None:
     found = registry()
     devices = _devices() if all(row["problem"] == "" for row in packages if row["name"] == "torch") else []
     facts = {
-        "ftk": ftk.__version__,
+        "ftk": own_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count() or 1,
@@ -98,7 +97,7 @@ def _devices() -> list[dict[str, Any]]:
     """What a run can compute on; memory in bytes, 0 where it is the machine's own."""
     import torch
 
-    from ftk.hardware import has_bf16
+    from ftk.running.hardware import has_bf16
 
     devices: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count()):

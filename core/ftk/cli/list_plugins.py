@@ -10,8 +10,8 @@ from rich.text import Text
 
 from ftk.cli.common import console, json_option, print_json, print_table, registry, third_party_option
 from ftk.errors import did_you_mean
-from ftk.registry import OWN_DISTRIBUTION, Entry, PluginInfo
-from ftk.variant import KINDS
+from ftk.plugin.registry import OWN_DISTRIBUTION, Entry, PluginInfo
+from ftk.plugin.variant import KINDS
 
 
 class Kind(click.ParamType[str]):

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from ftk.cli.common import json_option, recipe_arguments, registry, third_party_option
 from ftk.errors import Interrupted
-from ftk.recipe import load_recipe
-from ftk.registry import Registry
-from ftk.specs import Recipe
+from ftk.plugin.registry import Registry
+from ftk.recipe.reading import load_recipe
+from ftk.recipe.specs import Recipe
 
 
 @click.command("run", short_help="Run a recipe; go on where an earlier run of it was stopped.")
@@ -46,7 +46,7 @@ def run(
     plugins = registry()
     loaded = load_recipe(recipe, overrides=settings, without=without, registry=plugins)
     if explain:
-        from ftk.report.explain import explain as make_tree
+        from ftk.cli.explain import explain as make_tree
 
         console = Console(emoji=False)
         console.print(make_tree(loaded), highlight=False, soft_wrap=not console.is_terminal)
@@ -71,7 +71,7 @@ def _run(
 
         from ftk.report.progress import ProgressDisplay
         from ftk.report.terminal import final_table, plain_text
-        from ftk.runner import run as run_recipe
+        from ftk.running.runner import run as run_recipe
 
     for note in recipe.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
@@ -98,7 +98,7 @@ def _run(
 
 
 def _dry_run(recipe: Recipe, as_json: bool) -> None:
-    from ftk.runner import dry_run
+    from ftk.running.runner import dry_run
 
     plan: list[dict[str, Any]] = dry_run(recipe)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftk.cli.common import print_json, registry, third_party_option
-from ftk.schema import recipe_schema
+from ftk.recipe.schema import recipe_schema
 
 
 @click.command()

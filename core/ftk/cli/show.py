@@ -12,9 +12,9 @@ from rich.text import Text
 
 from ftk.cli.common import console, json_option, print_json, print_table, registry, third_party_option
 from ftk.errors import UserError, did_you_mean
-from ftk.options import Options
-from ftk.registry import Entry, Registry, canonical
-from ftk.variant import KINDS
+from ftk.plugin.options import Options
+from ftk.plugin.registry import Entry, Registry, canonical
+from ftk.plugin.variant import KINDS
 
 
 @click.command()

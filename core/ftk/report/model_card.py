@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ftk.report.rows import number, percent, score_rows
-from ftk.scores import Scores
+from ftk.report.scores import Scores
 
 if TYPE_CHECKING:
-    from ftk.specs import PartSpec, Recipe, StageSpec
+    from ftk.recipe.specs import PartSpec, Recipe, StageSpec
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 

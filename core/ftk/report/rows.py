@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftk.scores import RETAIN, Score, Scores
+from ftk.report.scores import RETAIN, Score, Scores
 
 KEPT = 0.95
 """From this retention on, a task counts as kept."""
@@ -22,7 +22,7 @@ class ScoreRow:
         learned: the score when the task had been learned; None for what the starting model knew.
         best: the best score before the last measurement; None for the task that was learned last.
         end: the last score.
-        retention: ``end`` as a share of ``best``, see :meth:`ftk.scores.Scores.retention`.
+        retention: ``end`` as a share of ``best``, see :meth:`ftk.report.scores.Scores.retention`.
         higher_is_better: which way is up.
     """
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftk.report.rows import ScoreRow, number, percent, score_rows
-from ftk.scores import Scores
+from ftk.report.scores import Scores
 
 
 def final_table(report: Mapping[str, Any]) -> Group:

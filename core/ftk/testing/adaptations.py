@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftk.drift import Drift
-from ftk.parts import Adaptation
+from ftk.parts import Adaptation, Drift
 from ftk.testing.declarations import hold_refused, hold_same_state, through_disk
 from ftk.testing.subject import Subject, attached, bearing, hold, hold_equal, seeded, snapshot, train
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ftk.registry import one_line
+from ftk.plugin.registry import one_line
 from ftk.testing import adaptations, declarations, evaluators, mitigations, objectives, sources
 from ftk.testing.subject import Subject
 
@@ -55,7 +55,7 @@ def conformance_cases(kind: str, use: str, options: dict[str, Any] | None = None
     """Every clause that the variant must keep, one case each, for ``pytest.mark.parametrize``.
 
     Args:
-        kind: one of :data:`ftk.variant.KINDS`.
+        kind: one of :data:`ftk.plugin.variant.KINDS`.
         use: the variant's name, as a recipe writes it.
         options: its options, as a recipe writes them; it must be installed, editable or not.
         around: what :class:`ftk.testing.Subject` takes beside these, where the toys do not fit: ``beside``,

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ftk.checking import EARLIER, FROM_DATA
-from ftk.checkpoint import BundleWriter, read_bundle
 from ftk.parts import Part, State
+from ftk.recipe.checking import EARLIER, FROM_DATA
+from ftk.running.checkpoint import BundleWriter, read_bundle
 from ftk.testing.subject import Subject, hold, hold_equal
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "numpy", "pandas")
@@ -24,7 +24,7 @@ HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "numpy", "pa
 _LIST_AND_CHECK = """
 import json, logging, os, sys
 before = dict(os.environ), os.getcwd(), list(logging.root.handlers)
-from ftk.registry import load_registry
+from ftk.plugin.discovery import load_registry
 load_registry().find(sys.argv[1], sys.argv[2]).options_class()
 after = dict(os.environ), os.getcwd(), list(logging.root.handlers)
 names = "os.environ", "the current directory", "the root logger"

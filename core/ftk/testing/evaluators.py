@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ftk.measuring import evaluating
 from ftk.parts import Evaluator, Metric
-from ftk.specs import PartSpec
+from ftk.recipe.specs import PartSpec
+from ftk.running.building import build
+from ftk.running.measuring import evaluating
 from ftk.testing.subject import Subject, bearing, hold, hold_equal, seeded, snapshot
 
 
@@ -85,7 +86,7 @@ def _measure(
             spec.distribution,
             spec.path,
         )
-    evaluator = spec.build()
+    evaluator = build(spec, Evaluator)
     assert isinstance(evaluator, Evaluator)
     objective = subject.companion("objective")
     ctx = subject.context(model, objective, micro_batch_size=micro_batch_size)

@@ -12,17 +12,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ftk.composition import Composition, stations_of
-from ftk.context import Context
 from ftk.errors import Interrupted
-from ftk.folder import RunFolder
-from ftk.gradients import Gradients
-from ftk.parts import Mitigation, Objective, Source, State
-from ftk.specs import DataSpec, PartSpec, Recipe, StageSpec
-from ftk.stage import Stage, StageResult
+from ftk.parts import Context, Gradients, Mitigation, Objective, Source, State
+from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
+from ftk.recipe.training import Training
+from ftk.running.building import build
+from ftk.running.composition import Composition, stations_of
+from ftk.running.folder import RunFolder
+from ftk.running.stage import Stage, StageResult
 from ftk.testing.declarations import hold_plain, hold_same_state, json_value, through_disk
 from ftk.testing.subject import Subject, bearing, hold, hold_equal, seeded, snapshot
-from ftk.training import Training
 
 STEPS = 4
 
@@ -80,7 +79,7 @@ def resuming_changes_nothing(subject: Subject) -> None:
 def its_state_survives_the_disk(subject: Subject) -> None:
     """`state_dict` holds tensors and JSON values; written, read and loaded it is the same state."""
     done = _train(_stage(subject, subject.companions("adaptation")[0]))
-    again = cast(Mitigation, subject.build())
+    again = subject.build()
     again.load_state_dict(through_disk({"part": done.part.state_dict()})["part"])
     hold_same_state(done.part.state_dict(), again.state_dict(), "after load_state_dict the state differs in")
     hold_plain({"report": done.part.report()})
@@ -117,7 +116,7 @@ def its_sources_are_shares(subject: Subject) -> None:
     hold(len(set(names)) == len(names), f"two sources have one name: {', '.join(names)}")
     total, told = sum(source.share for source in sources), subject.spec.options.data_share()
     hold(abs(total - told) < 1e-6, f"the shares sum to {total:g}, but Options.data_share() says {told:g}")
-    again = cast(Mitigation, subject.build())
+    again = subject.build()
     again.load_state_dict(through_disk({"part": part.state_dict()})["part"])
     again.begin(ctx)
     for repeated in (part.sources(ctx), again.sources(ctx)):
@@ -198,7 +197,7 @@ def _stage(
     data = cast(DataSpec, None)
     spec = StageSpec("toy", objective_spec, adaptation, data, (subject.spec,), evaluators, training)
     if ctx is None:
-        objective = cast(Objective, objective_spec.build())
+        objective = build(objective_spec, Objective)
         half = len(subject.rows) // 2
         hold(half >= 2, "the rows must be four at least")
         earlier = subject.task("earlier", objective, subject.rows[:half])

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftk.context import Context
 from ftk.errors import RecipeError
-from ftk.examples import Examples, Task
-from ftk.levels import Reader
-from ftk.parts import Adaptation, Evaluator, Objective, Row
-from ftk.registry import OWN_DISTRIBUTION, Entry, Registry, load_registry
-from ftk.specs import PartSpec
+from ftk.parts import Adaptation, Context, Evaluator, Examples, Objective, Row, Task
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import OWN_DISTRIBUTION, Entry, Registry
+from ftk.recipe.levels import Reader
+from ftk.recipe.specs import PartSpec
+from ftk.running.building import PART_OF_KIND, build
 from ftk.testing.toys import toy_context, toy_examples, toy_model, toy_rows, toy_task, toy_tokenizer
 
 COMPANIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
@@ -41,7 +41,7 @@ class Subject:
     """One variant under one choice of options.
 
     Attributes:
-        kind: one of :data:`ftk.variant.KINDS`.
+        kind: one of :data:`ftk.plugin.variant.KINDS`.
         use: its name, as a recipe writes it.
         options: its options, as a recipe writes them.
         beside: for each kind, the table of the part that stands beside it in a recipe.
@@ -72,7 +72,7 @@ class Subject:
 
     def build(self) -> Any:
         """A new part."""
-        return self.spec.build()
+        return build(self.spec, PART_OF_KIND[self.kind])
 
     def companions(self, kind: str) -> list[PartSpec]:
         """The parts of ``kind`` that can stand beside the variant: those that give what it needs."""
@@ -92,7 +92,7 @@ class Subject:
 
     def companion(self, kind: str) -> Any:
         """A new part of the first :meth:`companions` of ``kind``."""
-        return self.companions(kind)[0].build()
+        return build(self.companions(kind)[0], PART_OF_KIND[kind])
 
     def examples(self, objective: Objective, rows: Sequence[Row] | None = None) -> Examples:
         """The rows under an objective."""
@@ -135,7 +135,7 @@ class Subject:
 
 def attached(spec: PartSpec, model: Any) -> tuple[Adaptation, nn.Module]:
     """A new adaptation attached to ``model``; its random start is the same each time."""
-    adaptation = cast(Adaptation, spec.build())
+    adaptation = build(spec, Adaptation)
     with seeded(0):
         return adaptation, adaptation.attach(model)
 

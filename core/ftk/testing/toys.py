@@ -12,10 +12,9 @@ from tokenizers.models import BPE
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ftk.context import Context
 from ftk.events import Events, RunEvent
-from ftk.examples import Examples, Task
-from ftk.parts import Adaptation, Evaluator, Objective, Row
+from ftk.parts import Adaptation, Context, Evaluator, Examples, Objective, Row, Task
+from ftk.running.measuring import measure_task
 
 
 def toy_tokenizer() -> Any:
@@ -87,7 +86,7 @@ def toy_context(
         "task": task, "earlier": tuple(earlier), "device": torch.device("cpu"), "precision": "fp32",
         "micro_batch_size": 4, "rank": 0, "world_size": 1,
         "events": Events([] if events is None else [events.append]),
-        "check_interrupt": lambda: None,
+        "check_interrupt": lambda: None, "measure": measure_task,
     }  # fmt: skip
     return Context(**{**values, **changes})
 

@@ -2,6 +2,8 @@
 
 from ftk import Variant, hookimpl
 
+FTK_HOOK_VERSION = 2
+
 
 @hookimpl
 def ftk_mitigations() -> list[Variant]:

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftk.context import Context
-from ftk.examples import Task
-from ftk.gradients import Gradients
-from ftk.parts import Batch, Features, Mitigation, Objective, State
+from ftk.parts import Batch, Context, Features, Gradients, Mitigation, Objective, State, Task
 from ftk_agem.options import AgemOptions
 
 

@@ -5,12 +5,10 @@ import torch
 from ftk_agem.agem import Agem
 from ftk_agem.options import AgemOptions
 
-from ftk.examples import Task
-from ftk.gradients import Gradients
-from ftk.registry import load_registry
+from ftk.parts import Gradients, Task
 from ftk.testing import Subject, check_variant, toy_context, toy_model, toy_rows, toy_task
 
-OBJECTIVE = Subject("objective", "instruction", registry=load_registry()).build()
+OBJECTIVE = Subject("objective", "instruction").build()
 
 
 def test_it_keeps_the_contract() -> None:

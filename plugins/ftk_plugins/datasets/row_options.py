@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ftk.options import Options
+from ftk import Options
 
 
 class RowOptions(Options):

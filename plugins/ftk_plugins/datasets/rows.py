@@ -8,8 +8,7 @@ from functools import cached_property
 
 from datasets import Dataset
 
-from ftk import UserError
-from ftk.errors import did_you_mean
+from ftk import UserError, did_you_mean
 from ftk.parts import DatasetSource, Split
 from ftk_plugins.datasets.row_options import RowOptions
 

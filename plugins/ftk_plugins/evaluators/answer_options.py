@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ftk.options import Options
+from ftk import Options
 
 
 class AnswerOptions(Options):

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
 
-from ftk.context import Context
-from ftk.errors import UserError
-from ftk.examples import Examples, Task
+from ftk import UserError
+from ftk.parts import Context, Examples, Task
 from ftk_plugins.evaluators.sharing import batches_of_process, tested
 from ftk_plugins.objectives.tokens import Codec
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ftk.context import Context
-from ftk.errors import UserError
-from ftk.examples import Examples, Task
+from ftk import UserError
+from ftk.parts import Context, Examples, Task
 
 
 def tested(task: Task) -> Examples:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ftk import UserError
-from ftk.context import Context
-from ftk.parts import Batch, Features, Head, Loss, Objective, Row
+from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Row
 
 IGNORED = -100
 """The label of a token that is no target."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftk.errors import UserError
+from ftk import UserError
 from ftk.parts import Features, Row
 from ftk_plugins.objectives.tokens import IGNORED, TokenObjective
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ftk.errors import Interrupted, UserError
+from ftk import Interrupted, UserError
 from ftk.testing import toy_context, toy_model, toy_task, toy_tokenizer
 from ftk_plugins.evaluators.generation import end_tokens, generate_answers
 from ftk_plugins.evaluators.sharing import batches_of_process

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ftk.errors import UserError
+from ftk import UserError
 from ftk.testing import toy_context, toy_task
 from ftk_plugins.evaluators.keyword_accuracy.keyword_accuracy import KeywordAccuracy
 from ftk_plugins.evaluators.keyword_accuracy.options import KeywordAccuracyOptions

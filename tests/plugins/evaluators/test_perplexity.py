@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ftk.errors import Interrupted, RunFailed, UserError
-from ftk.examples import Task
+from ftk import Interrupted, RunFailed, UserError
+from ftk.parts import Task
 from ftk.testing import toy_context, toy_examples, toy_model, toy_task, toy_tokenizer
 from ftk_plugins.evaluators.perplexity.options import PerplexityOptions
 from ftk_plugins.evaluators.perplexity.perplexity import Perplexity

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from ftk.examples import Task
+from ftk.parts import Task
 from ftk.testing.toys import toy_context, toy_model, toy_task
 from ftk_plugins.mitigations.ewc.fisher import Fisher, estimate_fisher
 from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM

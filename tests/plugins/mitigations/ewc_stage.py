@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ftk.context import Context
-from ftk.examples import Task
-from ftk.gradients import Gradients
-from ftk.parts import Adaptation
+from ftk.parts import Adaptation, Context, Gradients, Task
 from ftk.testing.toys import toy_context, toy_model, toy_rows, toy_task
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions

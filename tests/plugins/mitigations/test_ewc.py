@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ftk.context import Context
-from ftk.examples import Task
-from ftk.gradients import Gradients
+from ftk.parts import Context, Gradients, Task
 from ftk.testing.toys import toy_model
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions

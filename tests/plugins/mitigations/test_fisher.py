@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from torch import nn
 
-from ftk.examples import Examples, Task
-from ftk.parts import Batch, Head, Loss, Objective
+from ftk.parts import Batch, Examples, Head, Loss, Objective, Task
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
 from ftk_plugins.mitigations.ewc import squares

@@ -11,10 +11,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ftk import UserError
-from ftk.errors import Interrupted
-from ftk.examples import Task
-from ftk.parts import Adaptation, Evaluator, Metric
+from ftk import Interrupted, UserError
+from ftk.parts import Adaptation, Evaluator, Metric, Task
 from ftk.testing.toys import toy_context, toy_model
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions

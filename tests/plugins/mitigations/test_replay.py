@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ftk import UserError
-from ftk.context import Context
-from ftk.examples import Task
+from ftk.parts import Context, Task
 from ftk.testing.toys import toy_context, toy_model, toy_rows, toy_task
 from ftk_plugins.mitigations.replay.options import ReplayOptions
 from ftk_plugins.mitigations.replay.replay import Replay

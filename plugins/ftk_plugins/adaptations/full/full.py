@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftk.drift import Drift
-from ftk.errors import UserError, did_you_mean
-from ftk.parts import Adaptation, State
+from ftk import UserError, did_you_mean
+from ftk.parts import Adaptation, Drift, State
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.named import remember_requires_grad, take_back, without_numbers
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftk.drift import Drift
+from ftk.parts import Drift
 
 
 class LowRankDrift(Drift):

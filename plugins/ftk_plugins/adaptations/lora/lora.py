@@ -19,9 +19,8 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from ftk.drift import Drift
-from ftk.errors import RunFailed
-from ftk.parts import Adaptation, State
+from ftk import RunFailed
+from ftk.parts import Adaptation, Drift, State
 from ftk_plugins.adaptations.lora.drift import LowRankDrift
 from ftk_plugins.adaptations.lora.options import LoraOptions
 from ftk_plugins.adaptations.lora.targets import choose_targets

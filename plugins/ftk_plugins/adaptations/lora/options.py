@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ftk.options import Options
+from ftk import Options
 
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ftk.errors import UserError, did_you_mean
+from ftk import UserError, did_you_mean
 from ftk_plugins.adaptations.named import without_numbers
 
 

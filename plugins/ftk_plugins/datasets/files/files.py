@@ -8,8 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 
-from ftk import UserError
-from ftk.errors import did_you_mean
+from ftk import UserError, did_you_mean
 from ftk_plugins.datasets.files.options import FilesOptions
 from ftk_plugins.datasets.files.readers import FORMAT_OF_SUFFIX, OPTION_OF_FORMAT, READERS
 from ftk_plugins.datasets.rows import DividedRows

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ftk.errors import did_you_mean
-from ftk.options import Options
+from ftk import Options, did_you_mean
 from ftk_plugins.datasets.world_facts.facts import (
     KIND_OF,
     LANGUAGES,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ftk.context import Context
-from ftk.examples import Task
-from ftk.parts import Evaluator, Metric
+from ftk.parts import Context, Evaluator, Metric, Task
 from ftk_plugins.evaluators.exact_match.options import ExactMatchOptions
 from ftk_plugins.evaluators.folding import fold
 from ftk_plugins.evaluators.generation import generate_answers

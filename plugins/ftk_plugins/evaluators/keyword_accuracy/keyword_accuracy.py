@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from ftk.context import Context
-from ftk.errors import UserError
-from ftk.examples import Examples, Task
-from ftk.parts import Evaluator, Metric
+from ftk import UserError
+from ftk.parts import Context, Evaluator, Examples, Metric, Task
 from ftk_plugins.evaluators.folding import fold, occurs
 from ftk_plugins.evaluators.generation import generate_answers
 from ftk_plugins.evaluators.keyword_accuracy.options import KeywordAccuracyOptions

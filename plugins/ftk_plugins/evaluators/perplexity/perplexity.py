@@ -7,10 +7,8 @@ import math
 import torch
 from torch import nn
 
-from ftk.context import Context
-from ftk.errors import RunFailed, UserError
-from ftk.examples import Task
-from ftk.parts import Evaluator, Metric
+from ftk import RunFailed, UserError
+from ftk.parts import Context, Evaluator, Metric, Task
 from ftk_plugins.evaluators.perplexity.options import PerplexityOptions
 from ftk_plugins.evaluators.sharing import add_up, batches_of_process, tested
 

@@ -8,12 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftk.context import Context
-from ftk.drift import CHUNK_ELEMENTS, Drift
-from ftk.errors import RunFailed
-from ftk.examples import Task
-from ftk.gradients import Gradients
-from ftk.parts import Mitigation, State
+from ftk import RunFailed
+from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Mitigation, State, Task
 
 from .fisher import Fisher, estimate_fisher
 from .options import EwcOptions

@@ -12,10 +12,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ftk.context import Context
-from ftk.errors import RunFailed, UserError
-from ftk.examples import Task
-from ftk.parts import Batch, Features
+from ftk import RunFailed, UserError
+from ftk.parts import Batch, Context, Features, Task
 
 from .collector import Collector, NotPerSample
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ftk.options import Options
+from ftk import Options
 
 
 class EwcOptions(Options):

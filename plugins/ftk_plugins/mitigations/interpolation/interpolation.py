@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftk.context import Context
-from ftk.errors import UserError, did_you_mean
-from ftk.examples import Task
-from ftk.parts import Adaptation, Metric, Mitigation
+from ftk import UserError, did_you_mean
+from ftk.parts import Adaptation, Context, Metric, Mitigation, Task
 from ftk_plugins.mitigations.interpolation.options import InterpolationOptions
 
 

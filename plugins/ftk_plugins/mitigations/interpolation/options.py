@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from ftk.options import Options
+from ftk import Options
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ftk.options import Options
+from ftk import Options
 
 
 class ReplayOptions(Options):

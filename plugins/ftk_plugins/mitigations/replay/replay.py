@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 
-from ftk.context import Context
-from ftk.errors import UserError
-from ftk.examples import Task
-from ftk.parts import Mitigation, Source, State
+from ftk import UserError
+from ftk.parts import Context, Mitigation, Source, State, Task
 
 from .options import ReplayOptions
 

@@ -8,8 +8,7 @@ from typing import Any
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 
-from ftk import UserError
-from ftk.errors import did_you_mean
+from ftk import UserError, did_you_mean
 from ftk_plugins.models.calls import quiet
 from ftk_plugins.models.scratch.options import ScratchOptions
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ftk.options import Options
+from ftk import Options
 
 _ANSWERS = ("output", "completion", "messages")
 

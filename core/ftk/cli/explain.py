@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rich.tree import Tree
 
-from ftk.composition import stations_of
 from ftk.parts import Mitigation
-from ftk.registry import OWN_DISTRIBUTION
-from ftk.specs import PartSpec, Recipe, StageSpec
+from ftk.plugin.registry import OWN_DISTRIBUTION
+from ftk.recipe.specs import PartSpec, Recipe, StageSpec
+from ftk.running.building import build
+from ftk.running.composition import stations_of
 
 
 def explain(recipe: Recipe) -> Tree:
@@ -27,9 +28,7 @@ def explain(recipe: Recipe) -> Tree:
 def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     acting: dict[str, list[str]] = {}
     for spec in stage.mitigations:
-        part = spec.build()
-        assert isinstance(part, Mitigation)
-        for station in stations_of(part):
+        for station in stations_of(build(spec, Mitigation)):
             acting.setdefault(station, []).append(_named(spec))
     tree.add(f"data: {_named(stage.data.train)} through {_named(stage.objective)}")
     tree.add(f"attach: {_named(stage.adaptation)}")

@@ -14,17 +14,16 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import get_scheduler
 
-from ftk.checkpoint import pack_optimizer, unpack_optimizer
-from ftk.composition import Composition
-from ftk.context import Context
 from ftk.errors import RunFailed, UserError
-from ftk.examples import Task
-from ftk.folder import RunFolder
-from ftk.loop import Loop, Progress
-from ftk.mixing import Mixer
-from ftk.parts import Adaptation, Mitigation, Source, State
-from ftk.specs import PartSpec, StageSpec
-from ftk.training import Training
+from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
+from ftk.recipe.specs import PartSpec, StageSpec
+from ftk.recipe.training import Training
+from ftk.running.building import build
+from ftk.running.checkpoint import pack_optimizer, unpack_optimizer
+from ftk.running.composition import Composition
+from ftk.running.folder import RunFolder
+from ftk.running.loop import Loop, Progress
+from ftk.running.mixing import Mixer
 
 DEFAULT_EPOCHS = 3.0
 
@@ -67,7 +66,7 @@ class Stage:
         self.folder = folder
         self.stop_requested = stop_requested
         self.carried = dict(carried)
-        self.adaptation = cast(Adaptation, spec.adaptation.build())
+        self.adaptation = build(spec.adaptation, Adaptation)
         set_seed(ctx.derived_seed("attach") % 2**32)
         model = self.adaptation.attach(ctx.model)
         if any(p.requires_grad and p.dtype == torch.float16 for p in model.parameters()):
@@ -241,7 +240,7 @@ class Stage:
 
 def build_named(specs: Sequence[PartSpec]) -> dict[str, Mitigation]:
     """Build mitigations by their names in the recipe."""
-    return {spec.name: cast(Mitigation, spec.build()) for spec in specs}
+    return {spec.name: build(spec, Mitigation) for spec in specs}
 
 
 def fingerprint(mixer: Mixer) -> str:

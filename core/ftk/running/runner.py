@@ -19,15 +19,15 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
-import ftk
 from ftk.errors import FtkError, UserError
 from ftk.events import EventLog, Events, RunEvent
-from ftk.folder import RunFolder
-from ftk.hardware import describe_device
-from ftk.pipeline import Run
-from ftk.recipe import load_recipe
-from ftk.registry import Registry, load_registry
-from ftk.specs import Recipe
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import Registry, own_version
+from ftk.recipe.reading import load_recipe
+from ftk.recipe.specs import Recipe
+from ftk.running.folder import RunFolder
+from ftk.running.hardware import describe_device
+from ftk.running.pipeline import Run
 
 Observer = Callable[[RunEvent], object]
 LIBRARIES = (
@@ -134,7 +134,7 @@ def open_folder(path: Path, recipe: Recipe, accelerator: Accelerator, fresh: boo
     """Open the run's folder in the main process first; its peers read, and never write or lock.
 
     Raises:
-        UserError: as :class:`ftk.folder.RunFolder`; in every process, so that none waits for another.
+        UserError: as :class:`ftk.running.folder.RunFolder`; in every process, so that none waits for another.
     """
     folder, failure = None, None
     if accelerator.is_main_process:
@@ -151,7 +151,7 @@ def open_folder(path: Path, recipe: Recipe, accelerator: Accelerator, fresh: boo
 def environment() -> dict[str, Any]:
     """What a run ran on: versions, device, threads; for ``environment.json``."""
     return {
-        "ftk": ftk.__version__,
+        "ftk": own_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},

@@ -7,11 +7,11 @@ from typing import Any
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ftk.errors import UserError
-from ftk.levels import OVERLAPS, PART_NAME, RETAIN_KEYS
-from ftk.recipe import SEEDS
-from ftk.registry import Entry, Registry
-from ftk.training import Training
-from ftk.variant import KINDS
+from ftk.plugin.registry import Entry, Registry
+from ftk.plugin.variant import KINDS
+from ftk.recipe.levels import OVERLAPS, PART_NAME, RETAIN_KEYS
+from ftk.recipe.reading import SEEDS
+from ftk.recipe.training import Training
 
 Schema = dict[str, Any]
 

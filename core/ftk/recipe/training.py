@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ftk.options import Options
+from ftk.plugin.options import Options
 
 
 class Training(Options):

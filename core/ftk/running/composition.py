@@ -10,11 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftk.context import Context
 from ftk.errors import FtkError, RunFailed
-from ftk.examples import Task
-from ftk.gradients import Gradients
-from ftk.parts import Batch, Loss, Mitigation, Source, State
+from ftk.parts import Batch, Context, Gradients, Loss, Mitigation, Source, State, Task
 
 STATIONS = ("remember", "begin", "sources", "penalty", "edit_gradients", "after_step", "finish")
 """The moments of a stage at which a mitigation may act, in their order."""

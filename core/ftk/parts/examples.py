@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ftk.errors import UserError
-from ftk.parts import Evaluator, Features, Objective, Row
+from ftk.parts.evaluator import Evaluator
+from ftk.parts.objective import Objective
+from ftk.parts.part import Features, Row
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from ftk.events import Events
-from ftk.examples import Task
-from ftk.parts import Adaptation, Metric, Objective
+from ftk.parts.adaptation import Adaptation
+from ftk.parts.evaluator import Metric
+from ftk.parts.examples import Task
+from ftk.parts.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Context:
         world_size: how many processes share the work.
         events: tells the observers.
         check_interrupt: call it between pieces of long work; raises when a signal asked the run to stop.
+        measure: what :meth:`measure_task` calls.
     """
 
     seed: int
@@ -59,12 +62,11 @@ class Context:
     world_size: int
     events: Events
     check_interrupt: Callable[[], None]
+    measure: Callable[[Context, Task, str], list[Metric]]
 
     def measure_task(self, task: Task, split: str) -> list[Metric]:
         """Measure a task, on its ``validation`` or ``test`` rows, with the model as it stands; [] where it has none."""
-        from ftk.measuring import measure_task
-
-        return measure_task(self, task, split)
+        return self.measure(self, task, split)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of training and measuring, as a context manager; nothing for ``fp32``."""

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ftk.complaints import show, validate
 from ftk.errors import Problem, UserError, did_you_mean
-from ftk.options import Options
-from ftk.overrides import merge_training, part_name
-from ftk.registry import RESERVED_KEYS, Registry, article, one_line
-from ftk.specs import PartSpec
-from ftk.training import Training
+from ftk.plugin.options import Options
+from ftk.plugin.registry import RESERVED_KEYS, Registry, article, one_line
+from ftk.recipe.complaints import show, validate
+from ftk.recipe.overrides import merge_training, part_name
+from ftk.recipe.specs import PartSpec
+from ftk.recipe.training import Training
 
 DATA_KEYS = ("train", "validation", "test", "probes", "overlap")
 RETAIN_KEYS = ("retain", "retain_validation", "retain_test")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ftk.errors import RunFailed, UserError
 from ftk.events import Events
-from ftk.examples import Examples, Task
-from ftk.parts import DatasetSource, Evaluator, Objective, Split, Transform
-from ftk.specs import DataSpec, PartSpec
+from ftk.parts import DatasetSource, Evaluator, Examples, Objective, Split, Task, Transform
+from ftk.recipe.specs import DataSpec, PartSpec
+from ftk.running.building import build
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,7 +61,7 @@ class Rows:
 
 def stage_rows(task: str, objective: Objective, data: DataSpec) -> Rows:
     """Read a stage's rows; a validation or test set that is not named comes from the train source's own split."""
-    train = cast(DatasetSource, data.train.build())
+    train = build(data.train, DatasetSource)
     roles = {"train": read(data.train, "train", train)}
     roles.update(_held_back(data.train, train, data.validation, data.test))
     probes = {name: read(spec, "test") for name, spec in data.probes.items()}
@@ -70,7 +70,7 @@ def stage_rows(task: str, objective: Objective, data: DataSpec) -> Rows:
 
 def retained_rows(objective: Objective, train: PartSpec, validation: PartSpec | None, test: PartSpec | None) -> Rows:
     """Read the rows of what the starting model knows, the task ``retain``; missing roles as in a stage."""
-    source = cast(DatasetSource, train.build())
+    source = build(train, DatasetSource)
     roles = {"train": read(train, "train", source)}
     roles.update(_held_back(train, source, validation, test))
     return Rows("retain", objective, roles)
@@ -96,9 +96,9 @@ def read(spec: PartSpec, split: Split, source: DatasetSource | None = None) -> t
         UserError: no rows are left, or the source says what is wrong.
     """
     try:
-        rows = (source or cast(DatasetSource, spec.build())).rows(split)
+        rows = (source or build(spec, DatasetSource)).rows(split)
         for transform in spec.transforms:
-            rows = cast(Transform, transform.build()).apply(rows)
+            rows = build(transform, Transform).apply(rows)
     except UserError as error:
         raise UserError(f"{spec.path}: {error.message}", error.hint) from error
     except RunFailed:

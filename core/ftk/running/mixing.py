@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ftk.context import derive_seed
 from ftk.errors import UserError
-from ftk.parts import Features, Objective, Source
+from ftk.parts import Features, Objective, Source, derive_seed
 
 
 class Mixer:

@@ -9,11 +9,11 @@ import shutil
 from pathlib import Path
 from typing import IO, Any
 
-from ftk.checkpoint import BundleWriter, Damaged, read_bundle, replace_directory, seal, verify, write_text
 from ftk.errors import RunFailed, UserError
 from ftk.events import Events
 from ftk.parts import State
-from ftk.specs import Recipe
+from ftk.recipe.specs import Recipe
+from ftk.running.checkpoint import BundleWriter, Damaged, read_bundle, replace_directory, seal, verify, write_text
 
 CLAIM = "recipe.resolved.json"
 """The file that makes a folder a run's: the first that is written and the last that is deleted."""

@@ -13,12 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ftk.composition import Composition
-from ftk.context import Context
 from ftk.errors import Interrupted, RunFailed
-from ftk.gradients import Gradients
-from ftk.mixing import Mixer, micro_batches
-from ftk.training import Training
+from ftk.parts import Context, Gradients
+from ftk.recipe.training import Training
+from ftk.running.composition import Composition
+from ftk.running.mixing import Mixer, micro_batches
 
 
 @dataclass

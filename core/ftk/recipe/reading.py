@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftk.checking import Surroundings, check_retained, check_stage
-from ftk.complaints import show
 from ftk.errors import Problem, RecipeError, UserError, did_you_mean
-from ftk.levels import PART_NAME, RETAIN_KEYS, Level, Reader
-from ftk.overrides import STAGE_KEYS, TOP_KEYS, override
-from ftk.registry import Registry, load_registry
-from ftk.specs import DataSpec, PartSpec, Recipe, StageSpec
-from ftk.training import Training
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import Registry
+from ftk.recipe.checking import Surroundings, check_retained, check_stage
+from ftk.recipe.complaints import show
+from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
+from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS, override
+from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
+from ftk.recipe.training import Training
 
 __all__ = ["DataSpec", "PartSpec", "Recipe", "StageSpec", "load_recipe", "recipe_from_table"]
 
@@ -33,7 +34,7 @@ def load_recipe(
 
     Args:
         path: the TOML file.
-        overrides: ``key=value`` settings, see :mod:`ftk.overrides`.
+        overrides: ``key=value`` settings, see :mod:`ftk.recipe.overrides`.
         without: names of mitigations to leave out.
         registry: what a recipe can name; everything installed where it is None.
 

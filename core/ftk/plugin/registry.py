@@ -1,4 +1,4 @@
-"""Finds every installed plugin, keeps what is broken as data, and looks variants up by name."""
+"""Every plugin that was found, the broken ones as data, and how a variant is looked up by name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ftk.errors import UserError, did_you_mean
-from ftk.options import Options
-from ftk.variant import KINDS, Variant, import_reference
+from ftk.plugin.options import Options
+from ftk.plugin.variant import KINDS, Variant, import_reference
 
 if TYPE_CHECKING:
     from ftk.events import RunEvent
@@ -149,18 +150,12 @@ class Registry:
         return f"valid here: {', '.join(names)}" if names else f"no plugin here offers {article(kind)}"
 
 
-def load_registry(third_party: bool = True) -> Registry:
-    """Load every plugin behind the entry points of the group ``ftk``, each on its own.
-
-    The variable ``FTK_DISABLE_PLUGINS`` turns plugins off: ``1`` or ``all`` for every third party's, or a
-    comma-separated list of distributions and entry points.
-
-    Args:
-        third_party: whether to load plugins that do not come with ftk.
-    """
-    from ftk.discovery import discover
-
-    return discover(third_party)
+def own_version() -> str:
+    """The version of ftk that is installed; ``unknown`` where it runs without being installed."""
+    try:
+        return metadata.version(OWN_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def one_line(error: BaseException) -> str:

@@ -18,15 +18,22 @@ import pluggy
 from ftk import hookspecs
 from ftk.errors import did_you_mean
 from ftk.hookspecs import HOOK_OF_KIND
-from ftk.registry import OWN_DISTRIBUTION, Entry, PluginInfo, Registry, canonical, mend, one_line
-from ftk.variant import Variant
+from ftk.plugin.registry import OWN_DISTRIBUTION, Entry, PluginInfo, Registry, canonical, mend, one_line
+from ftk.plugin.variant import Variant
 
 GROUP = "ftk"
 HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("ftk_"))
 
 
-def discover(third_party: bool = True) -> Registry:
-    """What :func:`ftk.registry.load_registry` returns."""
+def load_registry(third_party: bool = True) -> Registry:
+    """Load every plugin behind the entry points of the group ``ftk``, each on its own.
+
+    The variable ``FTK_DISABLE_PLUGINS`` turns plugins off: ``1`` or ``all`` for every third party's, or a
+    comma-separated list of distributions and entry points.
+
+    Args:
+        third_party: whether to load plugins that do not come with ftk.
+    """
     loader = _Loader()
     for point in sorted(entry_points(group=GROUP), key=_order):
         loader.add(point, "" if third_party or _owner(point)[0] == OWN_DISTRIBUTION else "--no-third-party")
@@ -72,6 +79,9 @@ class _Loader:
             # What a plugin prints while it loads must not end up in the middle of JSON.
             with redirect_stdout(sys.stderr):
                 plugin = load()
+                record.faults.extend(_other_version(plugin))
+                if record.faults:
+                    return
                 record.faults.extend(_odd_names(plugin))
                 self.manager.register(plugin, name=key)
                 modules = getattr(plugin, "PLUGINS", ())
@@ -120,6 +130,13 @@ class _Loader:
             return plugin.info
         reason = "; ".join(plugin.faults)
         return replace(plugin.info, status="broken", reason=reason, mend=mend(plugin.info.distribution))
+
+
+def _other_version(plugin: Any) -> Iterator[str]:
+    """Why a plugin that says that it was written for another version of the hooks cannot be used."""
+    built_for = getattr(plugin, "FTK_HOOK_VERSION", hookspecs.HOOK_VERSION)
+    if built_for != hookspecs.HOOK_VERSION:
+        yield f"it was written for version {built_for} of the hooks, and this ftk has version {hookspecs.HOOK_VERSION}"
 
 
 def _odd_names(plugin: Any) -> Iterator[str]:

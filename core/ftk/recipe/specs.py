@@ -7,27 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ftk.errors import FtkError, RunFailed, UserError
-from ftk.options import Options
-from ftk.registry import article, mend, one_line
-from ftk.training import Training
-from ftk.variant import Variant, import_reference
-
-if TYPE_CHECKING:
-    from ftk.parts import Part
-
-BASES = {
-    "model": "ModelSource",
-    "dataset": "DatasetSource",
-    "transform": "Transform",
-    "objective": "Objective",
-    "adaptation": "Adaptation",
-    "mitigation": "Mitigation",
-    "evaluator": "Evaluator",
-}
-"""The class in :mod:`ftk.parts` that a variant of each kind builds."""
+from ftk.plugin.options import Options
+from ftk.plugin.variant import Variant
+from ftk.recipe.training import Training
 
 
 @dataclass(frozen=True)
@@ -35,7 +19,7 @@ class PartSpec:
     """One part that the recipe names.
 
     Attributes:
-        kind: one of :data:`ftk.variant.KINDS`.
+        kind: one of :data:`ftk.plugin.variant.KINDS`.
         use: what the recipe wrote.
         name: under which it is reported; the variant's name where the recipe gives none.
         options: validated, with defaults filled in.
@@ -53,29 +37,6 @@ class PartSpec:
     distribution: str
     path: str
     transforms: tuple[PartSpec, ...] = ()
-
-    def build(self) -> Part:
-        """Import the part and make it.
-
-        Raises:
-            UserError: the part, or something it needs, cannot be imported.
-            RunFailed: the part raises, or what it builds is not a part of its kind.
-        """
-        from ftk import parts
-
-        who = f"{self.path}: `{self.variant.name}` of {self.distribution}"
-        try:
-            part = import_reference(self.variant.build)(self.options)
-        except FtkError:
-            raise
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"{who} cannot be loaded: {one_line(error)}", mend(self.distribution)) from error
-        except (Exception, SystemExit) as error:
-            raise RunFailed(f"{who} cannot be built: {one_line(error)}") from error
-        base: type[Part] = getattr(parts, BASES[self.kind])
-        if not isinstance(part, base):
-            raise RunFailed(f"{who} builds {type(part).__name__}, which is not {article(base.__name__)}")
-        return part
 
     def provides(self) -> frozenset[str]:
         """The capabilities that it gives to the others under these options."""

@@ -24,7 +24,7 @@ class Variant:
     Attributes:
         name: what a recipe writes after ``use =``; lower case, digits, ``_``, ``-`` and ``.``.
         summary: one line for ``ftk list-plugins``.
-        options: where the variant's :class:`ftk.options.Options` subclass is.
+        options: where the variant's :class:`ftk.plugin.options.Options` subclass is.
         build: where the callable is that takes an instance of ``options`` and returns the part.
         needs: capabilities that other choices of the recipe must provide, see ``docs/hooks.md``.
         provides: capabilities that this variant gives to the others.

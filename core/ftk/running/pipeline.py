@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-import ftk
-from ftk.context import Context
-from ftk.data import Rows, report_overlap, retained_rows, same_spec, stage_rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
-from ftk.examples import Task
-from ftk.folder import RunFolder
-from ftk.hardware import peak_memory, resolve_precision
-from ftk.measuring import build_evaluator, measure_tasks
-from ftk.parts import Head, Loaded, ModelSource, Objective, State
+from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task
+from ftk.plugin.registry import own_version
+from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.model_card import model_card
-from ftk.scores import Scores
-from ftk.specs import PartSpec, Recipe
-from ftk.stage import Stage, StageResult, micro_batch_size
+from ftk.report.scores import Scores
+from ftk.running.building import build
+from ftk.running.data import Rows, report_overlap, retained_rows, same_spec, stage_rows
+from ftk.running.folder import RunFolder
+from ftk.running.hardware import peak_memory, resolve_precision
+from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
+from ftk.running.stage import Stage, StageResult, micro_batch_size
 
 
 class Run:
@@ -65,7 +64,7 @@ class Run:
         )  # fmt: skip
         try:
             set_seed(self.recipe.seed)
-            self.source = cast(ModelSource, self.recipe.model.build())
+            self.source = build(self.recipe.model, ModelSource)
             self.read_rows()
             measured, done, carried = self._finished_stages()
             loaded = self._load(done)
@@ -90,7 +89,7 @@ class Run:
 
     def plan(self) -> list[dict[str, Any]]:
         """Set every stage up, each on the starting model, and count what it would do."""
-        self.source = cast(ModelSource, self.recipe.model.build())
+        self.source = build(self.recipe.model, ModelSource)
         self.read_rows()
         plan = []
         for number, spec in enumerate(self.recipe.stages, start=1):
@@ -169,7 +168,7 @@ class Run:
             precision=resolve_precision(spec.training.precision, device),
             micro_batch_size=micro_batch_size(spec.training, self.accelerator.num_processes),
             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes, events=self.events,
-            check_interrupt=self._check_interrupt,
+            check_interrupt=self._check_interrupt, measure=measure_task,
         )  # fmt: skip
 
     def stage(self, number: int, loaded: Loaded, tasks: Sequence[Task], carried: dict[str, State]) -> Stage:
@@ -271,7 +270,7 @@ class Run:
         for known, objective in self._objectives:
             if same_spec(known, spec):
                 return objective
-        objective = cast(Objective, spec.build())
+        objective = build(spec, Objective)
         self._objectives.append((spec, objective))
         return objective
 
@@ -282,7 +281,7 @@ class Run:
     def _report(self, status: str) -> dict[str, Any]:
         return {
             "schema": 1, "status": status, "name": self.recipe.name, "recipe_sha256": self.recipe.sha256,
-            "ftk": ftk.__version__, "seed": self.recipe.seed, **self.scores.to_json(), "stages": self.stages,
+            "ftk": own_version(), "seed": self.recipe.seed, **self.scores.to_json(), "stages": self.stages,
         }  # fmt: skip
 
     def _write_report(self, status: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ftk.errors import Problem
-from ftk.registry import Registry
-from ftk.specs import PartSpec, StageSpec
+from ftk.plugin.registry import Registry
+from ftk.recipe.specs import PartSpec, StageSpec
 
 EARLIER = "earlier-data"
 FROM_DATA = {

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import nn
 
-from ftk.context import Context
 from ftk.errors import FtkError, RunFailed
-from ftk.examples import Examples, Task
-from ftk.parts import Evaluator, Metric
-from ftk.scores import Scores
-from ftk.specs import PartSpec
+from ftk.parts import Context, Evaluator, Examples, Metric, Task
+from ftk.recipe.specs import PartSpec
+from ftk.report.scores import Scores
+from ftk.running.building import build
 
 
 def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
@@ -78,7 +76,7 @@ class Renamed(Evaluator):
 
 def build_evaluator(spec: PartSpec) -> Evaluator:
     """Build an evaluator; where the recipe names it, its metrics carry that name."""
-    evaluator = cast(Evaluator, spec.build())
+    evaluator = build(spec, Evaluator)
     return evaluator if spec.name == spec.variant.name else Renamed(evaluator, spec.name)
 
 

@@ -1,0 +1,41 @@
+"""The contracts between the core and the plugins: everything that a part needs is imported from here."""
+
+from ftk.parts.adaptation import Adaptation
+from ftk.parts.context import Context, derive_seed
+from ftk.parts.dataset import DatasetSource, Transform
+from ftk.parts.drift import CHUNK_ELEMENTS, Drift
+from ftk.parts.evaluator import Evaluator, Metric
+from ftk.parts.examples import Examples, Task
+from ftk.parts.gradients import Gradients
+from ftk.parts.mitigation import Mitigation, Source
+from ftk.parts.model import Head, Loaded, ModelSource
+from ftk.parts.objective import Batch, Loss, Objective
+from ftk.parts.part import Features, Part, Row, Split, State
+
+__all__ = [
+    "CHUNK_ELEMENTS",
+    "Adaptation",
+    "Batch",
+    "Context",
+    "DatasetSource",
+    "Drift",
+    "Evaluator",
+    "Examples",
+    "Features",
+    "Gradients",
+    "Head",
+    "Loaded",
+    "Loss",
+    "Metric",
+    "Mitigation",
+    "ModelSource",
+    "Objective",
+    "Part",
+    "Row",
+    "Source",
+    "Split",
+    "State",
+    "Task",
+    "Transform",
+    "derive_seed",
+]

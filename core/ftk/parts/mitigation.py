@@ -1,0 +1,71 @@
+"""Methods against forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ftk.parts.gradients import Gradients
+from ftk.parts.objective import Batch, Loss, Objective
+from ftk.parts.part import Features, Part
+
+if TYPE_CHECKING:
+    from ftk.parts.context import Context
+    from ftk.parts.examples import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows that a mitigation mixes into training.
+
+    Attributes:
+        name: for reports and the seed of its order; unique among the mitigation's sources.
+        items: the encoded rows to draw from, again and again in fresh orders.
+        share: the share of the *final* mix, above 0 and below 1.
+        objective: what encoded the rows.
+    """
+
+    name: str
+    items: Sequence[Features]
+    share: float
+    objective: Objective
+
+
+class Mitigation(Part):
+    """A method against forgetting; lives for one stage, its state goes on to the next by the mitigation's name."""
+
+    def remember(self, task: Task, ctx: Context) -> None:
+        """Once per body of knowledge, before the first stage that this mitigation guards it in.
+
+        The model is the stage's starting model with the adaptation attached and no drift yet.
+        """
+
+    def begin(self, ctx: Context) -> None:
+        """Before the first step of the stage, and again when a stage resumes from a checkpoint."""
+
+    def sources(self, ctx: Context) -> Sequence[Source]:
+        """Rows to mix into this stage's training. A pure function of options, state and context."""
+        return ()
+
+    def penalty(self, batch: Batch, loss: Loss, ctx: Context) -> Tensor | None:
+        """An extra loss for this micro-batch: a SUM over the same targets as ``loss.total``; with its graph."""
+        return None
+
+    def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        """Change the step's gradients in place, before clipping; under ``no_grad``.
+
+        Here belongs whatever depends on the weights alone: once per optimizer step and without a graph.
+        """
+
+    def after_step(self, ctx: Context) -> None:
+        """After the optimizer's step; under ``no_grad``."""
+
+    def finish(self, ctx: Context) -> None:
+        """After the last step of the stage, before it is measured and exported."""
+
+    def report(self) -> dict[str, Any]:
+        """What the method says of itself in ``report.json``: JSON values, the same after a restart."""
+        return {}

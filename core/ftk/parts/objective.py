@@ -1,0 +1,100 @@
+"""How a row becomes a batch, and a batch a loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ftk.parts.model import Head
+from ftk.parts.part import Features, Part, Row
+
+if TYPE_CHECKING:
+    from ftk.parts.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A collated micro-batch.
+
+    Attributes:
+        inputs: what the objective's loss reads, first dimension the rows.
+        count: how many targets (tokens or rows) its loss sums over.
+        tokens: how many input positions are not padding; for throughput.
+    """
+
+    inputs: dict[str, Tensor]
+    count: int
+    tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on ``device``."""
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(moved, self.count, self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A SUM of losses and what it is a sum over; the core divides by the count of the whole optimizer step.
+
+    Attributes:
+        total: scalar float32 with its graph, in nats.
+        count: the number of targets it sums over, the same as the batch's.
+        outputs: what else the model gave, for penalties that need it: ``logits`` and what the objective documents.
+    """
+
+    total: Tensor
+    count: int
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Part):
+    """How a row becomes a batch, and a batch a loss."""
+
+    @property
+    @abstractmethod
+    def head(self) -> Head:
+        """The head it needs on the model."""
+
+    @abstractmethod
+    def texts(self, row: Row) -> Iterator[str]:
+        """The plain texts of a row, prompts and answers, without any model's template."""
+
+    @abstractmethod
+    def encode(self, row: Row, processor: Any) -> Features:
+        """Encode one row.
+
+        Raises:
+            UserError: a column is missing or empty, or nothing is left to learn from; the core adds which row.
+        """
+
+    def pack(self, items: list[Features]) -> list[Features]:
+        """Join encoded rows into fuller ones, if the options ask for it."""
+        return items
+
+    @abstractmethod
+    def collate(self, items: Sequence[Features]) -> Batch:
+        """Stack encoded rows into a batch, padded on the right."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, ctx: Context) -> Loss:
+        """The summed loss of a batch. Rows must not influence each other."""
+
+    def prompt(self, row: Row, processor: Any) -> list[int]:
+        """The token ids after which the model writes its answer. Needs the capability ``prompts``."""
+        raise TypeError(f"{type(self).__name__} has no prompts")
+
+    def answer(self, row: Row) -> str:
+        """The answer that the row gives. Needs the capability ``prompts``."""
+        raise TypeError(f"{type(self).__name__} has no answers")
+
+    def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with each target replaced by a draw from the model's own prediction at that position.
+
+        Needs the capability ``target-sampling``; for the true Fisher information.
+        """
+        raise TypeError(f"{type(self).__name__} cannot draw targets")

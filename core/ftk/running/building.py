@@ -1,0 +1,58 @@
+"""From a spec of the recipe to the part that it names."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ftk.errors import FtkError, RunFailed, UserError
+from ftk.parts import (
+    Adaptation,
+    DatasetSource,
+    Evaluator,
+    Mitigation,
+    ModelSource,
+    Objective,
+    Part,
+    Transform,
+)
+from ftk.plugin.registry import article, mend, one_line
+from ftk.plugin.variant import import_reference
+from ftk.recipe.specs import PartSpec
+
+PART_OF_KIND: dict[str, type[Part]] = {
+    "model": ModelSource,
+    "dataset": DatasetSource,
+    "transform": Transform,
+    "objective": Objective,
+    "adaptation": Adaptation,
+    "mitigation": Mitigation,
+    "evaluator": Evaluator,
+}
+"""What a variant of each kind builds."""
+
+SomePart = TypeVar("SomePart", bound=Part)
+
+
+def build(spec: PartSpec, kind: type[SomePart]) -> SomePart:
+    """Import the part that ``spec`` names and make it.
+
+    Args:
+        spec: the part's place in the recipe, with its options.
+        kind: what the spec's kind of variant builds.
+
+    Raises:
+        UserError: the part, or something it needs, cannot be imported.
+        RunFailed: the part raises, or what it builds is not a part of its kind.
+    """
+    who = f"{spec.path}: `{spec.variant.name}` of {spec.distribution}"
+    try:
+        part = import_reference(spec.variant.build)(spec.options)
+    except FtkError:
+        raise
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{who} cannot be loaded: {one_line(error)}", mend(spec.distribution)) from error
+    except (Exception, SystemExit) as error:
+        raise RunFailed(f"{who} cannot be built: {one_line(error)}") from error
+    if not isinstance(part, kind):
+        raise RunFailed(f"{who} builds {type(part).__name__}, which is not {article(kind.__name__)}")
+    return part
