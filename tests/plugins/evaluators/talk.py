@@ -10,7 +10,8 @@ import torch
 
 from ftk import UserError
 from ftk.parts import Features, Row
-from ftk_plugins.objectives.tokens import IGNORED, TokenObjective
+from ftk_plugins.objectives.token_loss import IGNORED
+from ftk_plugins.objectives.tokens import TokenObjective
 
 END = 1
 

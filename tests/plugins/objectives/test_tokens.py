@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from ftk import UserError
 from ftk.parts import Batch
 from ftk.testing import toy_model
-from ftk_plugins.objectives.tokens import best_fit, join, target_logits
+from ftk_plugins.objectives.token_loss import target_logits
+from ftk_plugins.objectives.tokens import best_fit, join
 from tests.plugins.objectives.text_rows import TOKENIZER, brute_force, encoded, objective
 
 

@@ -12,7 +12,8 @@ from ftk import UserError
 from ftk.parts import Features, Row
 from ftk_plugins.objectives.instruction.dialogue import Dialogue, Reader
 from ftk_plugins.objectives.instruction.options import InstructionOptions
-from ftk_plugins.objectives.tokens import IGNORED, Codec, TokenObjective
+from ftk_plugins.objectives.token_loss import IGNORED
+from ftk_plugins.objectives.tokens import Codec, TokenObjective
 
 
 @dataclass(frozen=True, slots=True)
