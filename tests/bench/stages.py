@@ -14,8 +14,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from ftk.events import Events, RunEvent
 from ftk.parts import ModelSource, State
+from ftk.recipe.building import build
 from ftk.recipe.reading import recipe_from_table
-from ftk.running.building import build
 from ftk.running.loop import Loop, Progress
 from ftk.running.pipeline import Run
 from ftk.running.stage import Stage

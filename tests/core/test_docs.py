@@ -20,13 +20,13 @@ from ftk import hookspecs
 from ftk.cli.show import option_rows
 from ftk.events import EVENT_KINDS
 from ftk.hookspecs import HOOK_OF_KIND
+from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Entry, Registry
 from ftk.plugin.variant import Variant
 from ftk.recipe.checking import EARLIER, FROM_DATA
 from ftk.recipe.overrides import TOP_KEYS
 from ftk.recipe.reading import load_recipe, recipe_from_table
-from ftk.running.building import PART_OF_KIND
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

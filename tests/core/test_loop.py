@@ -11,13 +11,13 @@ from accelerate import Accelerator
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, get_scheduler
 
+from ftk.data.mixing import Mixer
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Mitigation
 from ftk.plugin.discovery import load_registry
 from ftk.recipe.training import Training
 from ftk.running.composition import Composition
 from ftk.running.loop import Loop, Progress
-from ftk.running.mixing import Mixer
 from ftk.testing import toy_context, toy_model, toy_task, toy_tokenizer
 
 STEPS, BATCH = 50, 8

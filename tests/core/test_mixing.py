@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ftk.data.mixing import Mixer, micro_batches
 from ftk.errors import UserError
 from ftk.parts import Source
-from ftk.running.mixing import Mixer, micro_batches
 
 
 def rows(count: int, length: int = 3) -> list[dict[str, np.ndarray]]:

@@ -244,7 +244,7 @@ def test_the_resolved_recipe_holds_every_default_as_json(read: Read) -> None:
 
 def test_parts_are_built_and_held_to_their_kind(read: Read) -> None:
     from ftk.parts import Transform
-    from ftk.running.building import build
+    from ftk.recipe.building import build
 
     def transform(name: str) -> object:
         text = good(('path = "train.jsonl"', f'path = "t", transform = [{{ use = "{name}" }}]'))
@@ -264,7 +264,7 @@ def test_parts_are_built_and_held_to_their_kind(read: Read) -> None:
 
 
 def test_every_kind_has_the_class_that_it_builds() -> None:
+    from ftk.parts.kinds import PART_OF_KIND
     from ftk.plugin.variant import KINDS
-    from ftk.running.building import PART_OF_KIND
 
     assert tuple(PART_OF_KIND) == KINDS

@@ -24,9 +24,10 @@ MAY_KNOW = {
     "recipe": {"front", "plugin"},
     "parts": {"front"},
     "report": {"front", "recipe", "parts"},
-    "running": {"front", "plugin", "recipe", "parts", "report"},
-    "testing": {"front", "plugin", "recipe", "parts", "report", "running"},
-    "cli": {"front", "plugin", "recipe", "parts", "report", "running"},
+    "data": {"front", "recipe", "parts"},
+    "running": {"front", "plugin", "recipe", "parts", "data", "report"},
+    "testing": {"front", "plugin", "recipe", "parts", "data", "report", "running"},
+    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "running"},
 }
 """For each room of the core the other rooms that it may import from; ``front`` is the files beside the rooms."""
 

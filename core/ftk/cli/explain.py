@@ -6,8 +6,8 @@ from rich.tree import Tree
 
 from ftk.parts import Mitigation
 from ftk.plugin.registry import OWN_DISTRIBUTION
+from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec, Recipe, StageSpec
-from ftk.running.building import build
 from ftk.running.composition import stations_of
 
 

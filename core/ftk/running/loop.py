@@ -13,11 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ftk.data.mixing import Mixer, micro_batches
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Context, Gradients
 from ftk.recipe.training import Training
 from ftk.running.composition import Composition
-from ftk.running.mixing import Mixer, micro_batches
 
 
 @dataclass

@@ -11,9 +11,9 @@ from torch import nn
 
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Context, Evaluator, Examples, Metric, Task
+from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
 from ftk.report.scores import Scores
-from ftk.running.building import build
 
 
 def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:

@@ -9,15 +9,16 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from ftk.data.overlap import report_overlap
+from ftk.data.rows import Rows, retained_rows, stage_rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task
 from ftk.plugin.registry import own_version
+from ftk.recipe.building import build, same_spec
 from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.model_card import model_card
 from ftk.report.scores import Scores
-from ftk.running.building import build
-from ftk.running.data import Rows, report_overlap, retained_rows, same_spec, stage_rows
 from ftk.running.folder import RunFolder
 from ftk.running.hardware import peak_memory, resolve_precision
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks

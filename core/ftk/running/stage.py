@@ -14,16 +14,16 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import get_scheduler
 
+from ftk.data.mixing import Mixer
 from ftk.errors import RunFailed, UserError
 from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
+from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.training import Training
-from ftk.running.building import build
 from ftk.running.checkpoint import pack_optimizer, unpack_optimizer
 from ftk.running.composition import Composition
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
-from ftk.running.mixing import Mixer
 
 DEFAULT_EPOCHS = 3.0
 

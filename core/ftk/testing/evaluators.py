@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ftk.parts import Evaluator, Metric
+from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
-from ftk.running.building import build
 from ftk.running.measuring import evaluating
 from ftk.testing.subject import Subject, bearing, hold, hold_equal, seeded, snapshot
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ftk.errors import Interrupted
 from ftk.parts import Context, Gradients, Mitigation, Objective, Source, State
+from ftk.recipe.building import build
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
 from ftk.recipe.training import Training
-from ftk.running.building import build
 from ftk.running.composition import Composition, stations_of
 from ftk.running.folder import RunFolder
 from ftk.running.stage import Stage, StageResult

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from ftk.errors import RecipeError
 from ftk.parts import Adaptation, Context, Evaluator, Examples, Objective, Row, Task
+from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION, Entry, Registry
+from ftk.recipe.building import build
 from ftk.recipe.levels import Reader
 from ftk.recipe.specs import PartSpec
-from ftk.running.building import PART_OF_KIND, build
 from ftk.testing.toys import toy_context, toy_examples, toy_model, toy_rows, toy_task, toy_tokenizer
 
 COMPANIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ftk.errors import RunFailed, UserError
-from ftk.events import Events
 from ftk.parts import DatasetSource, Evaluator, Examples, Objective, Split, Task, Transform
+from ftk.recipe.building import build
 from ftk.recipe.specs import DataSpec, PartSpec
-from ftk.running.building import build
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,23 +39,6 @@ class Rows:
         roles = {role: examples(found) for role, found in self.roles.items()}
         probes = {name: examples(found) for name, found in self.probes.items()}
         return Task(self.task, self.objective, probes=probes, evaluators=evaluators, **roles)
-
-    def overlap(self) -> Iterator[tuple[str, int, int]]:
-        """Each test set that shares rows with the training set: its place, how many of its rows, of how many."""
-        taught = {self._key(row) for row in self.roles["train"][0]}
-        source = self.roles["train"][1]
-        tested = [
-            (dataset, f"{place}, its {role} split" if place == source else place)
-            for role, (dataset, place) in self.roles.items()
-            if role != "train"
-        ]
-        for dataset, place in [*tested, *self.probes.values()]:
-            shared = sum(self._key(row) in taught for row in dataset)
-            if shared:
-                yield place, shared, len(dataset)
-
-    def _key(self, row: Mapping[str, Any]) -> int:
-        return hash(tuple(" ".join(text.split()).casefold() for text in self.objective.texts(row)))
 
 
 def stage_rows(task: str, objective: Objective, data: DataSpec) -> Rows:
@@ -108,27 +90,3 @@ def read(spec: PartSpec, split: Split, source: DatasetSource | None = None) -> t
     if len(rows) == 0:
         raise UserError(f"{spec.path}: there are no rows", "look at the source's options: limits, filters, fractions")
     return rows, spec.path
-
-
-def report_overlap(rows: Rows, policy: str, events: Events) -> None:
-    """Tell of rows that stand both in training and in a test set, as ``data.overlap`` asks.
-
-    Raises:
-        UserError: there are some, and the policy is ``error``.
-    """
-    if policy == "allow":
-        return
-    for place, shared, total in rows.overlap():
-        told = f"{place}: {shared} of {total} rows stand in the training data of `{rows.task}` too"
-        if policy == "error":
-            raise UserError(told, 'take them out of one of the two, or write overlap = "warn" in [data]')
-        events("warning", text=f"{told}; scores on them measure memory")
-
-
-def same_spec(one: PartSpec, other: PartSpec) -> bool:
-    """Whether two choices build the same part."""
-    return (one.distribution, one.variant.name, one.options) == (
-        other.distribution,
-        other.variant.name,
-        other.options,
-    )

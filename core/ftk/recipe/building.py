@@ -1,36 +1,15 @@
-"""From a spec of the recipe to the part that it names."""
+"""From a spec of the recipe to the part that it names; what the part needs is imported only here."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 from ftk.errors import FtkError, RunFailed, UserError
-from ftk.parts import (
-    Adaptation,
-    DatasetSource,
-    Evaluator,
-    Mitigation,
-    ModelSource,
-    Objective,
-    Part,
-    Transform,
-)
 from ftk.plugin.registry import article, mend, one_line
 from ftk.plugin.variant import import_reference
 from ftk.recipe.specs import PartSpec
 
-PART_OF_KIND: dict[str, type[Part]] = {
-    "model": ModelSource,
-    "dataset": DatasetSource,
-    "transform": Transform,
-    "objective": Objective,
-    "adaptation": Adaptation,
-    "mitigation": Mitigation,
-    "evaluator": Evaluator,
-}
-"""What a variant of each kind builds."""
-
-SomePart = TypeVar("SomePart", bound=Part)
+SomePart = TypeVar("SomePart")
 
 
 def build(spec: PartSpec, kind: type[SomePart]) -> SomePart:
@@ -56,3 +35,12 @@ def build(spec: PartSpec, kind: type[SomePart]) -> SomePart:
     if not isinstance(part, kind):
         raise RunFailed(f"{who} builds {type(part).__name__}, which is not {article(kind.__name__)}")
     return part
+
+
+def same_spec(one: PartSpec, other: PartSpec) -> bool:
+    """Whether two choices build the same part."""
+    return (one.distribution, one.variant.name, one.options) == (
+        other.distribution,
+        other.variant.name,
+        other.options,
+    )
