@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -57,9 +58,14 @@ class Events:
 
 
 class EventLog:
-    """Appends every event to a ``.jsonl`` file, one JSON object a line."""
+    """Appends every event to a ``.jsonl`` file, one JSON object a line; a line that a kill cut short stays alone."""
 
     def __init__(self, path: Path) -> None:
+        with path.open("a+b") as before:
+            if before.tell():
+                before.seek(-1, os.SEEK_END)
+                if before.read(1) != b"\n":
+                    before.write(b"\n")
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def __call__(self, event: RunEvent) -> None:

@@ -79,13 +79,16 @@ def read_bundle(directory: Path) -> tuple[dict[str, State], dict[str, Any]]:
     """
     manifest = verify(directory)
     states: dict[str, State] = {}
-    for name in manifest["parts"]:
-        state: State = {}
-        if f"{name}.safetensors" in manifest["files"]:
-            state.update(load_file(directory / f"{name}.safetensors"))
-        if f"{name}.json" in manifest["files"]:
-            state.update(json.loads((directory / f"{name}.json").read_text(encoding="utf-8")))
-        states[name] = state
+    try:
+        for name in manifest["parts"]:
+            state: State = {}
+            if f"{name}.safetensors" in manifest["files"]:
+                state.update(load_file(directory / f"{name}.safetensors"))
+            if f"{name}.json" in manifest["files"]:
+                state.update(json.loads((directory / f"{name}.json").read_text(encoding="utf-8")))
+            states[name] = state
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{directory / MANIFEST}: does not tell what is in the folder ({error})") from error
     return states, manifest
 
 
@@ -107,23 +110,55 @@ def verify(directory: Path) -> dict[str, Any]:
     Raises:
         Damaged: naming the first file that is missing, cut short or changed.
     """
-    path = directory / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        files = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path}: cannot be read ({error})") from error
-    for name, told in files.items():
-        file = directory / name
-        if not file.is_file():
-            raise Damaged(f"{file}: is missing")
-        try:
-            whole = file.stat().st_size == told["bytes"] and _sha256(file) == told["sha256"]
-        except OSError as error:
-            raise Damaged(f"{file}: cannot be read ({error})") from error
-        if not whole:
-            raise Damaged(f"{file}: is damaged, its checksum does not match")
+    manifest = read_manifest(directory)
+    for name, told in manifest["files"].items():
+        verify_file(directory / name, told)
     return manifest
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a sealed directory, whose files are not looked at.
+
+    Raises:
+        Damaged: it cannot be read, or tells no files with their sizes and checksums.
+    """
+    manifest = read_table(directory / MANIFEST)
+    files = manifest.get("files")
+    told = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in told):
+        raise Damaged(f"{directory / MANIFEST}: cannot be read (it is not a manifest)")
+    return manifest
+
+
+def verify_file(file: Path, told: Mapping[str, Any]) -> None:
+    """Check one file against what its manifest tells of it.
+
+    Raises:
+        Damaged: it is missing, cut short or changed.
+    """
+    if not file.is_file():
+        raise Damaged(f"{file}: is missing")
+    try:
+        whole = file.stat().st_size == told["bytes"] and _sha256(file) == told["sha256"]
+    except OSError as error:
+        raise Damaged(f"{file}: cannot be read ({error})") from error
+    if not whole:
+        raise Damaged(f"{file}: is damaged, its checksum does not match")
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object.
+
+    Raises:
+        Damaged: it cannot be read, or holds something else.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path}: cannot be read ({error})") from error
+    if not isinstance(table, dict):
+        raise Damaged(f"{path}: cannot be read (it holds no JSON object)")
+    return table
 
 
 def replace_directory(aside: Path, directory: Path) -> None:

@@ -13,7 +13,20 @@ from ftk.errors import RunFailed, UserError
 from ftk.events import Events
 from ftk.parts import State
 from ftk.recipe.specs import Recipe
-from ftk.running.checkpoint import BundleWriter, Damaged, read_bundle, replace_directory, seal, verify, write_text
+from ftk.report.scores import Scores
+from ftk.running.checkpoint import (
+    MANIFEST,
+    BundleWriter,
+    Damaged,
+    read_bundle,
+    read_manifest,
+    read_table,
+    replace_directory,
+    seal,
+    verify,
+    verify_file,
+    write_text,
+)
 
 CLAIM = "recipe.resolved.json"
 """The file that makes a folder a run's: the first that is written and the last that is deleted."""
@@ -59,14 +72,44 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
 
-    @property
-    def report(self) -> dict[str, Any] | None:
-        """The report of the run so far, if one was written."""
-        try:
-            report: dict[str, Any] = json.loads((self.path / "report.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+    def completed(self, number: int, name: str) -> dict[str, Any] | None:
+        """The report of a run whose last stage is this one, if the run completed; its ``model/`` is checked.
+
+        None also where something that a run makes anew from its stages, the report or ``model/``, is not there.
+
+        Raises:
+            Damaged: the report cannot be read.
+            RunFailed: a file of ``model/`` is damaged; names it and the mend.
+        """
+        path, stage, model = self.path / "report.json", self.stage_path(number, name), self.path / "model"
+        if not path.exists():
             return None
+        report = read_table(path)
+        try:
+            Scores.from_json(report)
+            completed = report["status"] == "completed" and isinstance(report["stages"], list)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Damaged(f"{path}: cannot be read (it is not a run's report)") from error
+        if not completed or not stage.is_dir() or not model.is_dir():
+            return None
+        self._check_model(stage)
         return report
+
+    def _check_model(self, stage: Path) -> None:
+        """Hold ``model/`` against the manifest of the stage that made it; its card may be edited."""
+        try:
+            for name, told in read_manifest(stage)["files"].items():
+                if name.startswith("model/") and name != "model/README.md":
+                    verify_file(self.path / name, told)
+        except Damaged as error:
+            raise RunFailed(f"{error}\n  {self._mend_of(stage)}") from error
+
+    def _mend_of(self, stage: Path) -> str:
+        try:
+            verify(stage)
+        except Damaged:
+            return f"the files of {stage} are damaged too; delete that folder to run the stage again"
+        return f"delete {self.path / 'model'}, and the same command makes it anew from {stage}"
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file into the folder, whole or not at all."""
@@ -110,6 +153,8 @@ class RunFolder:
         try:
             facts = verify(path)
             states, _ = read_bundle(path / "state")
+            if "scores" not in states or (number and not isinstance(facts.get("facts"), dict)):
+                raise Damaged(f"{path / MANIFEST}: does not tell what the stage left")
         except Damaged as error:
             raise RunFailed(
                 f"{error}\n  a finished stage cannot be used again like this; delete {path} to run it again"
@@ -135,7 +180,9 @@ class RunFolder:
         for path in reversed(self._checkpoints()):
             try:
                 states, manifest = read_bundle(path)
-                if manifest["stage"] == stage:
+                if not isinstance(manifest.get("step"), int):
+                    raise Damaged(f"{path / MANIFEST}: does not tell the step")
+                if manifest.get("stage") == stage:
                     return manifest["step"], states
             except Damaged as error:
                 events("warning", text=f"checkpoint passed over: {error}")
@@ -182,7 +229,16 @@ class RunFolder:
 
     def _claim(self, recipe: Recipe) -> None:
         claim = self.path / CLAIM
-        if claim.is_file() and json.loads(claim.read_text(encoding="utf-8")).get("sha256") != recipe.sha256:
+        try:
+            held = read_table(claim).get("sha256") if claim.is_file() else recipe.sha256
+        except Damaged as error:
+            if self._has_trained():
+                raise UserError(
+                    f"{error}, so nothing tells which recipe was run here",
+                    "bring the file back, choose another folder with --output, or start over here with --fresh",
+                ) from error
+            held = None
+        if held != recipe.sha256:
             if self._has_trained():
                 raise UserError(
                     f"{self.path}: holds a run of another recipe, or of this one before it changed",

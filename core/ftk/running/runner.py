@@ -25,6 +25,7 @@ from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry, own_version
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
+from ftk.running.checkpoint import Damaged
 from ftk.running.folder import RunFolder
 from ftk.running.hardware import describe_device
 from ftk.running.pipeline import Run
@@ -88,18 +89,21 @@ def run(
     disable_progress_bar()  # ours tells what goes on
     accelerator = make_accelerator()
     path = Path(output) if output else default_output(recipe, without)
-    folder = open_folder(path, recipe, accelerator, fresh)
+    folder, report, damage = open_folder(path, recipe, accelerator, fresh)
     log = None
     try:
-        if folder.report and folder.report["status"] == "completed":
-            return RunResult(folder.path, folder.report)
+        if report is not None:
+            return RunResult(folder.path, report)
         watching: list[Observer] = []
         if accelerator.is_main_process:
             folder.write_json("environment.json", environment())
             log = EventLog(folder.path / "events.jsonl")
             watching = [log, *observers, *registry.observers()]
+        events = Events(watching)
+        if damage:
+            events("warning", text=f"{damage}; it is made anew from the stages")
         with catch_signals() as stop_requested:
-            report = Run(recipe, folder, accelerator, Events(watching), stop_requested).run()
+            report = Run(recipe, folder, accelerator, events, stop_requested).run()
         return RunResult(folder.path, report)
     finally:
         if log is not None:
@@ -130,22 +134,33 @@ def default_output(recipe: Recipe, without: Sequence[str] = ()) -> Path:
     return Path("runs") / "-without-".join([recipe.name, *sorted(without)])
 
 
-def open_folder(path: Path, recipe: Recipe, accelerator: Accelerator, fresh: bool) -> RunFolder:
+def open_folder(
+    path: Path, recipe: Recipe, accelerator: Accelerator, fresh: bool
+) -> tuple[RunFolder, dict[str, Any] | None, str]:
     """Open the run's folder in the main process first; its peers read, and never write or lock.
 
+    Returns:
+        the folder, the report if the run is finished, and what is wrong with a report that cannot be read.
+
     Raises:
-        UserError: as :class:`ftk.running.folder.RunFolder`; in every process, so that none waits for another.
+        FtkError: as :class:`ftk.running.folder.RunFolder` and :meth:`ftk.running.folder.RunFolder.completed`; in
+            every process, so that none waits for another.
     """
-    folder, failure = None, None
+    folder, report, damage, failure = None, None, "", None
     if accelerator.is_main_process:
         try:
             folder = RunFolder(path, recipe, fresh)
+            report = folder.completed(len(recipe.stages), recipe.stages[-1].name)
+        except Damaged as error:
+            damage = str(error)
         except FtkError as error:
             failure = error
-    (refused,) = broadcast_object_list([str(failure or "")])
+    refused, report, damage = broadcast_object_list([str(failure or ""), report, damage])
     if refused:
+        if folder is not None:
+            folder.close()
         raise failure or UserError(refused)
-    return folder or RunFolder(path, recipe, held=False)
+    return folder or RunFolder(path, recipe, held=False), report, damage
 
 
 def environment() -> dict[str, Any]:
