@@ -28,6 +28,8 @@ class Whole:
     def is_equalled_by(self, folder: Path) -> None:
         assert weights(folder) == self.weights
         assert untimed(report_of(folder)) == untimed(self.report)
+        for file in self.folder.glob("stages/*/model/*.json"):
+            assert (folder / file.relative_to(self.folder)).read_bytes() == file.read_bytes()
 
 
 @pytest.fixture(scope="module")

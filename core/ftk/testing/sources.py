@@ -57,6 +57,11 @@ def loads_what_a_stage_saved(subject: Subject) -> None:
         loaded.processor.save_pretrained(folder)
         again = subject.build().load_folder(Path(folder), Head("causal_lm"))
         _hold_same(subject, loaded, again, "differs after save_pretrained and load_folder")
+        with tempfile.TemporaryDirectory() as other:
+            again.processor.save_pretrained(other)
+            for file in Path(other).iterdir():
+                same = file.read_bytes() == (Path(folder) / file.name).read_bytes()
+                hold(same, f"{file.name} differs when the processor that load_folder gave is saved again")
 
 
 def gives_rows(subject: Subject) -> None:

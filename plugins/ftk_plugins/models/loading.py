@@ -103,6 +103,10 @@ def load_processor(
             path, **_origin(gguf_file, revision, trust_remote_code)
         )
     tokenizer = tokenizer_of(processor)
+    if tokenizer is not None:
+        for where in ("is_local", "local_files_only"):
+            # They would be saved with it, and tell a tokenizer read back from a stage's folder from one just made.
+            tokenizer.init_kwargs.pop(where, None)
     if tokenizer is not None and tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UserError(
