@@ -86,7 +86,11 @@ BAD_CHOICES = {
     ),
     "shares that fill everything": Bad(
         good(("share = 0.2", 'share = 0.5\n[[mitigation]]\nuse = "mix"\nname = "more"\nshare = 0.5')),
-        ("mitigation.mix|fill 1 of the training data (0.5 of `mix` + 0.5 of `more`)|below 1",),
+        ("mitigation.mix|fill 1 of the training data (0.5 of `mix` + 0.5 of `more`)|at most 0.99",),
+    ),
+    "a share of nearly everything": Bad(
+        good(("share = 0.2", "share = 0.99999999999")),
+        ("mitigation.mix|fill 1 of the training data|at most 0.99",),
     ),
     "needs of one stage": Bad(
         pipeline(('{ use = "adapter", rank = 2 }', '{ use = "prefix" }')),

@@ -77,7 +77,7 @@ def test_fractions_of_an_epoch_count_rows():
     assert make(50, (0.5,)).rows_in(1) == 100
 
 
-@pytest.mark.parametrize("shares", [(0.6, 0.4), (0.7, 0.7), (0.0,), (1.0,)])
+@pytest.mark.parametrize("shares", [(0.6, 0.4), (0.7, 0.7), (0.0,), (1.0,), (0.99999999999,)])
 def test_shares_that_leave_no_room_are_refused(shares):
     with pytest.raises(UserError, match=r"shares.*memory0"):
         make(10, shares)

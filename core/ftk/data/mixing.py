@@ -9,6 +9,7 @@ import numpy as np
 
 from ftk.errors import UserError
 from ftk.parts import Features, Objective, Source, derive_seed
+from ftk.recipe.checking import MOST_SHARED
 
 
 class Mixer:
@@ -36,10 +37,10 @@ class Mixer:
             if not source.items:
                 raise UserError(f"{source.name}: there are no rows to mix in")
         shared = sum(source.share for source in sources)
-        if shared >= 1 or any(source.share <= 0 for source in sources):
+        if shared > MOST_SHARED or any(source.share <= 0 for source in sources):
             told = ", ".join(f"{source.name} {source.share:g}" for source in sources)
             raise UserError(
-                f"the shares of the training mix must each be above 0 and their sum below 1: {told}",
+                f"the shares of the training mix must each be above 0 and their sum at most {MOST_SHARED:g}: {told}",
                 "a share is the part of the final mix that a mitigation's rows take; lower it",
             )
         own = Source("train", items, 1 - shared, objective)

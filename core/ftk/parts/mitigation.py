@@ -24,7 +24,7 @@ class Source:
     Attributes:
         name: for reports and the seed of its order; unique among the mitigation's sources.
         items: the encoded rows to draw from, again and again in fresh orders.
-        share: the share of the *final* mix, above 0 and below 1.
+        share: the share of the *final* mix, above 0; those of all sources sum to 0.99 at most.
         objective: what encoded the rows.
     """
 

@@ -15,6 +15,9 @@ FROM_DATA = {
     "retain-validation-data": ("retain_validation", "retain"),
 }
 """Capabilities that a key of ``[data]`` provides, or else the source behind another with its own split."""
+MOST_SHARED = 0.99
+"""The most of a training mix that mitigations may fill. An epoch holds ``1 / (1 - share)`` rows for each of the
+stage's own, so that near 1 it has no end; a hundred are more than any method asks for."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,12 @@ def _leave_idle_out(stage: StageSpec, around: Surroundings) -> tuple[StageSpec, 
 def _check_shares(stage: StageSpec) -> list[Problem]:
     fillers = [(spec, share) for spec in stage.mitigations if (share := spec.options.data_share())]
     total = sum(share for _, share in fillers)
-    if total < 1:
+    if total <= MOST_SHARED:
         return []
     text = " + ".join(f"{share:g} of `{spec.name}`" for spec, share in fillers)
     reason = f"the rows that mitigations mix in fill {total:g} of the training data ({text})"
-    return [Problem(fillers[0][0].path, reason, "the sum must stay below 1, so that the stage's own rows have room")]
+    hint = f"the sum must be at most {MOST_SHARED:g}, so that the stage's own rows have room"
+    return [Problem(fillers[0][0].path, reason, hint)]
 
 
 def _unvalidated(stage: StageSpec, around: Surroundings) -> list[Problem]:

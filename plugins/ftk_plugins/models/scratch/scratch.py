@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from torch import nn
 
 from ftk import UserError
 from ftk.parts import Head, Loaded, ModelSource
-from ftk_plugins.models.calls import explained, quiet, seeded
+from ftk_plugins.models.calls import explained, quiet, seeded, shortened
 from ftk_plugins.models.heads import auto_class, set_labels
 from ftk_plugins.models.loading import load_processor, load_saved, set_chat_template, vocabulary_rows
 from ftk_plugins.models.scratch.bpe import train_tokenizer
@@ -67,7 +69,38 @@ class Scratch(ModelSource):
         set_labels(config, head, self._name)
         chosen = {} if options.attention == "auto" else {"attn_implementation": options.attention}
         with quiet(), explained(self._name, attention=options.attention), seeded(options.seed):
-            return builder.from_config(config, **chosen).eval()
+            if not options.config:
+                return builder.from_config(config, **chosen).eval()
+            with _told_of_config(options):
+                model = builder.from_config(config, **chosen)
+                if head.kind in ("causal_lm", "masked_lm"):
+                    _try(model)
+            return model.eval()
+
+
+@contextmanager
+def _told_of_config(options: ScratchOptions) -> Iterator[None]:
+    """Whatever a library raises within is the doing of the table ``config``, which sets what ftk does not know."""
+    try:
+        yield
+    except Exception as error:
+        if options.attention != "auto":
+            raise  # it may be the cause as well, and its own message names it
+        keys = list(options.config)
+        place = f"model.config.{keys[0]}" if len(keys) == 1 else "model.config"
+        given = ", ".join(f"{key} = {value!r}" for key, value in options.config.items())
+        reason = f"it knows no {error}" if isinstance(error, KeyError) else shortened(" ".join(str(error).split()))
+        raise UserError(
+            f"{place}: `{options.architecture}` cannot work with {given}: {reason or type(error).__name__}",
+            "change it, or leave it out",
+        ) from error
+
+
+@torch.no_grad()
+def _try(model: Any) -> None:
+    """Read a few tokens as in training: some values are only refused when they are used."""
+    model.train()
+    model(input_ids=torch.zeros((1, 2), dtype=torch.long))
 
 
 def _longest(model: Any, max_length: int) -> int:

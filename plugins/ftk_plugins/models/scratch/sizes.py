@@ -137,7 +137,7 @@ def _build(kind: Any, values: dict[str, Any], architecture: str) -> Any:
     try:
         with quiet():
             return kind(**values)
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+    except (StrictDataclassError, ValueError, TypeError, KeyError, ArithmeticError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"model.config: `{architecture}` refuses these sizes: {reason}", "change them") from error
 
