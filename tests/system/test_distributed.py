@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.system.forge import Forge, Process
+from tests.system.forge import Death, Forge, Process
 from tests.system.small import PIPELINE, events_of, report_of, written
 from tests.system.test_resume import reached
 
@@ -32,8 +33,14 @@ def alone(recipe: Path, forge: Forge) -> Path:
     return run
 
 
-def start_ranks(forge: Forge, *arguments: str | Path) -> list[Process]:
-    """Two processes with the environment that `torchrun` and `accelerate launch` give them."""
+def start_ranks(forge: Forge, *arguments: str | Path, death: Death | None = None) -> list[Process]:
+    """Two processes with the environment that `torchrun` and `accelerate launch` give them.
+
+    Args:
+        forge: starts them.
+        arguments: of the command.
+        death: when the second of them dies.
+    """
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -42,7 +49,8 @@ def start_ranks(forge: Forge, *arguments: str | Path) -> list[Process]:
         **({"ACCELERATE_USE_CPU": "true"} if torch.accelerator.is_available() else {}),
     }  # fmt: skip
     return [
-        forge.start(*arguments, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)
+        forge.start(*arguments, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, death=dies)
+        for rank, dies in enumerate((None, death))
     ]
 
 
@@ -102,6 +110,35 @@ def test_a_signal_to_one_process_stops_both_and_both_go_on(
     for rank in ranks:
         assert rank.wait() == 130, rank.told()
     assert f"going on after step {step}" in ranks[0].told()
+
+
+def test_a_process_that_is_lost_ends_the_other_and_the_run_goes_on(
+    recipe: Path, alone: Path, forge: Forge, tmp_path: Path
+) -> None:
+    run = ("run", recipe, "--output", tmp_path / "run")
+    ranks = start_ranks(forge, *run, death=Death("step", {"stage": 1, "step": 5}))
+    assert ranks[1].wait() == -signal.SIGKILL
+    died = time.monotonic()
+    assert ranks[0].wait() == 1
+    assert time.monotonic() - died < 30
+    told = ranks[0].told()
+    assert "another process of this run was lost; process 0 of 2 noticed it and stops" in told
+    assert "start all of them again to go on from the last checkpoint" in told
+    assert "Traceback" not in told
+    assert events_of(tmp_path / "run")[-1]["status"] == "failed"
+
+    ranks = start_ranks(forge, *run)
+    for rank in ranks:
+        assert rank.wait() == 0, rank.told()
+    assert "going on after step 3" in ranks[0].told()
+    assert_same(tmp_path / "run", alone)
+
+
+def test_a_launcher_that_would_divide_the_model_itself_is_refused(recipe: Path, forge: Forge, tmp_path: Path) -> None:
+    run = ("run", recipe, "--output", tmp_path / "run")
+    code, told = forge.run(*run, environment={"ACCELERATE_USE_FSDP": "true"})
+    assert code == 2
+    assert "the launcher is set up for FSDP (ACCELERATE_USE_FSDP)" in told
 
 
 @pytest.mark.parametrize(

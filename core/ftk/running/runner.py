@@ -29,6 +29,7 @@ from ftk.running.checkpoint import Damaged
 from ftk.running.folder import RunFolder
 from ftk.running.hardware import describe_device
 from ftk.running.pipeline import Run
+from ftk.running.processes import lost_process, make_accelerator
 
 Observer = Callable[[RunEvent], object]
 LIBRARIES = (
@@ -105,6 +106,10 @@ def run(
         with catch_signals() as stop_requested:
             report = Run(recipe, folder, accelerator, events, stop_requested).run()
         return RunResult(folder.path, report)
+    except Exception as error:
+        if lost := lost_process(error, accelerator):
+            raise lost from error
+        raise
     finally:
         if log is not None:
             log.close()
@@ -122,11 +127,6 @@ def dry_run(recipe: Recipe) -> list[dict[str, Any]]:
     """
     job = Run(recipe, None, make_accelerator(), Events([]), lambda: False)
     return job.plan()
-
-
-def make_accelerator() -> Accelerator:
-    """The processes of this run and their device; without an accelerator they meet on CPUs, not each alone."""
-    return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 def default_output(recipe: Recipe, without: Sequence[str] = ()) -> Path:
