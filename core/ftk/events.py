@@ -20,6 +20,8 @@ EVENT_KINDS = {
     "total_parameters",
     "step": "stage, step, steps, loss, learning_rate, gradient_norm, tokens_per_second",
     "checkpoint": "stage, step, path",
+    "evaluated": "stage, step, steps, tokens, scores: {task: {metric: value}} on validation data; criterion where "
+    "something depends on it",
     "measured": "after (stage index, 0 is the starting model), task, metrics: {name: value}",
     "mitigation": "name, stage, and what the method reports of itself",
     "warning": "text",

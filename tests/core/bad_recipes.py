@@ -144,6 +144,37 @@ BAD_RECIPES = {
     "both lengths": Bad(
         good(("steps = 10", "steps = 10\nepochs = 1")), ("training|give `epochs` or `steps`, not both",)
     ),
+    "early stopping without evaluations": Bad(
+        good(("steps = 10", "steps = 10\nearly_stopping = { patience = 2 }")),
+        ("training|`early_stopping` goes by evaluations: write evaluate_every",),
+    ),
+    "the best without evaluations": Bad(
+        good(("steps = 10", 'steps = 10\nkeep = "best"')),
+        ('training|`keep = "best"` goes by evaluations: write evaluate_every',),
+    ),
+    "nothing goes by the best": Bad(
+        good(("steps = 10", 'steps = 10\nevaluate_every = 5\nbest_by = "nats"')),
+        ('training|`best_by` tells early_stopping and keep = "best" what is best',),
+    ),
+    "no patience": Bad(
+        good(("steps = 10", "steps = 10\nevaluate_every = 5\nearly_stopping = { patience = 0 }")),
+        ("training.early_stopping.patience|must be above 0, got 0",),
+    ),
+    "evaluations without validation data": Bad(
+        good(("steps = 10", "steps = 10\nevaluate_every = 5")),
+        ("training.evaluate_every|measures on validation data, and there is none|data.validation",),
+    ),
+    "evaluations without evaluators": Bad(
+        pipeline(("epochs = 2", "epochs = 2\nevaluate_every = 5")),
+        ("training.evaluate_every|measures with evaluators, and there is none (in stage first)|[[evaluator]]",),
+    ),
+    "retention that is not measured": Bad(
+        good(
+            ("steps = 10", 'steps = 10\nevaluate_every = 5\nkeep = "best"\nretention_weight = 1'),
+            ('path = "train.jsonl"', 'path = "train.jsonl", fraction = 0.1'),
+        ),
+        ("training.retention_weight|weighs earlier tasks, and none is there to measure|data.retain_validation",),
+    ),
     "seed too large": Bad(good(("seed = 1", "seed = 4294967296")), ("seed|whole number from 0 to 4294967295",)),
     "seed of text": Bad(good(("seed = 1", 'seed = "1"')), ("seed|whole number|got '1'",)),
     "overlap": Bad(

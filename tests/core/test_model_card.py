@@ -55,7 +55,7 @@ REPORT: dict[str, Any] = {
     "summary": {},
     "stages": [
         {
-            "name": "currencies", "steps": 1200, "tokens": 34567,
+            "name": "currencies", "steps": 1200, "kept_step": 1200, "tokens": 34567,
             "trainable_parameters": 1000, "total_parameters": 50000,
         }
     ],

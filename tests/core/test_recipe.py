@@ -158,6 +158,24 @@ def test_what_validates_on_earlier_tasks_needs_their_validation_data(read: Read)
     read(second.replace('path = "first.jsonl" }', 'path = "first.jsonl", fraction = 0.1 }'))
 
 
+def test_evaluations_say_which_tasks_they_leave_out(read: Read) -> None:
+    watched = PIPELINE.replace("epochs = 2", 'epochs = 2\nevaluate_every = 5\nkeep = "best"\nretention_weight = 1')
+    evaluator = '[[evaluator]]\nuse = "nats"\n[[stage]]\nname = "first"'
+    recipe = read(watched.replace('[[stage]]\nname = "first"', evaluator, 1))
+    assert recipe.notes[1:] == (
+        "stage first: retention_weight has nothing to weigh, for nothing was learned before it",
+    )
+    alone = watched.replace('validation = { use = "rows", path = "validation.jsonl" }', "")
+    alone = alone.replace('path = "second.jsonl"', 'path = "second.jsonl", fraction = 0.1')
+    first = 'training = { evaluate_every = 0, keep = "last", retention_weight = 0 }'
+    alone = alone.replace('name = "first"', f'name = "first"\n{first}').replace(
+        "training = { steps = 7 }", "training = { steps = 7, retention_weight = 0 }"
+    )
+    assert read(alone).notes[-1] == (
+        "stage second: evaluate_every leaves out task `first`, which has no validation data"
+    )
+
+
 def test_validation_data_may_come_from_the_train_sources_own_split(read: Read) -> None:
     chosen = (ANCHOR, '[[mitigation]]\nuse = "blend"\nalpha = "validation"')
     own = [(f'path = "{name}.jsonl"', f'path = "{name}", fraction = 0.1') for name in ("train", "old")]

@@ -54,7 +54,7 @@ def test_without_ewc_the_old_is_lost(plain: ftk.RunResult) -> None:
 
 def test_the_report_says_what_happened(guarded: ftk.RunResult) -> None:
     report: dict[str, Any] = guarded.report
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["status"] == "completed"
     assert report["tasks"] == ["capitals", "currencies"]
     assert set(report["start"]["keyword_accuracy"]) == {0.0}, "an untrained model knows nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +48,9 @@ def weights(result: ftk.RunResult) -> dict[str, torch.Tensor]:
 
 def test_every_option_has_a_test() -> None:
     here = Path(__file__)
-    tests = here.read_text() + (here.parents[1] / "core" / "test_loop.py").read_text()
-    untested = [name for name in Training.model_fields if f"{name}=" not in tests and f'"{name}"' not in tests]
+    others = (here.parent / "test_watching.py", here.parents[1] / "core" / "test_loop.py")
+    tests = "".join(path.read_text() for path in (here, *others))
+    untested = [name for name in Training.model_fields if not re.search(rf"\b{name}(=|\"|\.)", tests)]
     assert not untested
 
 

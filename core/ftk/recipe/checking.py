@@ -57,7 +57,8 @@ def check_stage(
     for spec in (*chosen, *stage.data.train.transforms, *stage.mitigations, *stage.evaluators):
         problems += _unmet(spec, chosen, offered, registry)
     problems += _unvalidated(stage, around)
-    return stage, problems, notes
+    found, told = _watched(stage, around, "validation-data" in offered)
+    return stage, problems + found, notes + told
 
 
 def check_retained(
@@ -115,6 +116,39 @@ def _unvalidated(stage: StageSpec, around: Surroundings) -> list[Problem]:
         if "retain-validation-data" in spec.needs()
         for name in lacking
     ]
+
+
+def _watched(stage: StageSpec, around: Surroundings, validated: bool) -> tuple[list[Problem], list[str]]:
+    """What keeps a stage from being measured while it trains, and which earlier tasks that leaves out."""
+    training = stage.training
+    if not training.evaluate_every:
+        return [], []
+    problems = []
+    if not validated:
+        reason = "measures on validation data, and there is none"
+        hint = "add data.validation, or a `data.train` source that keeps validation rows back itself"
+        problems.append(Problem("training.evaluate_every", reason, hint))
+    if not stage.evaluators:
+        hint = "add an [[evaluator]], or leave evaluate_every out"
+        problems.append(Problem("training.evaluate_every", "measures with evaluators, and there is none", hint))
+    seen = {name: "validation-data" in _from_data(data) for name, data in around.earlier.items()}
+    if "retain" in around.top_data:
+        seen = {"retain": "retain-validation-data" in _from_data(around.top_data), **seen}
+    notes = [
+        f"stage {stage.name}: evaluate_every leaves out task `{name}`, which has no validation data"
+        for name, known in seen.items()
+        if not known
+    ]
+    if training.retention_weight and not any(seen.values()):
+        if seen or not around.several:
+            reason = "weighs earlier tasks, and none is there to measure on validation data"
+            hint = "add data.retain with data.retain_validation, or leave it out"
+            problems.append(Problem("training.retention_weight", reason, hint))
+        else:
+            notes.append(
+                f"stage {stage.name}: retention_weight has nothing to weigh, for nothing was learned before it"
+            )
+    return problems, notes
 
 
 def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:

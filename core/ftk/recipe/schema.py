@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ftk.errors import UserError
+from ftk.plugin.options import Options
 from ftk.plugin.registry import Entry, Registry
 from ftk.plugin.variant import KINDS
 from ftk.recipe.levels import OVERLAPS, PART_NAME, RETAIN_KEYS
@@ -27,7 +28,7 @@ def recipe_schema(registry: Registry) -> Schema:
         entries = registry.entries(kind)
         refs = [{"$ref": _define(definitions, entry)} for entry in entries]
         definitions[kind] = {"oneOf": refs} if refs else {"not": {}}
-    definitions["training"] = Training.model_json_schema()
+    definitions["training"] = _lifted(definitions, "training", Training)
     definitions["name"] = {"type": "string", "pattern": f"^{PART_NAME.pattern}$", "maxLength": 100}
     for kind in ("objective", "adaptation"):
         changed = {
@@ -72,11 +73,9 @@ def _define(definitions: dict[str, Schema], entry: Entry) -> str:
     """Define one variant's table and return the reference to it."""
     key = f"{entry.kind}.{entry.distribution}.{entry.variant.name}"
     try:
-        table = entry.options_class().model_json_schema(ref_template=f"#/$defs/{key}.{{model}}")
+        table = _lifted(definitions, key, entry.options_class())
     except (UserError, PydanticInvalidForJsonSchema):
         table = {"type": "object", "properties": {}}
-    for name, definition in table.pop("$defs", {}).items():
-        definitions[f"{key}.{name}"] = definition
     names = [entry.qualified] if entry.status == "conflict" else [entry.variant.name, entry.qualified]
     own: Schema = {"use": {"enum": names, "description": entry.variant.summary}, "name": _ref("name")}
     if entry.kind == "dataset":
@@ -85,6 +84,14 @@ def _define(definitions: dict[str, Schema], entry: Entry) -> str:
     table["required"] = ["use", *table.get("required", [])]
     definitions[key] = table
     return f"#/$defs/{key}"
+
+
+def _lifted(definitions: dict[str, Schema], key: str, options: type[Options]) -> Schema:
+    """The table of some options; the definitions that it refers to are moved up among the recipe's."""
+    table = options.model_json_schema(ref_template=f"#/$defs/{key}.{{model}}")
+    for name, definition in table.pop("$defs", {}).items():
+        definitions[f"{key}.{name}"] = definition
+    return table
 
 
 def _data() -> dict[str, Schema]:

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ftk.plugin.options import Options
+from ftk.recipe.watching import Watching
 
 
-class Training(Options):
+class Training(Watching):
     """What a stage's ``[training]`` table may say.
 
     The result depends on ``batch_size``, never on how the batch is cut: ``micro_batch_size`` and the number of

@@ -51,6 +51,7 @@ def model_card(
         f"Trained with ftk {report['ftk']}, starting from {_told(start, recipe)}.",
         "## Training",
         "\n".join(_stages(report, stages)),
+        *_kept(report),
         "\n".join(line for stage in stages for line in _settings(stage)),
         "## Scores",
         "\n".join(_scores(report)),
@@ -98,6 +99,13 @@ def _stages(report: Mapping[str, Any], stages: tuple[StageSpec, ...]) -> Iterato
             f"{facts['tokens']:,}",
             f"{facts['trainable_parameters']:,} of {facts['total_parameters']:,}",
         )
+
+
+def _kept(report: Mapping[str, Any]) -> Iterator[str]:
+    """Which stages left other weights than those of their last step."""
+    for facts in report["stages"]:
+        if facts["kept_step"] != facts["steps"]:
+            yield f"`{facts['name']}` left the weights of its best evaluation, at step {facts['kept_step']:,}."
 
 
 def _settings(stage: StageSpec) -> Iterator[str]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.text import Text
 
 from ftk.events import RunEvent
+from ftk.report.rows import number
 
 PLAIN_REPORTS = 10
 """How many lines of loss a stage prints where there is no terminal."""
@@ -102,6 +103,13 @@ class ProgressDisplay:
         elif data["step"] >= self._next or data["step"] == data["steps"]:
             self._next = data["step"] + self._every
             self.console.print(f"  step {data['step']:>6,}/{data['steps']:,}  {'  '.join(numbers)}", highlight=False)
+
+    def _on_evaluated(self, data: dict[str, Any]) -> None:
+        """The first metric of each task, so that the line stays short."""
+        firsts = [(task, *next(iter(scores.items()))) for task, scores in data["scores"].items()]
+        told = "  ".join(f"{task} {metric} {number(value)}" for task, metric, value in firsts)
+        line = f"  evaluated at {data['step']:,}/{data['steps']:,}: {told}"
+        self.console.print(line, highlight=False, markup=False)
 
     def _on_measured(self, data: dict[str, Any]) -> None:
         told = "  ".join(f"{name} {value:.3f}" for name, value in data["metrics"].items())

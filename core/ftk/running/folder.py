@@ -163,14 +163,43 @@ class RunFolder:
 
     # Checkpoints of the running stage: checkpoints/step-000200.
 
-    def save_checkpoint(self, stage: int, step: int, states: dict[str, State], keep: int) -> Path:
-        """Write a checkpoint and delete the oldest over ``keep``."""
-        path = self.path / "checkpoints" / f"step-{step:06d}"
+    def checkpoint_path(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:06d}"
+
+    def save_checkpoint(
+        self, stage: int, step: int, states: dict[str, State], keep: int, best: int | None = None
+    ) -> Path:
+        """Write a checkpoint and delete the oldest over ``keep``, but for those that one of the others needs.
+
+        Args:
+            stage: the running stage.
+            step: its steps so far.
+            states: of everything that the rest of the stage depends on.
+            keep: how many checkpoints to keep.
+            best: the step whose checkpoint holds the weights that the stage would leave, if not the last ones.
+        """
+        path = self.checkpoint_path(step)
         path.parent.mkdir(exist_ok=True)
-        self._writer.write(path, states, stage=stage, step=step)
-        for old in self._checkpoints()[:-keep]:
-            shutil.rmtree(old)
+        self._writer.write(path, states, stage=stage, step=step, best=best)
+        there = self._checkpoints()
+        needed = {self._best_of(newest) for newest in there[-keep:]}
+        for old in there[:-keep]:
+            if old not in needed:
+                shutil.rmtree(old)
         return path
+
+    def checkpoint(self, step: int) -> dict[str, State]:
+        """The states of one checkpoint of the running stage.
+
+        Raises:
+            RunFailed: it is damaged.
+        """
+        try:
+            return read_bundle(self.checkpoint_path(step))[0]
+        except Damaged as error:
+            raise RunFailed(
+                f"{error}\n  it holds the stage's best weights; delete {self.path / 'checkpoints'} to train it again"
+            ) from error
 
     def latest_checkpoint(self, stage: int, events: Events) -> tuple[int, dict[str, State]] | None:
         """The newest sound checkpoint of this stage: its step and states.
@@ -189,6 +218,14 @@ class RunFolder:
             if self._lock is not None:
                 shutil.rmtree(path)
         return None
+
+    def _best_of(self, checkpoint: Path) -> Path | None:
+        """Where the best weights are that a checkpoint counts on."""
+        try:
+            best = read_manifest(checkpoint).get("best")
+        except Damaged:
+            return None  # it will be passed over, and with it what it needs
+        return None if best is None else self.checkpoint_path(best)
 
     def _checkpoints(self) -> list[Path]:
         found = (self.path / "checkpoints").glob("step-*")

@@ -18,6 +18,7 @@ from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Context, Gradients
 from ftk.recipe.training import Training
 from ftk.running.composition import Composition
+from ftk.running.watching import Watch
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     scaler: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,12 @@ class Loop:
     stop_requested: Callable[[], bool]
 
     def train(self, progress: Progress) -> None:
-        """Go from ``progress`` to the stage's last step.
+        """Go from ``progress`` to the stage's last step, or to where it no longer improves.
 
         Raises:
             Interrupted: a signal came; the checkpoint is saved.
             RunFailed: the loss or the gradient is not finite.
+            UserError: an evaluation lacks the metric that the recipe goes by.
         """
         gradients = Gradients(self.ctx.model)
         meter = Meter(self.ctx.device, progress)
@@ -71,20 +74,45 @@ class Loop:
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
         self.model.train()
-        while progress.step < self.ctx.steps:
+        watch = Watch(self.options)
+        if watch.due(progress.step, self.ctx.steps, progress.history) and self.evaluate(watch, progress):
+            self.save(progress)
+        meter.restart()
+        while progress.step < self.ctx.steps and not watch.exhausted(progress.history):
             ctx = replace(self.ctx, step=progress.step)
             rate = float(self.scheduler.get_last_lr()[0])
             stop, norm = self.step(ctx, gradients, scaler, meter)
             progress.step += 1
-            last = progress.step == ctx.steps
             due = self.options.checkpoint_every and progress.step % self.options.checkpoint_every == 0
-            if progress.step % self.options.log_every == 0 or last or due or stop:
+            measure = watch.due(progress.step, ctx.steps, progress.history)
+            last = progress.step == ctx.steps
+            if progress.step % self.options.log_every == 0 or last or due or stop or measure:
                 meter.report(ctx, rate, norm)
-            if last or due or stop:
                 progress.scaler = scaler.state_dict()
+            better = measure and not stop and self.evaluate(watch, progress)
+            last = last or watch.exhausted(progress.history)
+            if last or due or stop or better:
                 self.save(progress)
-            if stop and not last:
+            if stop and (measure or not last):
                 raise Interrupted(f"interrupted in stage `{ctx.stage_name}` after step {progress.step}; saved")
+            if measure:
+                meter.restart()
+
+    def evaluate(self, watch: Watch, progress: Progress) -> bool:
+        """Measure every task so far: whether the weights as they stand are those that the stage would leave.
+
+        Raises:
+            Interrupted: a signal came; the checkpoint is saved, and this evaluation is made when the run goes on.
+        """
+        ctx = replace(self.ctx, step=progress.step)
+        if ctx.world_size > 1:  # they must measure together; a signal is heeded at the next step
+            ctx = replace(ctx, check_interrupt=lambda: None)
+        try:
+            progress.history.append(watch.measure(ctx, progress.tokens))
+        except Interrupted:
+            self.save(progress)
+            raise
+        return watch.kept(progress.history) == progress.step
 
     def step(
         self, ctx: Context, gradients: Gradients, scaler: torch.amp.GradScaler, meter: Meter
@@ -152,6 +180,10 @@ class Meter:
         self._total += total
         self._count += count
         self._tokens += tokens
+
+    def restart(self) -> None:
+        """Leave the time since the last report out: it was not training's."""
+        self._started = time.perf_counter()
 
     def report(self, ctx: Context, learning_rate: float, norm: torch.Tensor) -> None:
         """Tell the observers of the steps since the last report, and begin anew."""

@@ -14,15 +14,15 @@ from ftk.data.rows import Rows, retained_rows, stage_rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task
-from ftk.plugin.registry import own_version
 from ftk.recipe.building import build, same_spec
 from ftk.recipe.specs import PartSpec, Recipe
-from ftk.report.model_card import model_card
 from ftk.report.scores import Scores
 from ftk.running.folder import RunFolder
-from ftk.running.hardware import peak_memory, resolve_precision
+from ftk.running.hardware import resolve_precision
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
+from ftk.running.reporting import run_report, stage_facts, write_card
 from ftk.running.stage import Stage, StageResult, micro_batch_size
+from ftk.running.watching import check_names
 
 
 class Run:
@@ -73,13 +73,14 @@ class Run:
             self.check(loaded, tasks)
             if not measured:
                 self._measure_start(loaded, tasks)
+            check_names([stage.training for stage in self.recipe.stages], self.scores)
             for number in range(done + 1, len(self.recipe.stages) + 1):
                 loaded = self._head_of(number, loaded)
                 loaded, carried = self._run_stage(number, loaded, tasks, carried)
-            last = len(self.recipe.stages)
+            report = run_report(self.recipe, "completed", self.scores, self.stages)
             if self.accelerator.is_main_process:
-                folder.publish_model(last, self.recipe.stages[-1].name)
-            report = self._write_report("completed")
+                folder.publish_model(len(self.recipe.stages), self.recipe.stages[-1].name)
+                folder.write_json("report.json", report)
             status = "completed"
             return report
         except Interrupted:
@@ -189,15 +190,10 @@ class Run:
         return Loaded(model, loaded.processor), result.states
 
     def _export(self, number: int, stage: Stage, processor: Any, result: StageResult) -> Any:
-        folder, spec, progress = self.folder, stage.spec, result.progress
+        folder, spec = self.folder, stage.spec
         assert folder is not None
         self.events("phase", text=f"saving the model of stage {spec.name}")
-        facts = {
-            "name": spec.name, "steps": progress.step, "tokens": progress.tokens,
-            "seconds": round(progress.seconds, 3),
-            "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
-            "peak_memory_bytes": peak_memory(self.accelerator.device), **result.facts,
-        }  # fmt: skip
+        facts = stage_facts(spec.name, result, self.accelerator.device)
         self.stages.append(facts)
         if self.accelerator.is_main_process:
             target = folder.stage_aside(number, spec.name) / "model"
@@ -207,13 +203,11 @@ class Run:
         if self.accelerator.is_main_process:
             model.save_pretrained(target)
             processor.save_pretrained(target)
-            report = self._report("running")
-            adapter = "adapter" if (target / "adapter").is_dir() else None
-            card = model_card(report, self.recipe, head=stage.ctx.objective.head.kind, adapter=adapter)
-            (target / "README.md").write_text(card, encoding="utf-8")
+            report = run_report(self.recipe, "running", self.scores, self.stages)
+            write_card(target, report, self.recipe, stage.ctx.objective.head.kind)
             states = {**result.states, "scores": self.scores.to_json()}
             folder.finish_stage(number, spec.name, states, facts=facts)
-            self._write_report("running")
+            folder.write_json("report.json", report)
         self.accelerator.wait_for_everyone()
         model.name_or_path = str(folder.model_path(number, spec.name))  # what the next stage's adapter stands on
         self.events(
@@ -278,18 +272,6 @@ class Run:
     def _check_interrupt(self) -> None:
         if self.stop_requested():
             raise Interrupted("interrupted; what was finished is saved")
-
-    def _report(self, status: str) -> dict[str, Any]:
-        return {
-            "schema": 1, "status": status, "name": self.recipe.name, "recipe_sha256": self.recipe.sha256,
-            "ftk": own_version(), "seed": self.recipe.seed, **self.scores.to_json(), "stages": self.stages,
-        }  # fmt: skip
-
-    def _write_report(self, status: str) -> dict[str, Any]:
-        report = self._report(status)
-        if self.folder is not None and self.accelerator.is_main_process:
-            self.folder.write_json("report.json", report)
-        return report
 
 
 def task_names(recipe: Recipe) -> list[str]:

@@ -24,6 +24,7 @@ from ftk.running.checkpoint import pack_optimizer, unpack_optimizer
 from ftk.running.composition import Composition
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
+from ftk.running.watching import Watch
 
 DEFAULT_EPOCHS = 3.0
 
@@ -83,6 +84,7 @@ class Stage:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
             model.enable_input_require_grads()  # type: ignore[operator]
         self.mitigations = Composition(build_named(spec.mitigations))
+        self.watch = Watch(spec.training)
         self.ctx = replace(ctx, model=model, adaptation=self.adaptation)
 
     @property
@@ -174,7 +176,8 @@ class Stage:
                 **{f"mitigation.{name}": state for name, state in self.mitigations.states().items()},
             }
             keep = self.spec.training.keep_checkpoints
-            path = self.folder.save_checkpoint(self.ctx.stage, progress.step, states, keep)
+            best = self.watch.kept(progress.history)
+            path = self.folder.save_checkpoint(self.ctx.stage, progress.step, states, keep, best)
             self.ctx.events("checkpoint", stage=self.ctx.stage, step=progress.step, path=str(path))
         self.accelerator.wait_for_everyone()
 
@@ -189,20 +192,29 @@ class Stage:
             rows=len(self.task.train), precision=ctx.precision, trainable_parameters=trainable, total_parameters=total,
         )  # fmt: skip
         loop.train(self.progress)
+        self._take_best()
         self._release()
         ctx.model.eval()
-        self.mitigations.finish(replace(ctx, step=ctx.steps))
+        self.mitigations.finish(replace(ctx, step=self.progress.step))
         mitigations = self.mitigations.report()
         for name, told in mitigations.items():
             ctx.events("mitigation", name=name, stage=ctx.stage, **told)
         facts = {
             "adaptation": self.spec.adaptation.use, "objective": self.spec.objective.use, "precision": ctx.precision,
             "trainable_parameters": trainable, "total_parameters": total, "mitigations": mitigations,
+            **self.watch.facts(self.progress.step, ctx.steps, self.progress.history),
         }  # fmt: skip
         states = {f"mitigation.{name}": state for name, state in self.mitigations.states().items()}
         earlier = self.carried.get("composition", {"remembered": {}, "seconds": {}})
         composition = {key: {**earlier[key], **value} for key, value in self.mitigations.progress().items()}
         return StageResult(self.progress, facts, {**self.carried, **states, "composition": composition})
+
+    def _take_best(self) -> None:
+        """Go back to the weights of the best evaluation, where the recipe keeps those and training went on."""
+        best = self.watch.kept(self.progress.history)
+        if best is not None and best != self.progress.step:
+            assert self.folder is not None
+            self.adaptation.load_state_dict(self.folder.checkpoint(best)["adaptation"])
 
     def _release(self) -> None:
         """Give back what only training needed, so that the next stage finds the model as a fresh load would be."""
