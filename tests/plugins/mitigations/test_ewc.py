@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,28 @@ def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     error = torch.cat([(found[name] - value).flatten() for name, value in expected.items()]).norm()
     assert float(size) > 0.01
     assert float(error / size) < 1e-5
+
+
+@pytest.mark.parametrize("adaptation", [Lora(LoraOptions(rank=4)), FullTuning(FullOptions())], ids=["lora", "full"])
+def test_over_every_steps_each_weight_is_pulled_once_and_as_much_as_by_all_steps(adaptation: Any) -> None:
+    ctx = stage(adaptation, gpt2())
+    exact = remembered(ctx, strength=0.7)
+    wander(ctx.model)
+    whole = pulled(exact, ctx)
+    parts = [pulled(again(exact, ctx, every=3), replace(ctx, step=step)) for step in range(4)]
+    for name, pull in whole.items():
+        torch.testing.assert_close(parts[0][name], parts[3][name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(sum(part[name] for part in parts[:3]) / 3, pull, rtol=1e-4, atol=1e-5)
+    apart = [torch.cat([part[name].flatten() for name in whole]) for part in parts[:3]]
+    assert all(not torch.allclose(part, apart[0], atol=1e-3) for part in apart[1:])
+
+
+def again(known: Ewc, ctx: Context, **options: Any) -> Ewc:
+    """Another with these options and the same Fisher information."""
+    ewc = Ewc(EwcOptions(strength=known.options.strength, **options))
+    ewc.load_state_dict(known.state_dict())
+    ewc.begin(ctx)
+    return ewc
 
 
 def test_no_drift_is_no_pull() -> None:

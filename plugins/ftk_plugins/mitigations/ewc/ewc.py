@@ -25,6 +25,9 @@ class Ewc(Mitigation):
 
     ``F`` is one running sum over the tasks remembered (online EWC, Schwarz et al. 2018, section 4), and the
     anchor is the model at the stage's start. Its state is ``F`` by weight and what was measured of each task.
+
+    With ``every = k`` a step pulls at the k-th part of the guarded weights, in turn and k times as strongly: over k
+    steps every weight is pulled at once, and what a step expects is the whole pull.
     """
 
     def __init__(self, options: EwcOptions) -> None:
@@ -70,19 +73,23 @@ class Ewc(Mitigation):
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         nothing = torch.zeros((), device=ctx.device)
-        strength = self.options.strength
-        on_cpu = ctx.device.type == "cpu"
-        limit = CPU_CHUNK_ELEMENTS * torch.get_num_threads() if on_cpu else CHUNK_ELEMENTS
+        every = self.options.every
+        strength = self.options.strength * every
+        for drift, fisher, start, stop in self._pieces(ctx)[ctx.step % every :: every]:
+            pull = drift.rows(start, stop)
+            # strength · F · drift in one pass and in place
+            torch.addcmul(nothing, pull, fisher[start:stop], value=strength, out=pull)
+            drift.pull_back(start, stop, pull)
+
+    def _pieces(self, ctx: Context) -> list[tuple[Drift, Tensor, int, int]]:
+        """Each guarded weight with its Fisher, cut into ranges of rows of even size."""
+        limit = CPU_CHUNK_ELEMENTS * torch.get_num_threads() if ctx.device.type == "cpu" else CHUNK_ELEMENTS
+        pieces = []
         for drift, fisher in self._guarded:
             rows = drift.shape[0]
-            fisher = fisher.view(drift.shape)
-            step = -(-rows // -(-fisher.numel() // limit))  # pieces of even size
-            for start in range(0, rows, step):
-                stop = min(start + step, rows)
-                pull = drift.rows(start, stop)
-                # strength · F · drift in one pass and in place
-                torch.addcmul(nothing, pull, fisher[start:stop], value=strength, out=pull)
-                drift.pull_back(start, stop, pull)
+            step = -(-rows // -(-fisher.numel() // limit))
+            pieces += [(drift, fisher, start, min(start + step, rows)) for start in range(0, rows, step)]
+        return pieces
 
     def report(self) -> dict[str, Any]:
         return {"tasks": self._tasks, "guarded_weights": sum(fisher.numel() for _, fisher in self._guarded)}

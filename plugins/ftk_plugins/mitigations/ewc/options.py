@@ -17,6 +17,11 @@ class EwcOptions(Options):
         ge=0,
         description="Weight of the penalty ½ · strength · Σ F · drift² beside the mean loss, in nats.",
     )
+    every: int = Field(
+        default=1,
+        gt=0,
+        description="Steps in which each guarded weight is pulled once, this many times as strongly; spares the time.",
+    )
     samples: int = Field(
         default=500,
         gt=0,
