@@ -47,7 +47,7 @@ def against_trainer(stage: Stage, events: list[RunEvent], pairs: int, steps: int
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=total, per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate, lr_scheduler_type=options.schedule, weight_decay=options.weight_decay,
-        adam_beta1=options.adam_beta1, adam_beta2=options.adam_beta2, adam_epsilon=options.adam_epsilon,
+        adam_beta1=options.optimizer.beta1, adam_beta2=options.optimizer.beta2, adam_epsilon=options.optimizer.epsilon,
         max_grad_norm=options.max_grad_norm, optim="adamw_torch_fused", bf16=ctx.precision == "bf16",
         use_cpu=ctx.device.type == "cpu", logging_steps=steps, logging_nan_inf_filter=False, report_to=[],
         save_strategy="no", disable_tqdm=True, remove_unused_columns=False,

@@ -13,10 +13,11 @@ from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
 from tests.core.bad_choices import BAD_CHOICES
 from tests.core.bad_recipes import BAD_RECIPES, Bad
+from tests.core.bad_training import BAD_TRAINING
 from tests.core.conftest import Add
 from tests.core.lab import GOOD, PIPELINE
 
-BAD = BAD_RECIPES | BAD_CHOICES
+BAD = BAD_RECIPES | BAD_CHOICES | BAD_TRAINING
 
 
 @pytest.mark.parametrize("text", [GOOD, PIPELINE], ids=["one stage", "pipeline"])

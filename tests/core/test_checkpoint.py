@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from ftk.running.checkpoint import BundleWriter, Damaged, pack_optimizer, read_bundle, unpack_optimizer
+from ftk.running.checkpoint import BundleWriter, Damaged, read_bundle
 
 
 def states() -> dict[str, dict]:
@@ -85,31 +85,6 @@ def test_a_tensor_replaced_by_an_equal_looking_one_is_written(tmp_path):
     writer.write(tmp_path / "one", {"p": {"t": torch.zeros(3)}})
     writer.write(tmp_path / "two", {"p": {"t": torch.ones(3)}})
     assert read_bundle(tmp_path / "two")[0]["p"]["t"].tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path, fused):
-    def make() -> tuple[torch.nn.Module, torch.optim.Optimizer, dict[int, str]]:
-        torch.manual_seed(0)
-        net = torch.nn.Linear(4, 3)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=fused)
-        return net, optimizer, {id(p): name for name, p in net.named_parameters()}
-
-    def step(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        net(torch.ones(2, 4)).pow(2).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    net, optimizer, names = make()
-    step(net, optimizer)
-    BundleWriter().write(tmp_path / "b", {"o": pack_optimizer(optimizer, names), "m": dict(net.state_dict())})
-    step(net, optimizer)
-    other, second, other_names = make()
-    saved, _ = read_bundle(tmp_path / "b")
-    other.load_state_dict(saved["m"])
-    unpack_optimizer(second, other_names, saved["o"])
-    step(other, second)
-    assert torch.equal(other.weight, net.weight)
 
 
 def test_the_manifest_tells_sizes_and_checksums(tmp_path):

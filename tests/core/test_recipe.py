@@ -203,6 +203,8 @@ def test_validation_data_may_come_from_the_train_sources_own_split(read: Read) -
             "training.epochs=2",
             lambda r: (r.stages[0].training.epochs, r.stages[0].training.steps) == (2, None),
         ),
+        ("training.optimizer=muon", lambda r: r.stages[0].training.optimizer.use == "muon"),
+        ("training.optimizer.beta2=0.9", lambda r: r.stages[0].training.optimizer.beta2 == 0.9),
         ("seed=5", lambda r: r.seed == 5),
         ("name=other", lambda r: r.name == "other"),
         ("data.train.path=a=b", lambda r: r.stages[0].data.train.options.path == "a=b"),
@@ -221,6 +223,16 @@ def test_settings_of_stages_by_name_and_by_number(read: Read) -> None:
     first, second = recipe.stages
     assert (first.training.epochs, first.training.warmup) == (5, 0.1)
     assert (second.training.batch_size, second.training.warmup) == (16, 0.1)
+
+
+def test_a_stages_optimizer_without_use_changes_the_defaults(read: Read) -> None:
+    changed = PIPELINE.replace("steps = 7 }", "steps = 7, optimizer = { momentum = 0.5 } }")
+    recipe = read(changed, "training.optimizer=sgd", "training.optimizer.nesterov=true")
+    first, second = (stage.training.optimizer.model_dump() for stage in recipe.stages)
+    assert first == {"use": "sgd", "momentum": 0.9, "nesterov": True}
+    assert second == {"use": "sgd", "momentum": 0.5, "nesterov": True}
+    recipe = read(changed.replace("{ momentum", '{ use = "muon", momentum'), "training.optimizer=sgd")
+    assert [stage.training.optimizer.use for stage in recipe.stages] == ["sgd", "muon"]
 
 
 def test_setting_a_stages_inherited_mitigation_keeps_the_list(read: Read) -> None:

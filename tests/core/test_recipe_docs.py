@@ -9,6 +9,8 @@ import pytest
 
 from ftk.cli.show import option_rows
 from ftk.plugin.discovery import load_registry
+from ftk.plugin.options import Options
+from ftk.recipe import optimizers
 from ftk.recipe.levels import DATA_KEYS, RETAIN_KEYS
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS
 from ftk.recipe.reading import recipe_from_table
@@ -23,9 +25,15 @@ def section(title: str) -> str:
     return TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
+def first_table(text: str) -> list[str]:
+    """The lines of a text's first table, without its head."""
+    found = re.search(r"^\| `.*\n(\| `.*\n?)*", text, re.MULTILINE)
+    return found[0].splitlines() if found else []
+
+
 def table_rows(title: str) -> list[list[str]]:
     """The rows of a section's first table, as cells; the first cell without its backticks."""
-    rows = [line.strip("| ").split(" | ") for line in section(title).splitlines() if line.startswith("| `")]
+    rows = [line.strip("| ").split(" | ") for line in first_table(section(title))]
     return [[row[0].strip("`"), *row[1:]] for row in rows]
 
 
@@ -53,3 +61,20 @@ def test_the_options_of_training_are_told_of() -> None:
         if name != "epochs":
             assert written_default.strip("`") == default
     assert Training().epochs is None
+
+
+CHOICES = {
+    made.model_fields["use"].annotation.__args__[0]: made  # type: ignore[union-attr]
+    for room in (optimizers,)
+    for made in vars(room).values()
+    if isinstance(made, type) and issubclass(made, Options) and "use" in made.model_fields
+}
+"""What keys of [training] choose between, by name."""
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_options_of_what_training_chooses_are_told_of(name: str) -> None:
+    rows = [row for row in option_rows(CHOICES[name]) if row[0] != "use"]
+    assert first_table(section("Training").split(f"\n`{name}`, ")[1]) == [
+        f"| `{option}` | {kind} | {default} | {meaning} |" for option, kind, default, meaning in rows
+    ]

@@ -15,9 +15,13 @@ from ftk.recipe.overrides import override
 from ftk.recipe.schema import recipe_schema
 from tests.core.bad_choices import BAD_CHOICES
 from tests.core.bad_recipes import BAD_RECIPES
+from tests.core.bad_training import BAD_TRAINING
 from tests.core.lab import GOOD, PIPELINE
 
-BAD = BAD_RECIPES | BAD_CHOICES
+BAD = BAD_RECIPES | BAD_CHOICES | BAD_TRAINING
+
+UNSCHEMED = {"nothing to look ahead by"}
+"""What is wrong with [training] and beyond a schema."""
 
 
 @pytest.fixture
@@ -36,7 +40,17 @@ def test_it_is_printed() -> None:
     )
 
 
-@pytest.mark.parametrize("text", [GOOD, PIPELINE, GOOD.replace('"mix"', '"ftk-lab/mix"')])
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        PIPELINE,
+        GOOD.replace('"mix"', '"ftk-lab/mix"'),
+        GOOD + 'optimizer = "muon"',
+        GOOD + 'optimizer = { use = "sgd", momentum = 0.5 }',
+        GOOD + "optimizer = { beta2 = 0.99 }",
+    ],
+)
 def test_good_recipes_are_valid(text: str, validator: Any) -> None:
     assert [error.message for error in validator.iter_errors(tomllib.loads(text))] == []
 
@@ -49,6 +63,7 @@ def test_good_recipes_are_valid(text: str, validator: Any) -> None:
         "number out of range", "no such choice", "required option missing", "seed too large", "overlap",
         "name with a slash", "stage without a name", "text for a part", "single brackets", "no stage",
         "transform of a table", "no use", "unknown variant", "another kind", "empty",
+        *(name for name in BAD_TRAINING if name not in UNSCHEMED),
     ],
 )  # fmt: skip
 def test_bad_recipes_are_not(name: str, validator: Any) -> None:

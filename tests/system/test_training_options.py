@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import ftk
 from ftk.events import RunEvent
 from ftk.recipe.training import Training
 from tests.system.small import FACTS, ONE_STAGE, events_of, written
+from tests.system.small import weights as weights_of
 
 RECORDER = """
 from ftk import Options, Variant, hookimpl
@@ -55,12 +57,12 @@ def test_every_option_has_a_test() -> None:
 
 
 def test_the_optimizer_is_adamw_by_its_formula(here: Path, add_plugin: Callable[[str, str], None]) -> None:
-    """Loshchilov & Hutter 2019, algorithm 2, from the gradients of a run; decay on matrices only."""
+    """Loshchilov & Hutter 2019, algorithm 2, from the gradients of a run; no decay on embeddings and norms."""
     add_plugin("ftk-record", RECORDER)
     rate, beta1, beta2, epsilon, decay = 0.01, 0.7, 0.9, 1e-3, 0.5
     result = run(
         here, "mitigation=[{ use = 'recorder' }]", "training.steps=4", f"training.learning_rate={rate}",
-        f"training.adam_beta1={beta1}", f"training.adam_beta2={beta2}", f"training.adam_epsilon={epsilon}",
+        f"training.optimizer={{ beta1 = {beta1}, beta2 = {beta2}, epsilon = {epsilon} }}",
         f"training.weight_decay={decay}", "training.schedule=constant", "training.max_grad_norm=0", output="run",
     )  # fmt: skip
     recorded = sys.modules["ftk_record"]
@@ -76,10 +78,32 @@ def test_the_optimizer_is_adamw_by_its_formula(here: Path, add_plugin: Callable[
             mean = beta1 * mean + (1 - beta1) * gradient
             square = beta2 * square + (1 - beta2) * gradient**2
             scaled = (mean / (1 - beta1**step)) / ((square / (1 - beta2**step)).sqrt() + epsilon)
-            weight = weight - rate * scaled - rate * (decay if weight.ndim > 1 else 0) * weight
-        kinds.add(weight.ndim)
+            weight = weight - rate * scaled - rate * (decay if name.endswith("proj.weight") else 0) * weight
+        kinds.add(name.rpartition(".")[0].rpartition("_")[2])
         torch.testing.assert_close(end[name], weight, atol=1e-6, rtol=1e-5)
-    assert kinds == {1, 2}
+    assert {"proj", "tokens"} < kinds
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "adaptation"), [("muon", "full"), ("muon", "lora"), ("adafactor", "lora"), ("sgd", "full")]
+)
+def test_every_optimizer_resumes_with_the_same_bits(optimizer: str, adaptation: str, here: Path) -> None:
+    """That of AdamW is held by test_resume.py."""
+    settings = (f"training.optimizer={optimizer}", f"adaptation.use={adaptation}", "training.steps=6")
+    run(here, *settings, output="whole")
+    stopped_at(here, 4, *settings, output="stopped")
+    assert weights_of(here / "whole") == weights_of(run(here, *settings, output="stopped").folder)
+
+
+def stopped_at(here: Path, step: int, *settings: str, output: str) -> None:
+    """A run that a signal stops after this step."""
+
+    def watch(event: RunEvent) -> None:
+        if event.kind == "step" and event.data["step"] == step - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(ftk.Interrupted, match=f"after step {step}; saved"):
+        run(here, *settings, output=output, observers=[watch])
 
 
 @pytest.fixture

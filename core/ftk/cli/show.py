@@ -129,6 +129,8 @@ def to_toml(value: Any) -> str:
     """A value as TOML writes it on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Options) and "use" in type(value).model_fields:
+        return to_toml(value.use)  # type: ignore[attr-defined]
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{', '.join(to_toml(item) for item in value)}]"
     if isinstance(value, dict):

@@ -11,6 +11,7 @@ from ftk.parts.mitigation import Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.objective import Batch, Loss, Objective
 from ftk.parts.part import Features, Part, Row, Split, State
+from ftk.parts.weights import WeightKind, weight_kinds
 
 __all__ = [
     "CHUNK_ELEMENTS",
@@ -37,5 +38,7 @@ __all__ = [
     "State",
     "Task",
     "Transform",
+    "WeightKind",
     "derive_seed",
+    "weight_kinds",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
 from ftk.errors import Problem
 from ftk.plugin.registry import Registry
@@ -18,6 +19,9 @@ FROM_DATA = {
 MOST_SHARED = 0.99
 """The most of a training mix that mitigations may fill. An epoch holds ``1 / (1 - share)`` rows for each of the
 stage's own, so that near 1 it has no end; a hundred are more than any method asks for."""
+
+PACKAGES = {"adamw_8bit": "bitsandbytes"}
+"""Choices in ``[training]`` that need a package which ftk does not."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def check_stage(
 ) -> tuple[StageSpec, list[Problem], list[str]]:
     """The stage without mitigations that cannot act in it, its problems, and notes on what was left out."""
     stage, notes = _leave_idle_out(stage, around)
-    problems = _check_shares(stage)
+    problems = _check_shares(stage) + _not_installed(stage)
     if around.model is None:
         return stage, problems, notes
     chosen = (around.model, stage.objective, stage.adaptation, stage.data.train)
@@ -101,6 +105,17 @@ def _check_shares(stage: StageSpec) -> list[Problem]:
     reason = f"the rows that mitigations mix in fill {total:g} of the training data ({text})"
     hint = f"the sum must be at most {MOST_SHARED:g}, so that the stage's own rows have room"
     return [Problem(fillers[0][0].path, reason, hint)]
+
+
+def _not_installed(stage: StageSpec) -> list[Problem]:
+    """What ``[training]`` asks for that needs a package which is not here."""
+    name = stage.training.optimizer.use
+    package = PACKAGES.get(name)
+    if package is None or find_spec(package) is not None:
+        return []
+    return [
+        Problem("training.optimizer", f"`{name}` needs {package}, which is not installed", f"pip install {package}")
+    ]
 
 
 def _unvalidated(stage: StageSpec, around: Surroundings) -> list[Problem]:

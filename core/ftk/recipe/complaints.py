@@ -38,8 +38,7 @@ def validate(
     try:
         made = model.model_validate(table)
     except ValidationError as error:
-        fields = {key: info.description or "" for key, info in model.model_fields.items()}
-        found = _explain(error, table, path, fields, reserved)
+        found = _explain(error, table, path, model, reserved)
         return None, problems + [problem for problem in found if problem.path not in disguised]
     return (None, problems) if problems else (made, [])
 
@@ -67,6 +66,12 @@ def _disguised(annotation: Any, value: Any, place: tuple[str, ...]) -> Iterator[
                 for number, item in enumerate(value, start=1):
                     yield from _disguised(get_args(member)[0], item, (*place, str(number)))
         return
+    if isinstance(value, dict):
+        for member in _models(annotation):
+            if _goes_by(member, value.get("use")):
+                for key in value.keys() & member.model_fields.keys():
+                    yield from _disguised(member.model_fields[key].annotation, value[key], (*place, key))
+        return
     if isinstance(value, bool):
         wrong = bool not in scalars and bool(scalars & {int, float})
     elif isinstance(value, str):
@@ -92,6 +97,30 @@ def _members(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The tables among the types of a union."""
+    return [found for found in _members(annotation) if isinstance(found, type) and issubclass(found, BaseModel)]
+
+
+def _goes_by(model: type[BaseModel], name: Any) -> bool:
+    """Whether a table of this ``use`` is read as ``model``; one that needs no ``use`` goes by None too."""
+    field = model.model_fields.get("use")
+    if field is None:
+        return name is None
+    return name in get_args(field.annotation) or (name is None and not field.is_required())
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> dict[str, str]:
+    """The keys, with their descriptions, of the table in which the last step of a pydantic location stands."""
+    models = [model]
+    for step in loc[:-1]:
+        inside = [
+            m for outer in models for key, f in outer.model_fields.items() if key == step for m in _models(f.annotation)
+        ]
+        models = inside or [m for m in models if m.__name__ == step or _goes_by(m, step)]
+    return {key: field.description or "" for found in models for key, field in found.model_fields.items()}
+
+
 def _reads_as_scalar(text: str) -> bool:
     if text.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f"):
         return True
@@ -106,7 +135,7 @@ def _explain(
     error: ValidationError,
     table: Mapping[str, Any],
     path: str,
-    fields: Mapping[str, str],
+    model: type[BaseModel],
     reserved: Iterable[str],
 ) -> list[Problem]:
     """One problem for each wrong key: the complaints of a union's members are joined."""
@@ -122,10 +151,14 @@ def _explain(
             before.append(reason.removeprefix("must be ") if before else reason)
         if names_value:
             values[where] = f", got {show(item['input'])}"
-        if kind == "extra_forbidden" and len(item["loc"]) == 1:
-            hints[where] = did_you_mean(str(item["loc"][-1]), [*fields, *reserved])
+        if kind == "extra_forbidden":
+            key, top = str(item["loc"][-1]), len(item["loc"]) == 1
+            moved = getattr(model, "MOVED", {}).get(key) if top else None
+            hints[where] = moved or did_you_mean(key, [*_fields_at(model, item["loc"]), *(reserved if top else ())])
         elif kind == "missing":
-            hints[where] = fields.get(str(item["loc"][-1]), "")
+            hints[where] = _fields_at(model, item["loc"]).get(str(item["loc"][-1]), "")
+        elif kind == "union_tag_invalid":
+            hints[where] = did_you_mean(item["ctx"]["tag"], item["ctx"]["expected_tags"].split("'")[1::2])
         elif kind == "literal_error" and isinstance(item["input"], str):
             near = did_you_mean(item["input"], item["ctx"]["expected"].split("'")[1::2])
             hints[where] = near if near.startswith("did you") else ""
@@ -168,7 +201,6 @@ _TYPES = {
     "frozen_set_type": "a list",
     "dict_type": "a table",
     "model_type": "a table",
-    "model_attributes_type": "a table",
     "mapping_type": "a table",
 }
 _BOUNDS = {
@@ -202,12 +234,16 @@ def _reason(item: Any) -> tuple[str, bool]:
         if context[key] == 1 and word == "at least":
             return "must not be empty", False
         return f"must have {word} {context[key]} {unit}", True
+    if kind == "union_tag_invalid":
+        return f"`{context['tag']}` is not known here", False
     if kind in ("literal_error", "enum"):
         return f"must be {context['expected']}", True
     if kind == "string_pattern_mismatch":
         return f"must match the pattern {context['pattern']}", True
     if kind in ("value_error", "assertion_error"):
         return str(context["error"]) or "is not valid", False
+    if kind == "model_attributes_type":  # pydantic's complaint where a union of tables is given no table
+        return "must be a name or a table", True
     for prefix, word in _TYPES.items():
         if kind.startswith(prefix):
             return f"must be {word}", True

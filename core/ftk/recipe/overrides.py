@@ -17,6 +17,9 @@ TOP_KEYS = (
 STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluator", "training")
 """What may stand in a ``[[stage]]``."""
 
+NAMED = ("optimizer",)
+"""Keys of ``[training]`` that hold a name or a table; a table without ``use`` changes options of the default's."""
+
 
 def override(table: Mapping[str, Any], source: str, settings: Sequence[str], without: Sequence[str]) -> dict[str, Any]:
     """A copy of a recipe's table with every ``key=value`` set, then every mitigation in ``without`` left out.
@@ -50,7 +53,17 @@ def merge_training(default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[s
     """``own`` over ``default``, key by key; a length in ``own`` replaces either length in ``default``."""
     lengths = {"epochs", "steps"}
     kept = {key: value for key, value in default.items() if not (key in lengths and lengths & own.keys())}
-    return {**kept, **own}
+    merged = {**kept, **own}
+    for key in NAMED:
+        table, changed = as_table(default.get(key)), own.get(key)
+        if isinstance(table, dict) and isinstance(changed, dict) and "use" not in changed:
+            merged[key] = {**table, **changed}
+    return merged
+
+
+def as_table(value: Any) -> Any:
+    """A name as the table that it stands for."""
+    return {"use": value} if isinstance(value, str) else value
 
 
 def part_name(table: Any) -> str:
@@ -94,6 +107,8 @@ def _enter(table: dict[str, Any], here: Any, place: list[str], step: str) -> Any
             inherited = table.get(step) if _is_stage(place) and step in ("mitigation", "evaluator") else None
             lists = step in ("mitigation", "evaluator", "stage", "transform")
             here[step] = copy.deepcopy(inherited) if inherited is not None else [] if lists else {}
+        if step in NAMED and place and place[-1] == "training":
+            here[step] = as_table(here[step])
         found = here[step]
     if not isinstance(found, dict | list):
         raise UserError(f"`{'.'.join([*place, step])}` is a value, nothing can be set inside it")

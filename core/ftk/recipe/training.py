@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ftk.recipe.optimizers import Adamw, Optimizer
 from ftk.recipe.watching import Watching
 
 
@@ -16,6 +18,12 @@ class Training(Watching):
     processes only decide how many rows one device holds at a time.
     """
 
+    MOVED: ClassVar[Mapping[str, str]] = {
+        f"adam_{key}": f'it is the optimizer\'s own: write optimizer = {{ use = "adamw", {key} = ... }}'
+        for key in ("beta1", "beta2", "epsilon")
+    }
+    """Keys that have gone elsewhere, each with the mend."""
+
     epochs: float | None = Field(
         default=None, gt=0, description="Passes over the stage's training rows; 3 where `steps` is not given either."
     )
@@ -24,16 +32,18 @@ class Training(Watching):
     micro_batch_size: int | None = Field(
         default=None, gt=0, description="Rows per forward pass on one device; lower it where memory is short."
     )
-    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate of AdamW.")
+    optimizer: Optimizer = Field(
+        default=Adamw(), description="How gradients become steps; a name, or a table with `use` and its options."
+    )
+    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="linear",
         description="The learning rate's course after warm-up: to zero linearly or as a cosine, or constant.",
     )
     warmup: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises from zero.")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay, on matrices only.")
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the gradient's running mean.")
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the squared gradient's mean.")
-    adam_epsilon: float = Field(default=1e-8, gt=0, description="AdamW's term against division by zero.")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled weight decay; never on norms, biases and embeddings."
+    )
     max_grad_norm: float = Field(default=1.0, ge=0, description="The gradient's L2 norm is clipped to this; 0: never.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="Type of the matrix products; auto: bf16 where the hardware has it, else fp32."

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from weakref import ref
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -178,30 +177,6 @@ def write_text(path: Path, text: str) -> None:
     aside.write_text(text, encoding="utf-8")
     _sync(aside)
     aside.replace(path)
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> State:
-    """An optimizer's state by parameter name: ``name/exp_avg`` and the like.
-
-    Args:
-        optimizer: its per-parameter state must hold tensors only, as AdamW's does.
-        names: the name of each parameter by ``id``.
-    """
-    return {
-        f"{names[id(parameter)]}/{key}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
-
-
-def unpack_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: State) -> None:
-    """Give an optimizer back what :func:`pack_optimizer` took from it."""
-    parameters = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
-    for path, value in state.items():
-        name, _, key = path.rpartition("/")
-        parameter = parameters[name]
-        device = "cpu" if key == "step" and not optimizer.defaults.get("fused") else parameter.device
-        optimizer.state[parameter][key] = value.to(device)
 
 
 def _sha256(path: Path) -> str:

@@ -20,10 +20,10 @@ from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.training import Training
-from ftk.running.checkpoint import pack_optimizer, unpack_optimizer
 from ftk.running.composition import Composition
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
+from ftk.running.optimizing import build_optimizer, pack_optimizer, unpack_optimizer
 from ftk.running.watching import Watch
 
 DEFAULT_EPOCHS = 3.0
@@ -72,7 +72,7 @@ class Stage:
         model = self.adaptation.attach(ctx.model)
         if any(p.requires_grad and p.dtype == torch.float16 for p in model.parameters()):
             raise UserError(
-                f"stage `{spec.name}`: the weights to train are held in float16, too narrow for AdamW's small numbers",
+                f"stage `{spec.name}`: the weights to train are held in float16, too narrow for small steps",
                 'load the model in "float32"; training.precision = "fp16" computes in float16 all the same',
             )
         if spec.training.gradient_checkpointing:
@@ -100,13 +100,7 @@ class Stage:
         """
         options = self.spec.training
         groups = self.adaptation.param_groups(self.ctx.model, options.learning_rate)
-        optimizer = torch.optim.AdamW(
-            groups,
-            betas=(options.adam_beta1, options.adam_beta2),
-            eps=options.adam_epsilon,
-            weight_decay=options.weight_decay,
-            fused=self.ctx.device.type in ("cpu", "cuda"),
-        )
+        optimizer = build_optimizer(options, groups, self.ctx.model, self.ctx.device)
         saved = self.folder.latest_checkpoint(self.ctx.stage, self.ctx.events) if self.folder else None
         self.accelerator.wait_for_everyone()  # before the first of us writes a checkpoint that a peer would read
         self.progress = Progress()

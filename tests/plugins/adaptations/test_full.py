@@ -63,15 +63,16 @@ def test_train_and_freeze_choose_by_every_name_of_a_weight() -> None:
         attached(freeze=("*",))
 
 
-def test_only_matrices_decay() -> None:
+def test_norms_and_embeddings_do_not_decay() -> None:
     adaptation, model = attached()
     decaying, still = adaptation.param_groups(model, 0.5)
     assert "weight_decay" not in decaying
     assert still["weight_decay"] == 0
     assert decaying["lr"] == still["lr"] == 0.5
     by_id = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert all("norm" in by_id[id(parameter)] for parameter in still["params"])
-    assert len(still["params"]) == 5
+    kinds = {"norm" if "norm" in name else name for name in (by_id[id(p)] for p in still["params"])}
+    assert kinds == {"norm", "model.embed_tokens.weight"}
+    assert len(still["params"]) == 6
     assert len(decaying["params"]) + len(still["params"]) == len(by_id)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ftk import UserError, did_you_mean
-from ftk.parts import Adaptation, Drift, State
+from ftk.parts import Adaptation, Drift, State, weight_kinds
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.named import remember_requires_grad, take_back, without_numbers
 
@@ -57,10 +57,11 @@ class FullTuning(Adaptation):
         return module
 
     def param_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-        """Matrices in one group, biases and norms in another that never decays."""
-        matrices = [parameter for parameter in self._trained.values() if parameter.ndim >= 2]
-        vectors = [parameter for parameter in self._trained.values() if parameter.ndim < 2]
-        groups = [{"params": matrices, "lr": lr}, {"params": vectors, "lr": lr, "weight_decay": 0.0}]
+        """Matrices in one group; norms, biases and embeddings in another that never decays."""
+        kinds = weight_kinds(model)
+        groups: list[dict[str, Any]] = [{"params": [], "lr": lr}, {"params": [], "lr": lr, "weight_decay": 0.0}]
+        for parameter in self._trained.values():
+            groups[kinds[parameter] not in ("matrix", "head")]["params"].append(parameter)
         return [group for group in groups if group["params"]]
 
     def drift(self) -> Mapping[str, Drift]:

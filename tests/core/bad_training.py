@@ -1,0 +1,40 @@
+"""Recipes whose ``[training]`` is wrong: optimizers, schedules, and what cannot act."""
+
+from __future__ import annotations
+
+from tests.core.bad_recipes import Bad, good
+
+
+def training(*lines: str) -> str:
+    """The recipe of one stage with more lines in its ``[training]``."""
+    return good(("steps = 10", "\n".join(("steps = 10", *lines))))
+
+
+BAD_TRAINING = {
+    "unknown optimizer": Bad(training('optimizer = "adam"'), ("training.optimizer|`adam`|did you mean `adamw`?",)),
+    "optimizer of a number": Bad(training("optimizer = 3"), ("training.optimizer|must be a name or a table, got 3",)),
+    "unknown option of an optimizer": Bad(
+        training('optimizer = { use = "sgd", momentun = 0.9 }'),
+        ("training.optimizer.momentun|unknown key|did you mean `momentum`?",),
+    ),
+    "option of an optimizer out of range": Bad(
+        training("optimizer = { beta1 = 1 }"), ("training.optimizer.beta1|must be below 1, got 1",)
+    ),
+    "text in an optimizer": Bad(
+        training('optimizer = { beta1 = "0.9" }'), ("training.optimizer.beta1|must be a number, got '0.9'",)
+    ),
+    "option of another optimizer": Bad(
+        training('optimizer = { use = "sgd", beta1 = 0.9 }'),
+        ("training.optimizer.beta1|unknown key|valid here: momentum, nesterov, use",),
+    ),
+    "nothing to look ahead by": Bad(
+        training('optimizer = { use = "sgd", momentum = 0, nesterov = true }'),
+        ("training.optimizer|`nesterov` looks ahead by the momentum",),
+    ),
+    "an optimizer's option where it stood before": Bad(
+        training("adam_beta1 = 0.9"), ('training.adam_beta1|unknown key|optimizer = { use = "adamw", beta1 = ... }',)
+    ),
+    "an option set of an unknown optimizer": Bad(
+        training(), ("training.optimizer|did you mean `muon`?",), settings=("training.optimizer=moun",)
+    ),
+}
