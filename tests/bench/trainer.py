@@ -46,7 +46,8 @@ def against_trainer(stage: Stage, events: list[RunEvent], pairs: int, steps: int
     turns = Turns(Steps(loop, steps), ctx.device)
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=total, per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate, lr_scheduler_type=options.schedule, weight_decay=options.weight_decay,
+        learning_rate=options.learning_rate, lr_scheduler_type=options.schedule.use,
+        warmup_steps=options.warmup_of(total), weight_decay=options.weight_decay,
         adam_beta1=options.optimizer.beta1, adam_beta2=options.optimizer.beta2, adam_epsilon=options.optimizer.epsilon,
         max_grad_norm=options.max_grad_norm, optim="adamw_torch_fused", bf16=ctx.precision == "bf16",
         use_cpu=ctx.device.type == "cpu", logging_steps=steps, logging_nan_inf_filter=False, report_to=[],

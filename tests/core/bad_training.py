@@ -37,4 +37,24 @@ BAD_TRAINING = {
     "an option set of an unknown optimizer": Bad(
         training(), ("training.optimizer|did you mean `muon`?",), settings=("training.optimizer=moun",)
     ),
+    "unknown schedule": Bad(training('schedule = "cosin"'), ("training.schedule|`cosin`|did you mean `cosine`?",)),
+    "unknown option of a schedule": Bad(
+        training('schedule = { use = "cosine", flor = 0.1 }'), ("training.schedule.flor|unknown key|`floor`?",)
+    ),
+    "a floor above the peak": Bad(
+        training('schedule = { use = "cosine", floor = 1.5 }'), ("training.schedule.floor|must be at most 1, got 1.5",)
+    ),
+    "a decay of an unknown shape": Bad(
+        training('schedule = { use = "wsd", shape = "sqrt" }'), ("training.schedule.shape|'1-sqrt'|did you mean",)
+    ),
+    "two warm-ups": Bad(
+        training("warmup = 0.1", "warmup_steps = 3"), ("training|give `warmup` or `warmup_steps`, not both",)
+    ),
+    "a warm-up without an end": Bad(
+        training("warmup_steps = 10"), ("training|a warm-up of 10 steps leaves none of 10 at the peak",)
+    ),
+    "warm-up and decay of more than all": Bad(
+        training("warmup = 0.6", 'schedule = { use = "wsd", decay = 0.5 }'),
+        ("training|`warmup` of 0.6 and `schedule.decay` of 0.5 are more than all steps",),
+    ),
 }

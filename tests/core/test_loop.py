@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch.utils.data import SequentialSampler
-from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, get_scheduler
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
 from ftk.data.mixing import Mixer
 from ftk.errors import Interrupted, RunFailed
@@ -18,6 +18,7 @@ from ftk.plugin.discovery import load_registry
 from ftk.recipe.training import Training
 from ftk.running.composition import Composition
 from ftk.running.loop import Loop, Progress
+from ftk.running.optimizing import build_schedule
 from ftk.testing import toy_context, toy_model, toy_task, toy_tokenizer
 
 STEPS, BATCH = 50, 8
@@ -62,7 +63,7 @@ def make_loop(
     optimizer = torch.optim.AdamW(
         part.param_groups(model, options.learning_rate), weight_decay=options.weight_decay, eps=1e-8
     )
-    scheduler = get_scheduler(options.schedule_name, optimizer, round(options.warmup * options.steps), options.steps)
+    scheduler = build_schedule(options, optimizer, options.steps)
     mixer = Mixer(task.train.items, objective, [], 0)
     return Loop(
         ctx, options, Accelerator(cpu=True), model, mixer, Composition(parts or {}), optimizer, scheduler, save, stop

@@ -205,6 +205,8 @@ def test_validation_data_may_come_from_the_train_sources_own_split(read: Read) -
         ),
         ("training.optimizer=muon", lambda r: r.stages[0].training.optimizer.use == "muon"),
         ("training.optimizer.beta2=0.9", lambda r: r.stages[0].training.optimizer.beta2 == 0.9),
+        ("training.schedule.use=wsd", lambda r: r.stages[0].training.schedule.use == "wsd"),
+        ("training.warmup_steps=4", lambda r: r.stages[0].training.warmup_steps == 4),
         ("seed=5", lambda r: r.seed == 5),
         ("name=other", lambda r: r.name == "other"),
         ("data.train.path=a=b", lambda r: r.stages[0].data.train.options.path == "a=b"),
@@ -223,6 +225,13 @@ def test_settings_of_stages_by_name_and_by_number(read: Read) -> None:
     first, second = recipe.stages
     assert (first.training.epochs, first.training.warmup) == (5, 0.1)
     assert (second.training.batch_size, second.training.warmup) == (16, 0.1)
+
+
+def test_a_stages_warm_up_replaces_the_defaults_in_either_form(read: Read) -> None:
+    recipe = read(PIPELINE.replace("steps = 7 }", "steps = 7, warmup_steps = 2 }"), "training.warmup=0.5")
+    assert [stage.training.warmup_of(10) for stage in recipe.stages] == [5, 2]
+    recipe = read(PIPELINE.replace("steps = 7 }", "steps = 7, warmup = 0.5 }"), "training.warmup_steps=2")
+    assert [stage.training.warmup_of(10) for stage in recipe.stages] == [2, 5]
 
 
 def test_a_stages_optimizer_without_use_changes_the_defaults(read: Read) -> None:

@@ -20,7 +20,9 @@ from tests.core.lab import GOOD, PIPELINE
 
 BAD = BAD_RECIPES | BAD_CHOICES | BAD_TRAINING
 
-UNSCHEMED = {"nothing to look ahead by"}
+UNSCHEMED = {
+    "nothing to look ahead by", "two warm-ups", "a warm-up without an end", "warm-up and decay of more than all",
+}  # fmt: skip
 """What is wrong with [training] and beyond a schema."""
 
 

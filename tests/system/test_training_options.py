@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 
 import ftk
 from ftk.events import RunEvent
+from ftk.recipe.reading import load_recipe
 from ftk.recipe.training import Training
+from ftk.running.runner import dry_run
 from tests.system.small import FACTS, ONE_STAGE, events_of, written
 from tests.system.small import weights as weights_of
 
@@ -104,6 +106,23 @@ def stopped_at(here: Path, step: int, *settings: str, output: str) -> None:
 
     with pytest.raises(ftk.Interrupted, match=f"after step {step}; saved"):
         run(here, *settings, output=output, observers=[watch])
+
+
+def test_every_stage_warms_up_anew(here: Path) -> None:
+    """And a warm-up that does not end before its stage is refused, by a dry run too."""
+    stages = '[[stage]]\nname = "first"\n[[stage]]\nname = "second"\ntraining = { warmup_steps = 3 }\n'
+    recipe = written(here, ONE_STAGE + stages)
+    settings = ["training.steps=6", "training.warmup=0.34", "training.schedule=constant", "training.learning_rate=1"]
+    rates = {
+        stage: [event["learning_rate"] for event in events_of(ftk.run(recipe, overrides=settings).folder, "step")
+                if event["stage"] == stage]
+        for stage in (1, 2)
+    }  # fmt: skip
+    assert rates[1] == [0, 0.5, 1, 1, 1, 1]
+    assert rates[2] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1, 1])
+    endless = load_recipe(written(here, ONE_STAGE.replace("steps = 9", "warmup_steps = 5"), "endless.toml"))
+    with pytest.raises(ftk.UserError, match="a warm-up of 5 steps leaves none of 5 at the peak"):
+        dry_run(endless)
 
 
 @pytest.fixture

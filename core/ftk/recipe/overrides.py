@@ -17,8 +17,11 @@ TOP_KEYS = (
 STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluator", "training")
 """What may stand in a ``[[stage]]``."""
 
-NAMED = ("optimizer",)
+NAMED = ("optimizer", "schedule")
 """Keys of ``[training]`` that hold a name or a table; a table without ``use`` changes options of the default's."""
+
+ONE_OF = (("epochs", "steps"), ("warmup", "warmup_steps"))
+"""Keys of ``[training]`` of which one at most may stand in a recipe."""
 
 
 def override(table: Mapping[str, Any], source: str, settings: Sequence[str], without: Sequence[str]) -> dict[str, Any]:
@@ -50,15 +53,19 @@ def override(table: Mapping[str, Any], source: str, settings: Sequence[str], wit
 
 
 def merge_training(default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``default``, key by key; a length in ``own`` replaces either length in ``default``."""
-    lengths = {"epochs", "steps"}
-    kept = {key: value for key, value in default.items() if not (key in lengths and lengths & own.keys())}
+    """``own`` over ``default``, key by key; of two keys that say one thing, the one in ``own`` replaces either."""
+    kept = {key: value for key, value in default.items() if not other_ways(key) & own.keys()}
     merged = {**kept, **own}
     for key in NAMED:
         table, changed = as_table(default.get(key)), own.get(key)
         if isinstance(table, dict) and isinstance(changed, dict) and "use" not in changed:
             merged[key] = {**table, **changed}
     return merged
+
+
+def other_ways(key: str) -> set[str]:
+    """The keys of ``[training]`` that say the same as this one and cannot stand beside it."""
+    return {other for pair in ONE_OF for other in pair if key in pair and key != other}
 
 
 def as_table(value: Any) -> Any:
@@ -89,8 +96,9 @@ def _set(table: dict[str, Any], setting: str) -> None:
     valid = TOP_KEYS if not place else STAGE_KEYS if _is_stage(place) else None
     if valid and last not in valid:
         raise UserError(f"{'a stage' if place else 'a recipe'} has no key `{last}`", did_you_mean(last, valid))
-    if place and place[-1] == "training" and last in ("epochs", "steps"):
-        here.pop("steps" if last == "epochs" else "epochs", None)
+    if place and place[-1] == "training":
+        for other in other_ways(last):
+            here.pop(other, None)
     here[last] = value
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ftk.recipe.optimizers import Adamw, Optimizer
+from ftk.recipe.schedules import AnySchedule, Linear, Wsd
 from ftk.recipe.watching import Watching
 
 
@@ -36,11 +37,13 @@ class Training(Watching):
         default=Adamw(), description="How gradients become steps; a name, or a table with `use` and its options."
     )
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="linear",
-        description="The learning rate's course after warm-up: to zero linearly or as a cosine, or constant.",
+    schedule: AnySchedule = Field(
+        default=Linear(), description="The rate's course after warm-up; a name, or a table with `use` and its options."
     )
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises from zero.")
+    warmup: float = Field(
+        default=0.03, ge=0, lt=1, description="Share of the stage's steps in which the rate rises from zero."
+    )
+    warmup_steps: int | None = Field(default=None, ge=0, description="The same in steps, in place of `warmup`.")
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled weight decay; never on norms, biases and embeddings."
     )
@@ -59,13 +62,28 @@ class Training(Watching):
     )
     log_every: int = Field(default=10, gt=0, description="Optimizer steps between reports of loss and speed.")
 
-    @property
-    def schedule_name(self) -> str:
-        """The schedule's name in ``transformers.get_scheduler``."""
-        return "constant_with_warmup" if self.schedule == "constant" else self.schedule
+    def warmup_of(self, steps: int) -> int:
+        """The steps of warm-up in a stage of ``steps``."""
+        return round(self.warmup * steps) if self.warmup_steps is None else self.warmup_steps
+
+    def rate_share(self, step: int, steps: int) -> float:
+        """The share of ``learning_rate`` at which a step, from 0, of ``steps`` is taken."""
+        warmup = self.warmup_of(steps)
+        return step / max(1, warmup) if step < warmup else self.schedule.share(step, steps, warmup)
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give `epochs` or `steps`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _one_warmup_that_ends(self) -> Training:
+        if self.warmup_steps is not None and "warmup" in self.model_fields_set:
+            raise ValueError("give `warmup` or `warmup_steps`, not both")
+        if self.steps is not None and self.warmup_of(self.steps) >= self.steps:
+            raise ValueError(f"a warm-up of {self.warmup_of(self.steps)} steps leaves none of {self.steps} at the peak")
+        decay = self.schedule.decay if isinstance(self.schedule, Wsd) else 0
+        if self.warmup_steps is None and self.warmup + decay > 1:
+            raise ValueError(f"`warmup` of {self.warmup:g} and `schedule.decay` of {decay:g} are more than all steps")
         return self

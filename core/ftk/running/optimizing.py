@@ -1,4 +1,4 @@
-"""Optimizers: from ``[training]`` and parameter groups to what takes the steps; their state by parameter name."""
+"""What takes the steps of ``[training]``: optimizers over parameter groups, their rates, their state by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import Adafactor
 
 from ftk.errors import UserError
@@ -49,6 +50,11 @@ def build_optimizer(options: Training, groups: Groups, model: nn.Module, device:
             return factored
         case optimizers.Adamw8bit():
             return _adamw_8bit(chosen, groups, decay, device)
+
+
+def build_schedule(options: Training, optimizer: Optimizer, steps: int) -> LambdaLR:
+    """The learning rate's course over a stage of ``steps``, the same for every group of parameters."""
+    return LambdaLR(optimizer, lambda step: options.rate_share(step, steps))
 
 
 class DecoupledSGD(SGD):

@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
-from transformers import get_scheduler
 
 from ftk.data.mixing import Mixer
 from ftk.errors import RunFailed, UserError
@@ -23,7 +22,7 @@ from ftk.recipe.training import Training
 from ftk.running.composition import Composition
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
-from ftk.running.optimizing import build_optimizer, pack_optimizer, unpack_optimizer
+from ftk.running.optimizing import build_optimizer, build_schedule, pack_optimizer, unpack_optimizer
 from ftk.running.watching import Watch
 
 DEFAULT_EPOCHS = 3.0
@@ -112,7 +111,7 @@ class Stage:
         mixer = self.mixer()
         steps = self.steps(mixer)
         self.ctx = replace(self.ctx, steps=steps)
-        scheduler = get_scheduler(options.schedule_name, optimizer, round(options.warmup * steps), steps)
+        scheduler = build_schedule(options, optimizer, steps)
         if saved:
             scheduler.load_state_dict(saved[1]["schedule"])
             for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
@@ -137,9 +136,19 @@ class Stage:
         return Mixer(self.task.train.items, self.task.objective, sources, self.ctx.derived_seed("mixer"))
 
     def steps(self, mixer: Mixer) -> int:
-        """How many optimizer steps the stage takes; epochs are rounded up to whole batches."""
+        """How many optimizer steps the stage takes; epochs are rounded up to whole batches.
+
+        Raises:
+            UserError: its warm-up does not end before it.
+        """
         options = self.spec.training
-        return options.steps or math.ceil(mixer.rows_in(options.epochs or DEFAULT_EPOCHS) / options.batch_size)
+        steps = options.steps or math.ceil(mixer.rows_in(options.epochs or DEFAULT_EPOCHS) / options.batch_size)
+        if (warmup := options.warmup_of(steps)) >= steps:
+            raise UserError(
+                f"stage `{self.spec.name}`: a warm-up of {warmup} steps leaves none of {steps} at the peak",
+                "lower training.warmup_steps, or write a share: training.warmup = 0.03",
+            )
+        return steps
 
     def plan(self) -> dict[str, Any]:
         """What the stage would do, counted without training; nothing is remembered, only the shares are known."""
