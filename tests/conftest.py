@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,8 @@ for _name, _value in {
 }.items():
     os.environ[_name] = _value
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_cache = tempfile.TemporaryDirectory(prefix="ftk-cache-")
+os.environ["FTK_CACHE"] = _cache.name
 
 Found = TypeVar("Found")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class FtkError(Exception):
@@ -27,6 +28,10 @@ class UserError(FtkError):
         super().__init__(message if not hint else f"{message}\n  {hint}")
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error of a worker process arrives with its message and hint."""
+        return type(self), (self.message, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,9 @@ class RecipeError(UserError):
         super().__init__("\n".join(lines))
         self.source = source
         self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.source, self.problems)
 
 
 class RunFailed(FtkError):

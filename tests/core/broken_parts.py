@@ -70,9 +70,8 @@ class DrawsInPlace(Instruction):
 
 
 class PacksInOneRow(CausalLM):
-    def pack(self, items):
-        (packed,) = super().pack(items)[:1]
-        return [{name: array for name, array in packed.items() if name != "position_ids"}]
+    def join(self, pieces):
+        return {name: array for name, array in super().join(pieces).items() if name != "position_ids"}
 
 
 class HidesADrift(FullTuning):

@@ -265,3 +265,22 @@ mitigation = [{{ use = "replay", share = 0.5 }}]
     start, (after_reading, after_answering) = report["start"]["perplexity"], report["matrix"]["perplexity"]
     assert after_reading[0] < start[0]
     assert after_answering[1] < after_reading[1]
+
+
+def test_rows_are_encoded_once_for_all_seeds_and_ablations(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTK_CACHE", str(here / "cache"))
+    recipe = written(here, ONE_STAGE)
+    ftk.run(recipe, output=here / "first")
+    kept = {path: path.stat().st_mtime_ns for path in (here / "cache").rglob("*")}
+    assert kept
+    ftk.run(recipe, output=here / "second", overrides=["seed=4", "training.learning_rate=1e-3"])
+    assert {path: path.stat().st_mtime_ns for path in (here / "cache").rglob("*")} == kept
+    counted = [
+        [
+            event["done"]
+            for event in events_of(here / name, "phase")
+            if event["text"] == "encoding rows" and "done" in event
+        ]
+        for name in ("first", "second")
+    ]
+    assert counted == [[6], []]

@@ -10,7 +10,9 @@ from ftk.parts.gradients import Gradients
 from ftk.parts.mitigation import Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.objective import Batch, Loss, Objective
+from ftk.parts.packing import Packing
 from ftk.parts.part import Features, Part, Row, Split, State
+from ftk.parts.views import lengths_of
 from ftk.parts.weights import WeightKind, weight_kinds
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Mitigation",
     "ModelSource",
     "Objective",
+    "Packing",
     "Part",
     "Row",
     "Source",
@@ -40,5 +43,6 @@ __all__ = [
     "Transform",
     "WeightKind",
     "derive_seed",
+    "lengths_of",
     "weight_kinds",
 ]

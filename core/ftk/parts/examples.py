@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ftk.errors import UserError
+import numpy as np
+
+from ftk.errors import RunFailed, UserError
 from ftk.parts.evaluator import Evaluator
 from ftk.parts.objective import Objective
+from ftk.parts.packing import Packing, packed
 from ftk.parts.part import Features, Row
+from ftk.parts.views import Selected
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,36 +28,49 @@ class Examples:
         objective: encodes them.
         processor: the model's tokenizer or image processor.
         origin: where they come from in the recipe, as in ``stage.currencies.data.train``; for messages.
+        encode: gives the encoded rows; by default they are encoded here and kept in memory.
     """
 
-    def __init__(self, rows: Dataset, objective: Objective, processor: Any, origin: str) -> None:
+    def __init__(
+        self,
+        rows: Dataset,
+        objective: Objective,
+        processor: Any,
+        origin: str,
+        encode: Callable[[], Sequence[Features]] | None = None,
+    ) -> None:
         self.rows = rows
         self.objective = objective
         self.processor = processor
         self.origin = origin
+        self._encode = encode or self._encode_here
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @cached_property
-    def encoded(self) -> list[Features]:
-        """Each row encoded on its own, in the order of ``rows``.
+    def encoded(self) -> Sequence[Features]:
+        """Each row encoded on its own, in the order of ``rows``; the arrays may be read-only.
 
         Raises:
             UserError: a row cannot be encoded; names the origin and the row, counted from 1.
         """
-        encoded = []
-        for number, row in enumerate(self.rows, start=1):
-            try:
-                encoded.append(self.objective.encode(row, self.processor))
-            except UserError as error:
-                raise UserError(f"{self.origin}, row {number}: {error.message}", error.hint) from error
-        return encoded
+        return self._encode()
 
     @cached_property
-    def items(self) -> list[Features]:
-        """What training draws from: :attr:`encoded`, packed if the objective packs."""
-        return self.objective.pack(self.encoded)
+    def pieces(self) -> Sequence[Features]:
+        """:attr:`encoded`, with long rows cut as for training and none joined."""
+        packing = self.objective.packing()
+        return (
+            self.encoded
+            if packing is None
+            else packed(self.encoded, replace(packing, joined=False), self.objective.join)
+        )
+
+    @cached_property
+    def items(self) -> Sequence[Features]:
+        """What training draws from: :attr:`encoded`, cut and joined if the objective asks for it."""
+        return self._packed(self.objective.packing())
 
     def row(self, index: int) -> Row:
         """One raw row."""
@@ -64,8 +81,37 @@ class Examples:
         """The examples at these row indices, reusing the encoding if it was made."""
         chosen = Examples(self.rows.select(indices), self.objective, self.processor, self.origin)
         if "encoded" in self.__dict__:
-            chosen.__dict__["encoded"] = [self.encoded[i] for i in indices]
+            chosen.__dict__["encoded"] = Selected(self.encoded, np.asarray(indices, np.int64))
         return chosen
+
+    def _packed(self, packing: Packing | None) -> Sequence[Features]:
+        return self.encoded if packing is None else packed(self.encoded, packing, self.objective.join)
+
+    def _encode_here(self) -> list[Features]:
+        return encode_rows(list(self.rows), self.objective, self.processor, self.origin)
+
+
+def encode_rows(
+    rows: Sequence[Row], objective: Objective, processor: Any, origin: str, first: int = 1
+) -> list[Features]:
+    """Encode rows, the first of which is number ``first`` of ``origin``.
+
+    Raises:
+        UserError: a row cannot be encoded; names the origin and the first such row.
+        RunFailed: the objective gives more or fewer rows than it was given.
+    """
+    try:
+        encoded = objective.encode_batch(rows, processor)
+    except UserError as failure:
+        for number, row in enumerate(rows, start=first):
+            try:
+                objective.encode(row, processor)
+            except UserError as error:
+                raise UserError(f"{origin}, row {number}: {error.message}", error.hint) from error
+        raise UserError(f"{origin}: {failure.message}", failure.hint) from failure
+    if len(encoded) != len(rows):
+        raise RunFailed(f"{type(objective).__name__}.encode_batch gave {len(encoded)} rows for {len(rows)}")
+    return encoded
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ftk.parts.model import Head
+from ftk.parts.packing import Packing
 from ftk.parts.part import Features, Part, Row
 
 if TYPE_CHECKING:
@@ -72,9 +73,21 @@ class Objective(Part):
             UserError: a column is missing or empty, or nothing is left to learn from; the core adds which row.
         """
 
-    def pack(self, items: list[Features]) -> list[Features]:
-        """Join encoded rows into fuller ones, if the options ask for it."""
-        return items
+    def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
+        """Encode several rows, each as :meth:`encode` does; faster where the processor takes many texts at once.
+
+        Raises:
+            UserError: any of the rows cannot be encoded; the core calls :meth:`encode` to find out which.
+        """
+        return [self.encode(row, processor) for row in rows]
+
+    def packing(self) -> Packing | None:
+        """How training cuts and joins encoded rows; None: it takes them as they are."""
+        return None
+
+    def join(self, pieces: Sequence[Features]) -> Features:
+        """Make one item of several rows, which must not see each other. Needed where :meth:`packing` joins."""
+        raise TypeError(f"{type(self).__name__} cannot join rows")
 
     @abstractmethod
     def collate(self, items: Sequence[Features]) -> Batch:

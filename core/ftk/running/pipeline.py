@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from ftk.data.encoding import Encoder
 from ftk.data.overlap import report_overlap
 from ftk.data.rows import Rows, retained_rows, stage_rows
 from ftk.errors import Interrupted, UserError
@@ -51,6 +52,7 @@ class Run:
         self.stop_requested = stop_requested
         self.scores = Scores(task_names(recipe))
         self.stages: list[dict[str, Any]] = []
+        self.encoder = Encoder(events, self._check_interrupt)
         self._objectives: list[tuple[PartSpec, Objective]] = []
 
     def run(self) -> dict[str, Any]:
@@ -105,15 +107,16 @@ class Run:
         self.events("phase", text="reading data")
         self.rows: list[Rows] = []
         if recipe.retain is not None:
-            objective = self._objective(recipe.retain_objective)
-            self.rows.append(retained_rows(objective, recipe.retain, recipe.retain_validation, recipe.retain_test))
+            spec = recipe.retain_objective
+            sets = recipe.retain, recipe.retain_validation, recipe.retain_test
+            self.rows.append(retained_rows(self._objective(spec), spec, *sets))
         for stage in recipe.stages:
-            self.rows.append(stage_rows(stage.name, self._objective(stage.objective), stage.data))
+            self.rows.append(stage_rows(stage.name, self._objective(stage.objective), stage.objective, stage.data))
         policies = [stage.data.overlap for stage in recipe.stages]
         if recipe.retain is not None:
             policies.insert(0, policies[0])
         for rows, policy in zip(self.rows, policies, strict=True):
-            report_overlap(rows, policy, self.events)
+            report_overlap(rows, policy, self.encoder, self.events)
 
     def tasks(self, processor: Any) -> list[Task]:
         """Every task of the run in order, the retained one first."""
@@ -128,7 +131,7 @@ class Run:
                     f"add {key}, or let the train source keep some rows back (test_fraction in `files` and `hub`)",
                 )
         return [
-            rows.task_with(processor, tuple(map(build_evaluator, evaluators)))
+            rows.task_with(processor, tuple(map(build_evaluator, evaluators)), self.encoder)
             for rows, evaluators in zip(self.rows, specs, strict=True)
         ]
 
@@ -140,8 +143,8 @@ class Run:
         """
         for number in range(1, len(self.recipe.stages) + 1):
             self.context(number, loaded, tasks)
-        for number, task in enumerate(tasks):
-            self.events("phase", text="encoding rows", done=number, total=len(tasks))
+        self.events("phase", text="encoding rows")
+        for task in tasks:
             len(task.train.items)
             if task.validation is not None:
                 len(task.validation.encoded)

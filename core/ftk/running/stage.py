@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from torch import nn
 from ftk.data.mixing import Mixer
 from ftk.errors import RunFailed, UserError
 from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
+from ftk.parts.views import digest_of, lengths_of
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.training import Training
@@ -159,7 +161,7 @@ class Stage:
         parameters = list(self.ctx.model.parameters())
         return {
             "rows": len(self.task.train),
-            "tokens_per_epoch": sum(len(item["input_ids"]) for item in items if "input_ids" in item),
+            "tokens_per_epoch": int(lengths_of(items).sum()),
             "steps": self.steps(mixer),
             "batch_size": self.spec.training.batch_size,
             "sources": [{"name": source.name, "share": source.share} for source in sources],
@@ -260,14 +262,8 @@ def build_named(specs: Sequence[PartSpec]) -> dict[str, Mitigation]:
 
 def fingerprint(mixer: Mixer) -> str:
     """A SHA-256 over every row that training may draw; tells whether the data are those of a checkpoint."""
-    digest = hashlib.sha256()
-    for source in mixer.sources:
-        digest.update(f"{source.name} {source.share} {len(source.items)}".encode())
-        for item in source.items:
-            for name, array in item.items():
-                digest.update(name.encode())
-                digest.update(array.tobytes())
-    return digest.hexdigest()
+    told = [[source.name, source.share, len(source.items), digest_of(source.items)] for source in mixer.sources]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def micro_batch_size(training: Training, world_size: int) -> int:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ftk.errors import UserError
-from ftk.parts import Batch, Features, Objective
+from ftk.parts import Batch, Features, Objective, lengths_of
 from ftk.testing.subject import Subject, bearing, hold, hold_equal
 
 
 def encodes_rows_as_arrays(subject: Subject) -> None:
     """`encode` gives 1-D numpy arrays of numbers by name, the same each time; `input_ids` are int32."""
     objective, processor = subject.build(), subject.processor()
+    types: dict[str, np.dtype] = {}
     for row in subject.rows:
         features, again = objective.encode(row, processor), objective.encode(row, processor)
         hold(features, "encode returned no features")
@@ -26,6 +27,7 @@ def encodes_rows_as_arrays(subject: Subject) -> None:
                 f"{name} is no 1-D numpy array: {array!r:.80}",
             )
             hold(array.size and array.dtype.kind in "iuf", f"{name} is empty or of type {array.dtype}")
+            hold(types.setdefault(name, array.dtype) == array.dtype, f"{name} is of one type here and of another there")
             hold(np.array_equal(array, again[name]), f"{name} differs when the row is encoded again")
         ids = features.get("input_ids")
         hold(
@@ -78,14 +80,36 @@ def a_loss_is_the_sum_of_its_rows(subject: Subject) -> None:
         _hold_close(_loss(subject, objective, order), torch.stack(singles).sum(), "a batch and its rows one by one")
 
 
+def encodes_a_batch_as_its_rows(subject: Subject) -> None:
+    """`encode_batch` gives what `encode` gives of each row, in their order."""
+    objective, processor = subject.build(), subject.processor()
+    for rows in (list(subject.rows), list(subject.rows)[::-1], list(subject.rows)[:1]):
+        batch = objective.encode_batch(rows, processor)
+        hold(len(batch) == len(rows), f"{len(batch)} rows come of {len(rows)}")
+        for row, features in zip(rows, batch, strict=True):
+            alone = objective.encode(row, processor)
+            same = features.keys() == alone.keys() and all(
+                np.array_equal(features[name], alone[name]) and features[name].dtype == alone[name].dtype
+                for name in alone
+            )
+            hold(same, f"the row {row!r:.80} is encoded in another way than alone")
+
+
 def packing_keeps_rows_apart(subject: Subject) -> None:
-    """`pack` changes no row's loss: packed rows do not see each other, and each keeps its targets."""
+    """Cut and joined as `packing` says, rows keep their loss: they do not see each other, and keep their targets."""
     objective = subject.build()
-    items = _items(subject, objective)
-    packed = objective.pack(list(items))
-    hold(packed, "pack returned nothing")
-    if objective.collate(packed).count == objective.collate(items).count:  # otherwise a long row was split
-        _hold_close(_loss(subject, objective, packed), _loss(subject, objective, items), "packed and unpacked rows")
+    packing, examples = objective.packing(), subject.examples(objective)
+    if packing is None:
+        return
+    items, whole = examples.items, int(lengths_of(examples.encoded).max())
+    hold(max(lengths_of(items)) <= packing.length, f"an item has more than {packing.length} positions")
+    hold(all(len(items[index]) for index in range(len(items))), "an item has no features")
+    if whole <= packing.length:  # otherwise a long row was cut, and its windows do not see what was before them
+        told = objective.collate(items).count, objective.collate(examples.encoded).count
+        hold(told[0] == told[1], f"the items have {told[0]} targets, their rows {told[1]}")
+        _hold_close(
+            _loss(subject, objective, items), _loss(subject, objective, examples.encoded), "packed and unpacked rows"
+        )
 
 
 def a_loss_has_a_graph(subject: Subject) -> None:
@@ -167,7 +191,7 @@ def drawn_targets_are_a_new_batch(subject: Subject) -> None:
     hold(one.count == batch.count, f"the drawn batch counts {one.count} targets, not {batch.count}")
 
 
-def _items(subject: Subject, objective: Objective) -> list[Features]:
+def _items(subject: Subject, objective: Objective) -> Sequence[Features]:
     return subject.examples(objective).encoded
 
 
@@ -188,6 +212,7 @@ def _hold_close(one: Tensor, other: Tensor, what: str) -> None:
 
 CLAUSES = (
     encodes_rows_as_arrays,
+    encodes_a_batch_as_its_rows,
     tells_the_texts_of_a_row,
     a_bad_row_is_a_user_error,
     a_batch_says_what_it_holds,

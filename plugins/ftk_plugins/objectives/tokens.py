@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from bisect import bisect_left, insort
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,9 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Row
 
 from .token_loss import IGNORED, draw_targets, token_loss
+
+_PLAIN = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+"""How a processor is called for token ids and nothing else."""
 
 
 class Codec:
@@ -29,6 +31,7 @@ class Codec:
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
+        self._known: dict[str, list[int]] = {}
         plain, whole = self.ids("a"), list(processor("a")["input_ids"])
         matches = (at for at in range(len(whole)) if whole[at : at + len(plain)] == plain)
         self.start: list[int] = whole[: next(matches, 0)]
@@ -38,9 +41,28 @@ class Codec:
 
     def ids(self, text: str) -> list[int]:
         """The token ids of ``text``, without any the tokenizer would add."""
-        ids: list[int] = self.processor(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
+        if (known := self._known.get(text)) is not None:
+            return list(known)
+        ids: list[int] = self.processor(text, **_PLAIN)["input_ids"]
+        return ids
+
+    def knowing(self, texts: Iterable[str]) -> Codec:
+        """The same codec with these texts tokenized already, in one call."""
+        codec, wanted = copy(self), list(dict.fromkeys(texts))
+        codec._known = dict(zip(wanted, self._many(wanted), strict=True))
+        return codec
+
+    def _many(self, texts: list[str]) -> list[list[int]]:
+        backend = getattr(self.processor, "backend_tokenizer", None)
+        # What a call of the processor makes sure of before it comes to the same; most of its time goes to the rest.
+        if (
+            backend is not None
+            and backend.padding is None
+            and backend.truncation is None
+            and backend.encode_special_tokens == getattr(self.processor, "split_special_tokens", None)
+        ):
+            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        ids: list[list[int]] = self.processor(texts, **_PLAIN)["input_ids"] if texts else []
         return ids
 
     @property
@@ -79,6 +101,17 @@ class TokenObjective(Objective):
     def encode(self, row: Row, processor: Any) -> Features:
         """``input_ids`` and ``labels``, both ``(time,) int32``; labels are -100 where no target is."""
 
+    def join(self, pieces: Sequence[Features]) -> Features:
+        """One packed row of several: the first token of each is no target, and positions restart there."""
+        labels = np.concatenate([piece["labels"] for piece in pieces])
+        lengths = [len(piece["labels"]) for piece in pieces]
+        labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
+        return {
+            "input_ids": np.concatenate([piece["input_ids"] for piece in pieces]),
+            "labels": labels,
+            "position_ids": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+        }
+
     def collate(self, items: Sequence[Features]) -> Batch:
         """Pad on the right into ``input_ids`` and ``labels``, both ``(rows, time) int64``.
 
@@ -111,45 +144,6 @@ class TokenObjective(Objective):
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Each target replaced by a draw from the model's softmax there; the tokens that are read stay."""
         return draw_targets(model, batch, generator)
-
-
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Group rows into blocks of at most ``capacity`` tokens by best-fit decreasing bin packing.
-
-    Longest first, each goes into the fullest block with room for it. Returns the rows'
-    indices by block; a pure function of the lengths.
-    """
-    blocks: list[list[int]] = []
-    by_space: defaultdict[int, list[int]] = defaultdict(list)
-    spaces: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        at = bisect_left(spaces, lengths[row])
-        if at == len(spaces):
-            block, space = len(blocks), capacity
-            blocks.append([])
-        else:
-            space = spaces[at]
-            block = by_space[space].pop()
-            if not by_space[space]:
-                del spaces[at]
-        blocks[block].append(row)
-        left = space - lengths[row]
-        if not by_space[left]:
-            insort(spaces, left)
-        by_space[left].append(block)
-    return sorted(sorted(block) for block in blocks)
-
-
-def join(items: Sequence[Features]) -> Features:
-    """One packed row of several: the first token of each is no target, and positions restart there."""
-    labels = np.concatenate([item["labels"] for item in items])
-    lengths = [len(item["labels"]) for item in items]
-    labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
-    return {
-        "input_ids": np.concatenate([item["input_ids"] for item in items]),
-        "labels": labels,
-        "position_ids": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-    }
 
 
 def text_of(row: Row, column: str) -> str | None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ftk import UserError
+from ftk.parts.packing import packed
 from ftk.testing import toy_tokenizer
 from tests.plugins.objectives.text_rows import TOKENIZER, encoded, objective
 
@@ -66,7 +67,7 @@ def test_a_tokenizer_without_an_end_is_refused_only_where_the_end_is_learned():
 
 def test_long_rows_are_split_with_every_token_a_target_once():
     part, items = encoded(max_length=8)
-    windows = part.pack(items)
+    windows = packed(items, part.packing(), part.join)
     assert max(len(window["input_ids"]) for window in windows) == 8
     assert part.collate(windows).count == sum(len(item["input_ids"]) - 1 for item in items)
     targets = [token for window in windows for token in window["labels"][1:]]
@@ -75,7 +76,7 @@ def test_long_rows_are_split_with_every_token_a_target_once():
 
 def test_long_rows_are_cut_at_the_end_if_asked():
     part, items = encoded(max_length=8, long_rows="truncate")
-    assert [TOKENIZER.decode(item["input_ids"]) for item in part.pack(items)] == [
+    assert [TOKENIZER.decode(item["input_ids"]) for item in packed(items, part.packing(), part.join)] == [
         "The sea ",
         "Salt.<|end|>",
         "Birds kn",
@@ -84,13 +85,13 @@ def test_long_rows_are_cut_at_the_end_if_asked():
 
 def test_without_packing_short_rows_stay_as_they_are():
     part, items = encoded()
-    assert part.pack(items) == items
+    assert packed(items, part.packing(), part.join) == items
     assert set(items[0]) == {"input_ids", "labels"}
 
 
 def test_packing_keeps_every_target_and_fills_blocks():
     part, items = encoded(packing=True, max_length=60)
-    blocks = part.pack(items)
+    blocks = packed(items, part.packing(), part.join)
     assert [len(block["input_ids"]) for block in blocks] == [17, 57]
     assert part.collate(blocks).count == objective().collate(items).count
     assert blocks[1]["position_ids"].tolist() == [*range(6), *range(51)]

@@ -5,13 +5,16 @@ import torch
 from pydantic import ValidationError
 
 from ftk import UserError
-from ftk.testing import toy_model
+from ftk.parts import lengths_of
+from ftk.testing import toy_examples, toy_model
 from ftk_plugins.objectives.instruction.options import InstructionOptions
 from tests.plugins.objectives.instruction_rows import (
     BARE,
     CHAT,
+    PLAIN,
     ROW,
     TALK,
+    THINKING,
     objective,
     read_and_write,
     tokenizer,
@@ -183,6 +186,34 @@ def test_cut_end_takes_the_answers_end():
     assert answers == ["The "]
     with pytest.raises(UserError, match="the prompt alone has 44 tokens"):
         objective(max_length=44, long_rows="cut_end").encode(ROW, BARE)
+
+
+@pytest.mark.parametrize("options", [{}, {"template": "{instruction}\n"}, {"loss_on": "all"}])
+@pytest.mark.parametrize("processor", [BARE, CHAT, tokenizer(THINKING), tokenizer(PLAIN)])
+def test_a_batch_is_encoded_as_its_rows(processor, options):
+    part = objective(**options)
+    rows = [
+        ROW,
+        *([TALK] if processor.chat_template and not part.options.template else []),
+        {**ROW, "output": "Salt \n"},
+    ]
+    for features, row in zip(part.encode_batch(rows, processor), rows, strict=True):
+        alone = part.encode(row, processor)
+        assert all((features[name] == alone[name]).all() for name in ("input_ids", "labels"))
+
+
+def test_packed_answers_are_learned_as_apart():
+    rows = [{"instruction": "x" * n, "output": "y" * m} for n, m in ((5, 3), (2, 9), (1, 1), (4, 4))]
+    part, model = objective(template="{instruction}", packing=True, max_length=20), toy_model()
+    model.resize_token_embeddings(len(BARE))
+    examples = toy_examples(rows, part, BARE)
+    assert lengths_of(examples.encoded).tolist() == [9, 12, 3, 9]
+    assert lengths_of(examples.items).tolist() == [18, 15]
+    assert toy_examples(rows, objective(template="{instruction}"), BARE).items is not examples.items
+    with torch.no_grad():
+        whole, apart = (part.loss(model, part.collate(items), None) for items in (examples.items, examples.encoded))
+    assert whole.count == apart.count == 21
+    torch.testing.assert_close(whole.total, apart.total, rtol=1e-5, atol=1e-4)
 
 
 def test_a_model_learns_the_answer_and_then_writes_it_after_the_prompt():

@@ -13,7 +13,6 @@ from ftk import UserError
 from ftk.parts import Batch
 from ftk.testing import toy_model
 from ftk_plugins.objectives.token_loss import target_logits
-from ftk_plugins.objectives.tokens import best_fit, join
 from tests.plugins.objectives.text_rows import TOKENIZER, brute_force, encoded, objective
 
 
@@ -133,32 +132,25 @@ def test_draws_follow_the_models_prediction_at_targets_alone():
     assert (again.inputs["labels"] == labels).all()
 
 
-def test_best_fit_matches_a_search_over_all_blocks():
-    random = np.random.default_rng(0)
-    for _ in range(20):
-        lengths = random.integers(1, 33, 60).tolist()
-        blocks, spaces = [], []
-        for row in sorted(range(60), key=lambda index: (-lengths[index], index)):
-            fits = [b for b, space in enumerate(spaces) if space >= lengths[row]]
-            if not fits:
-                fits, _ = [len(blocks)], (blocks.append([]), spaces.append(32))
-            best = min(fits, key=lambda b: spaces[b])
-            blocks[best].append(row)
-            spaces[best] -= lengths[row]
-        found = best_fit(lengths, 32)
-        assert sorted(row for block in found for row in block) == list(range(60))
-        assert max(sum(lengths[row] for row in block) for block in found) <= 32
-        assert len(found) == len(blocks)
+def adapted(model, method):
+    """The model as it stands in the middle of its training, by ``full`` or ``lora``."""
+    if method == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    return model.train()
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_rows_do_not_see_each_other(attention):
-    model, (part, items) = toy_model(attn_implementation=attention), encoded()
+def test_packed_rows_do_not_see_each_other(attention, method):
+    model, (part, items) = adapted(toy_model(attn_implementation=attention), method), encoded()
     other = copy.deepcopy(items[0])
     other["input_ids"][:] = 77
     # Two blocks of different lengths, so that padding stands behind a packed row.
     before, after = (
-        part.collate([join([first, items[1], items[2]]), join([items[1], items[1]])]) for first in (items[0], other)
+        part.collate([part.join([first, items[1], items[2]]), part.join([items[1], items[1]])])
+        for first in (items[0], other)
     )
     start = len(items[0]["input_ids"])
     old, new = (
@@ -173,7 +165,7 @@ def test_packed_rows_do_not_see_each_other(attention):
 
 def test_flash_attention_gets_packed_rows_in_one_row(monkeypatch):
     model, (part, items) = toy_model(), encoded()
-    batch = part.collate([join([items[0], items[1]]), join([items[2], items[1]])])
+    batch = part.collate([part.join([items[0], items[1]]), part.join([items[2], items[1]])])
     expected = part.loss(model, batch, None)
     shapes = []
     model.model.register_forward_pre_hook(
@@ -194,7 +186,7 @@ def test_flash_attention_gets_packed_rows_in_one_row(monkeypatch):
 
 def test_packed_and_plain_rows_share_a_batch():
     model, (part, items) = toy_model(), encoded()
-    batch = part.collate([join([items[0], items[1]]), items[2]])
+    batch = part.collate([part.join([items[0], items[1]]), items[2]])
     expected = sum(brute_force(model, item) for item in items)
     torch.testing.assert_close(part.loss(model, batch, None).total, expected, rtol=1e-5, atol=1e-3)
 
@@ -202,7 +194,7 @@ def test_packed_and_plain_rows_share_a_batch():
 def test_a_model_without_position_ids_refuses_packed_rows():
     part, items = encoded()
     with pytest.raises(UserError, match="packing = false"):
-        target_logits(Plain(), part.collate([join(items)]))
+        target_logits(Plain(), part.collate([part.join(items)]))
 
 
 def test_a_batch_without_targets_has_the_loss_zero():

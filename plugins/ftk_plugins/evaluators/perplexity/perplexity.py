@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ftk import RunFailed, UserError
-from ftk.parts import Context, Evaluator, Metric, Task
+from ftk.parts import Context, Evaluator, Metric, Task, lengths_of
 from ftk_plugins.evaluators.perplexity.options import PerplexityOptions
 from ftk_plugins.evaluators.sharing import add_up, batches_of_process, tested
 
@@ -28,7 +28,7 @@ class Perplexity(Evaluator):
         """
         examples = tested(task)
         items = examples.items
-        lengths = [max(map(len, features.values()), default=0) for features in items]
+        lengths = lengths_of(items).tolist()
         losses = []
         targets = 0
         for indices, counts in batches_of_process(lengths, self.options.batch_size or ctx.micro_batch_size, ctx):

@@ -184,8 +184,7 @@ class _Scoring:
 def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Features]:
     """Rows as training cuts them, but not joined; longest first, so that a batch has little padding."""
     chosen = torch.randperm(len(task.train), generator=generator)[:samples].tolist()
-    whole = task.train.subset(chosen).encoded
-    rows = [row for item in whole for row in task.objective.pack([item])]  # a long text is several rows
+    rows = task.train.subset(chosen).pieces  # a long text is several rows
     kept = torch.randperm(len(rows), generator=generator)[:samples].tolist()
     return sorted((rows[index] for index in kept), key=_length, reverse=True)
 

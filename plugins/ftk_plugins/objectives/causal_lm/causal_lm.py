@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ftk import UserError
-from ftk.parts import Features, Row
+from ftk.parts import Features, Packing, Row
 from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
-from ftk_plugins.objectives.tokens import TokenObjective, best_fit, columns_of, join, text_of, texts_in
+from ftk_plugins.objectives.tokens import Codec, TokenObjective, columns_of, text_of, texts_in
 
 
 class CausalLM(TokenObjective):
@@ -24,8 +24,23 @@ class CausalLM(TokenObjective):
         return texts_in(iter([text_of(row, self.options.text)]))
 
     def encode(self, row: Row, processor: Any) -> Features:
-        """``input_ids`` and ``labels``, ``(time,) int32`` of the whole text; :meth:`pack` splits it."""
-        codec, text = self.codec(processor), text_of(row, self.options.text)
+        """``input_ids`` and ``labels``, ``(time,) int32`` of the whole text; :meth:`packing` splits it."""
+        return self._features(self._text(row), self.codec(processor))
+
+    def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
+        texts = [self._text(row) for row in rows]
+        codec = self.codec(processor).knowing(texts)
+        return [self._features(text, codec) for text in texts]
+
+    def packing(self) -> Packing:
+        """Windows of ``max_length`` tokens; each but a text's first begins with the last token of the one before.
+
+        So every token but a text's first is a target exactly once.
+        """
+        return Packing(self.options.max_length, joined=self.options.packing, repeated=1)
+
+    def _text(self, row: Row) -> str:
+        text = text_of(row, self.options.text)
         if text is None:
             raise UserError(
                 f"there is no text in column `{self.options.text}`; the row has {columns_of(row)}",
@@ -33,6 +48,9 @@ class CausalLM(TokenObjective):
             )
         if not text.strip():
             raise UserError(f"the text in column `{self.options.text}` is empty", "remove the row")
+        return text
+
+    def _features(self, text: str, codec: Codec) -> Features:
         ids = codec.start + codec.ids(text)
         if self.options.append_eos:
             ids.append(codec.end)
@@ -42,23 +60,3 @@ class CausalLM(TokenObjective):
             raise UserError("the text is a single token, and nothing is left to predict", "remove the row")
         input_ids = np.array(ids, dtype=np.int32)
         return {"input_ids": input_ids, "labels": input_ids}
-
-    def pack(self, items: list[Features]) -> list[Features]:
-        windows = [window for item in items for window in self._windows(item)]
-        if not self.options.packing:
-            return windows
-        blocks = best_fit([len(window["input_ids"]) for window in windows], self.options.max_length)
-        return [join([windows[index] for index in block]) for block in blocks]
-
-    def _windows(self, item: Features) -> Iterator[Features]:
-        """Cut a text into rows of at most ``max_length`` tokens.
-
-        Each begins with the last token of the one before, so that every token but the text's first is a
-        target exactly once.
-        """
-        length, most = len(item["input_ids"]), self.options.max_length
-        if length <= most:
-            yield item
-            return
-        for start in range(0, length - 1, most - 1):
-            yield {name: array[start : start + most] for name, array in item.items()}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ftk import UserError
-from ftk.parts import Features, Row
+from ftk.parts import Features, Packing, Row
 from ftk_plugins.objectives.instruction.dialogue import Dialogue, Reader
 from ftk_plugins.objectives.instruction.options import InstructionOptions
 from ftk_plugins.objectives.token_loss import IGNORED
@@ -42,17 +42,15 @@ class Instruction(TokenObjective):
 
     def encode(self, row: Row, processor: Any) -> Features:
         """``input_ids`` and ``labels``, ``(time,) int32``; labels are -100 outside what is learned."""
-        dialogue = self.reader.dialogue(row, processor)
-        if dialogue.turns[-1].write is None:
-            raise self.reader.missing_answer(row)
-        tokens = self._tokens(dialogue, self.codec(processor))
-        features = {
-            "input_ids": np.array(tokens.ids, dtype=np.int32),
-            "labels": np.array(tokens.ids if self.options.loss_on == "all" else tokens.labels, dtype=np.int32),
-        }
-        if not (features["labels"][1:] != IGNORED).any():
-            raise UserError("the row has no token to learn", "remove the row")
-        return features
+        return self._features(self._learnable(row, processor), self.codec(processor))
+
+    def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
+        dialogues = [self._learnable(row, processor) for row in rows]
+        codec = self.codec(processor).knowing(text for dialogue in dialogues for text in _texts(dialogue))
+        return [self._features(dialogue, codec) for dialogue in dialogues]
+
+    def packing(self) -> Packing | None:
+        return Packing(self.options.max_length, joined=True) if self.options.packing else None
 
     def prompt(self, row: Row, processor: Any) -> list[int]:
         """The token ids before the row's last answer, the beginning of what :meth:`encode` gives."""
@@ -65,6 +63,22 @@ class Instruction(TokenObjective):
         if answer is None:
             raise self.reader.missing_answer(row)
         return answer
+
+    def _learnable(self, row: Row, processor: Any) -> Dialogue:
+        dialogue = self.reader.dialogue(row, processor)
+        if dialogue.turns[-1].write is None:
+            raise self.reader.missing_answer(row)
+        return dialogue
+
+    def _features(self, dialogue: Dialogue, codec: Codec) -> Features:
+        tokens = self._tokens(dialogue, codec)
+        features = {
+            "input_ids": np.array(tokens.ids, dtype=np.int32),
+            "labels": np.array(tokens.ids if self.options.loss_on == "all" else tokens.labels, dtype=np.int32),
+        }
+        if not (features["labels"][1:] != IGNORED).any():
+            raise UserError("the row has no token to learn", "remove the row")
+        return features
 
     def _tokens(self, dialogue: Dialogue, codec: Codec) -> _Tokens:
         """Tokenize turn by turn; what ends an answer is learned with it."""
@@ -113,6 +127,17 @@ class Instruction(TokenObjective):
         kept = slice(start, None)
         labels = [IGNORED] * len(head) + tokens.labels[kept]
         return _Tokens(head + tokens.ids[kept], labels, tokens.answer - excess)
+
+
+def _texts(dialogue: Dialogue) -> Iterator[str]:
+    """The texts that :meth:`Instruction._tokens` will ask for, where answers end as they should."""
+    between = ""
+    for turn in dialogue.turns:
+        yield between + turn.read
+        if turn.write is not None:
+            body = turn.write.rstrip() if dialogue.templated else turn.write
+            between = turn.write[len(body) :]
+            yield body
 
 
 def _answer_ids(text: str, codec: Codec, templated: bool) -> tuple[list[int], str, bool]:

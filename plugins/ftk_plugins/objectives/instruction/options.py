@@ -42,6 +42,10 @@ class InstructionOptions(Options):
         description="What happens to a longer row: the run is refused, the prompt loses its beginning, "
         "or the answer its end.",
     )
+    packing: bool = Field(
+        default=False,
+        description="Join short rows into rows of up to `max_length` tokens; they do not see each other.",
+    )
 
     @field_validator("template")
     @classmethod
