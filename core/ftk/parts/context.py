@@ -42,6 +42,8 @@ class Context:
         events: tells the observers.
         check_interrupt: call it between pieces of long work; raises when a signal asked the run to stop.
         measure: what :meth:`measure_task` calls.
+        shared: what the evaluators of one measurement (one model as it stands, one task, one set of rows) share, by
+            keys that name all it depends on; None outside of a measurement.
     """
 
     seed: int
@@ -63,6 +65,7 @@ class Context:
     events: Events
     check_interrupt: Callable[[], None]
     measure: Callable[[Context, Task, str], list[Metric]]
+    shared: dict[Any, Any] | None = None
 
     def measure_task(self, task: Task, split: str) -> list[Metric]:
         """Measure a task, on its ``validation`` or ``test`` rows, with the model as it stands; [] where it has none."""

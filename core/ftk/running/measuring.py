@@ -47,7 +47,7 @@ def measure_task(ctx: Context, task: Task, split: str) -> list[Metric]:
 
 def _measure(ctx: Context, task: Task, examples: Examples) -> list[Metric]:
     metrics: list[Metric] = []
-    chosen = replace(task, test=examples)
+    chosen, ctx = replace(task, test=examples), replace(ctx, shared={})
     with evaluating(ctx.model):
         for evaluator in task.evaluators:
             ctx.check_interrupt()

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jinja2.exceptions import TemplateError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
@@ -21,7 +20,7 @@ from ftk_plugins.objectives.tokens import Codec
 def generate_answers(
     model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, batch_size: int
 ) -> dict[int, str]:
-    """Let ``model`` answer the test rows of ``task``, always with the likeliest token.
+    """Let ``model`` answer the test rows of ``task``, always with the likeliest token; once in each measurement.
 
     Sampling settings that came with the model (temperature, repetition penalty) have no say, so that a score
     depends on the weights alone. An answer ends where the model or its tokenizer ends a turn.
@@ -40,6 +39,17 @@ def generate_answers(
         UserError: there are no test rows, a row gives no prompt, or prompt and answer do not fit the
             model's context.
     """
+    if ctx.shared is None:
+        return _generate(model, task, ctx, max_new_tokens, batch_size)
+    # The objects themselves are in the key, compared by identity: what is kept alive is not mistaken for another.
+    key = ("answers", model, tested(task), task.objective, max_new_tokens, batch_size)
+    if key not in ctx.shared:
+        ctx.shared[key] = _generate(model, task, ctx, max_new_tokens, batch_size)
+    answers: dict[int, str] = ctx.shared[key]
+    return answers
+
+
+def _generate(model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, batch_size: int) -> dict[int, str]:
     prompts = _prompts(tested(task), ctx.processor)
     _check_room(prompts, max_new_tokens, model, tested(task).origin)
     ends = end_tokens(model, ctx.processor)
@@ -87,7 +97,7 @@ def _end_of_turn(processor: Any) -> list[int]:
     turns = [{"role": "user", "content": "6 times 707?"}, {"role": "assistant", "content": answer}]
     try:
         text = processor.apply_chat_template(turns, tokenize=False)
-    except (TemplateError, TypeError, ValueError):
+    except Exception:  # a template is a program; where it fails on a row, that row's error tells of it
         return []
     codec = Codec(processor)
     return [id for id in codec.ids(text.rpartition(answer)[2]) if id in codec.special][-1:]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,3 +162,32 @@ def test_it_can_be_interrupted_between_batches() -> None:
     with pytest.raises(Interrupted):
         answers(toy_model(), batch=1, limit=1, check_interrupt=stop)
     assert len(calls) == 2
+
+
+def test_evaluators_of_one_measurement_generate_once(learned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for a model as it stands, a task, rows and options; and anew after the weights have changed."""
+    from ftk_plugins.evaluators.exact_match.exact_match import ExactMatch
+    from ftk_plugins.evaluators.exact_match.options import ExactMatchOptions
+    from ftk_plugins.evaluators.keyword_accuracy.keyword_accuracy import KeywordAccuracy
+    from ftk_plugins.evaluators.keyword_accuracy.options import KeywordAccuracyOptions
+
+    model, calls = copy.deepcopy(learned), []
+    generate = type(model).generate
+    monkeypatch.setattr(type(model), "generate", lambda self, **inputs: calls.append(1) or generate(self, **inputs))
+
+    def measured(limit: int) -> tuple[dict[str, float], int]:
+        evaluators = (
+            KeywordAccuracy(KeywordAccuracyOptions(max_new_tokens=30)),
+            ExactMatch(ExactMatchOptions(max_new_tokens=limit, fold_case=True)),
+        )
+        task, before = toy_task(ROWS, Talk(), evaluators=evaluators), len(calls)
+        ctx = toy_context(model, task.objective)
+        found = {metric.name: metric.value for metric in ctx.measure_task(task, "test")}
+        ctx.measure_task(replace(task, evaluators=evaluators[:1]), "test")
+        return found, len(calls) - before
+
+    assert measured(30) == ({"keyword_accuracy": 1.0, "exact_match": 1.0}, 2), "one for both, one for the second time"
+    assert measured(2) == ({"keyword_accuracy": 1.0, "exact_match": 0.4}, 3), "other options, other answers"
+    with torch.no_grad():
+        model.get_input_embeddings().weight.zero_()
+    assert measured(30)[0] == {"keyword_accuracy": 0.0, "exact_match": 0.0}
