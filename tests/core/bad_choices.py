@@ -76,6 +76,18 @@ BAD_CHOICES = {
             "mitigation.blend|needs retain-validation-data|add data.retain_validation",
         ),
     ),
+    "evaluators without test data": Bad(
+        good(('test = { use = "rows", path = "test.jsonl" }\n', "")),
+        ("evaluator.keywords|`keywords`: there are no test rows to measure on|add data.test, or a",),
+    ),
+    "evaluators without retained test data": Bad(
+        good(('retain_test = { use = "rows", path = "old-test.jsonl" }\n', "")),
+        ("evaluator.keywords|no test rows of data.retain to measure on|add data.retain_test, or a",),
+    ),
+    "evaluators without test data in one stage": Bad(
+        pipeline(('test = { use = "rows", path = "second-test.jsonl" }\n', "")),
+        ("stage.second.evaluator.keywords|there are no test rows to measure on",),
+    ),
     "test of nothing retained": Bad(
         good(
             ('retain = { use = "rows", path = "old.jsonl" }\n', ""),

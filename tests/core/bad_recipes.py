@@ -74,7 +74,10 @@ BAD_RECIPES = {
     ),
     "unknown key in data": Bad(
         good(("retain_test", "retained_test")),
-        ("data.retained_test|unknown key|did you mean `retain_test`?",),
+        (
+            "data.retained_test|unknown key|did you mean `retain_test`?",
+            "evaluator.keywords|there are no test rows of data.retain",
+        ),
     ),
     "unknown key in a stage": Bad(
         pipeline(('name = "second"', 'name = "second"\ntrianing = {}')),

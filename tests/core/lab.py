@@ -203,5 +203,6 @@ evaluator = [{ use = "keywords" }]
 training = { steps = 7 }
 [stage.data]
 train = { use = "rows", path = "second.jsonl" }
+test = { use = "rows", path = "second-test.jsonl" }
 """
 """A recipe of two stages without a mistake."""

@@ -36,7 +36,7 @@ BUILTIN = load_registry(third_party=False).entries()
 HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("ftk_")}
 HOOKS_PAGE = (DOCS / "hooks.md").read_text(encoding="utf-8")
 
-ROLES = ("train", "validation", "test", "retain", "retain_validation")
+ROLES = ("train", "test", "validation", "retain", "retain_test", "retain_validation")
 MINIMAL: dict[str, Any] = {
     "name": "docs",
     "model": {"use": "scratch"},

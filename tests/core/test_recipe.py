@@ -116,7 +116,8 @@ def test_retained_rows_take_the_first_stages_objective_and_evaluators_where_ther
     text = pipeline(
         ('[objective]\nuse = "words"\n', ""),
         ('name = "first"', 'name = "first"\nobjective = { use = "words" }\nevaluator = [{ use = "nats" }]'),
-        ("[data]", '[data]\nretain = { use = "rows", path = "old" }'),
+        ("[data]", '[data]\nretain = { use = "rows", path = "old" }\nretain_test = { use = "rows", path = "t" }'),
+        ('"first.jsonl" }', '"first.jsonl" }\ntest = { use = "rows", path = "t" }'),
     )
     recipe = read(text)
     assert recipe.retain_objective.path == "stage.first.objective"

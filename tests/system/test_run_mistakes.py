@@ -137,11 +137,11 @@ MISTAKES = {
     ),
     # what belongs together
     "evaluators without test data": Mistake(
-        ["task `small` has evaluators, but no test data", "add data.test"],
+        ["evaluator.keyword_accuracy: `keyword_accuracy`: there are no test rows to measure on", "add data.test"],
         recipe=RECIPE.replace('test = { use = "files", path = "test.jsonl" }', ""),
     ),
     "evaluators without retained test data": Mistake(
-        ["task `retain` has evaluators, but no test data", "add data.retain_test"],
+        ["`keyword_accuracy`: there are no test rows of data.retain to measure on", "add data.retain_test"],
         recipe=RECIPE.replace('retain_test = { use = "files", path = "old-test.jsonl" }', ""),
     ),
     "shares that leave no room": Mistake(

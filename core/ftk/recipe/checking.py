@@ -14,6 +14,8 @@ EARLIER = "earlier-data"
 FROM_DATA = {
     "validation-data": ("validation", "train"),
     "retain-validation-data": ("retain_validation", "retain"),
+    "test-data": ("test", "train"),
+    "retain-test-data": ("retain_test", "retain"),
 }
 """Capabilities that a key of ``[data]`` provides, or else the source behind another with its own split."""
 MOST_SHARED = 0.99
@@ -51,6 +53,7 @@ def check_stage(
     """The stage without mitigations that cannot act in it, its problems, and notes on what was left out."""
     stage, notes = _leave_idle_out(stage, around)
     problems = _check_shares(stage) + _not_installed(stage)
+    problems += _unmeasured(stage.evaluators, "test-data", {**around.top_data, **around.data})
     if around.model is None:
         return stage, problems, notes
     chosen = (around.model, stage.objective, stage.adaptation, stage.data.train)
@@ -75,12 +78,15 @@ def check_retained(
 ) -> list[Problem]:
     """What is wrong with measuring the retained rows, where their objective is not the first stage's."""
     retain = data.get("retain")
-    if retain is None or (objective == first.objective and tuple(evaluators) == first.evaluators):
+    if retain is None:
         return []
+    unmeasured = _unmeasured(evaluators, "retain-test-data", data)
+    if objective == first.objective and tuple(evaluators) == first.evaluators:
+        return unmeasured
     chosen = (model, objective, first.adaptation, retain)
     offered = frozenset().union(*(spec.provides() for spec in chosen), {EARLIER}, _from_data(data))
     found = [problem for spec in evaluators for problem in _unmet(spec, chosen, offered, registry)]
-    return [replace(problem, reason=f"{problem.reason} (for data.retain)") for problem in found]
+    return unmeasured + [replace(problem, reason=f"{problem.reason} (for data.retain)") for problem in found]
 
 
 def _leave_idle_out(stage: StageSpec, around: Surroundings) -> tuple[StageSpec, list[str]]:
@@ -116,6 +122,22 @@ def _not_installed(stage: StageSpec) -> list[Problem]:
     return [
         Problem("training.optimizer", f"`{name}` needs {package}, which is not installed", f"pip install {package}")
     ]
+
+
+def _unmeasured(evaluators: Sequence[PartSpec], capability: str, data: Mapping[str, PartSpec | None]) -> list[Problem]:
+    """Evaluators need rows to measure on, each task its own."""
+    if not evaluators or capability in _from_data(data):
+        return []
+    names = ", ".join(f"`{spec.name}`" for spec in evaluators)
+    whose = "of data.retain " if capability.startswith("retain-") else ""
+    return [Problem(evaluators[0].path, f"{names}: there are no test rows {whose}to measure on", _mend(capability))]
+
+
+def _mend(capability: str) -> str:
+    """How to get what a key of ``[data]`` provides."""
+    key, source = FROM_DATA[capability]
+    rows = capability.removeprefix("retain-").removesuffix("-data")
+    return f"add data.{key}, or a `data.{source}` source that keeps {rows} rows back itself"
 
 
 def _unvalidated(stage: StageSpec, around: Surroundings) -> list[Problem]:
@@ -171,7 +193,11 @@ def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:
     found = set()
     for capability, (key, source) in FROM_DATA.items():
         spec = data.get(source)
-        if key in data or source not in data or (spec is not None and "validation-data" in spec.provides()):
+        if (
+            key in data
+            or source not in data
+            or (spec is not None and capability.removeprefix("retain-") in spec.provides())
+        ):
             found.add(capability)
     return frozenset(found)
 
@@ -187,8 +213,7 @@ def _explain(spec: PartSpec, need: str, chosen: Sequence[PartSpec], registry: Re
         hint = "add data.retain: rows of what the starting model knows and must keep"
         return f"{reason}, and nothing was learned before this stage", hint
     if need in FROM_DATA:
-        key, source = FROM_DATA[need]
-        return reason, f"add data.{key}, or a `data.{source}` source that keeps validation rows back itself"
+        return reason, _mend(need)
     reasons, hints = [], []
     for part in chosen:
         givers = sorted({e.variant.name for e in registry.entries(part.kind) if need in e.variant.provides})

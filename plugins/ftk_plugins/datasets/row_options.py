@@ -35,7 +35,8 @@ class RowOptions(Options):
         return self
 
     def withheld(self) -> tuple[str, ...]:
-        return () if self.validation_fraction else ("validation-data",)
+        kept = {"validation-data": self.validation_fraction, "test-data": self.test_fraction}
+        return tuple(capability for capability, fraction in kept.items() if not fraction)
 
     @property
     def fractions(self) -> dict[Any, float]:

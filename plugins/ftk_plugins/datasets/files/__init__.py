@@ -11,6 +11,6 @@ def ftk_datasets() -> list[Variant]:
             summary="Rows from local files: JSON Lines, JSON, CSV, Parquet or plain text.",
             options="ftk_plugins.datasets.files.options:FilesOptions",
             build="ftk_plugins.datasets.files.files:Files",
-            provides=("validation-data",),
+            provides=("validation-data", "test-data"),
         )
     ]

@@ -11,6 +11,6 @@ def ftk_datasets() -> list[Variant]:
             summary="Rows from a data set on the Hugging Face hub, or from a local copy of one.",
             options="ftk_plugins.datasets.hub.options:HubOptions",
             build="ftk_plugins.datasets.hub.hub:Hub",
-            provides=("validation-data",),
+            provides=("validation-data", "test-data"),
         )
     ]

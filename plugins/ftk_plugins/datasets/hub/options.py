@@ -28,3 +28,8 @@ class HubOptions(RowOptions):
         min_length=1,
         description="A branch, tag or commit; unset: the newest. Name one to repeat a run.",
     )
+
+    def withheld(self) -> tuple[str, ...]:
+        """Undivided, it may have test rows on the hub: only reading it can tell."""
+        undivided = self.split is None and not self.fractions
+        return tuple(name for name in super().withheld() if not (undivided and name == "test-data"))
