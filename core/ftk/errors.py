@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,3 +85,12 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     if near:
         return f"did you mean `{near[0]}`?"
     return f"valid here: {', '.join(names)}" if names else ""
+
+
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, what turns the direction of writing, and halves of characters."""
+
+
+def visible(text: str) -> str:
+    """``text`` with what a terminal would obey written out, as in ``\\x1b``: names and rows may hold anything."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.text import Text
 
 import ftk
 from ftk.cli import VERBS, cli
@@ -21,6 +23,7 @@ from ftk.plugin.registry import RESERVED_KEYS, Entry, Registry
 from ftk.plugin.variant import KINDS
 from ftk.recipe.complaints import validate
 from ftk.recipe.reading import load_recipe
+from ftk.report.console import SafeConsole
 from tests.core.conftest import Add
 from tests.core.lab import GOOD, PIPELINE
 
@@ -246,7 +249,7 @@ def test_verbs_that_read_import_nothing_heavy_and_are_quick(tmp_path: Path) -> N
         'name = "r"\nmodel = { use = "scratch" }\nobjective = { use = "instruction" }\n'
         'adaptation = { use = "lora" }\n'
         'mitigation = [{ use = "interpolation" }]\nevaluator = [{ use = "exact_match" }]\n'
-        'data.train = { use = "files", path = "x.jsonl" }\n'
+        'data.train = { use = "files", path = "x.jsonl", test_fraction = 0.1 }\n'
     )
     code = f"""
 import contextlib, io, sys, time
@@ -286,3 +289,35 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_kinds_are_told_in_the_help_of_list_plugins() -> None:
     told = " ".join(ftk_("list-plugins", "--help").stdout.split())
     assert all(kind in told for kind in KINDS)
+
+
+def test_control_characters_reach_no_terminal_and_stay_in_json(tmp_path: Path, add_plugin: Add) -> None:
+    """From recipes, rows' names and plugins' summaries: shown as text in errors and tables, as they are in JSON."""
+    source = """
+from ftk import Variant, hookimpl
+@hookimpl
+def ftk_objectives():
+    return [Variant(name="gong", summary="Rings\\x1b]0;bell\\x07 and \\u202eback.", options="a:B", build="a:B")]
+"""
+    add_plugin("ftk-gong", {"ftk_gong.py": source}, {"gong": "ftk_gong"})
+    (tmp_path / "r.toml").write_text('name = "r"\nmodel = { use = "\\u001b[31mred\\u009b2J" }\n', encoding="utf-8")
+
+    listed, refused = ftk_("list-plugins", "objective"), ftk_("check", str(tmp_path / "r.toml"))
+    as_json = ftk_("list-plugins", "objective", "--json")
+
+    assert refused.exit_code == 2
+    for text in (listed.output, refused.output):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    assert "Rings\\x1b]0;bell" in listed.output
+    assert "\\u202eback" in listed.output
+    assert "`\\x1b[31mred\\x9b2J`" in refused.stderr
+    assert "\u202eback." in next(v["summary"] for v in json.loads(as_json.output)["variants"] if v["name"] == "gong")
+
+
+def test_a_console_keeps_its_own_colours() -> None:
+    out = io.StringIO()
+    console = SafeConsole(file=out, force_terminal=True, width=60, color_system="standard")
+    console.print("[red]warm[/]", Text("c\x1b[5mold\x00"), "tab\tand\nline")
+    assert "\x1b[31mwarm" in out.getvalue()
+    assert "c\\x1b[5mold\\x00" in out.getvalue()
+    assert out.getvalue().count("\n") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import tempfile
 import traceback
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from ftk.cli.settings import Settings
-from ftk.errors import FtkError, Interrupted, did_you_mean
+from ftk.errors import FtkError, Interrupted, did_you_mean, visible
 from ftk.plugin.registry import one_line, own_version
 from ftk.plugin.variant import import_reference
 
@@ -61,11 +62,11 @@ class Verbs(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(130)
         except Interrupted as stop:
-            click.echo(str(stop), err=True)  # asked for, and so no error
+            click.echo(visible(str(stop)), err=True)  # asked for, and so no error
             ctx.exit(stop.exit_code)
         except FtkError as error:
             if _wants_traceback(ctx):
-                click.echo(traceback.format_exc(), err=True)
+                click.echo(visible(traceback.format_exc()), err=True)
             tell_error(str(error))
             ctx.exit(error.exit_code)
         except Exception as error:
@@ -95,7 +96,16 @@ def cli(ctx: click.Context, third_party: bool, with_traceback: bool) -> None:
     A recipe (one TOML file) names a model, data, an objective, an adaptation, mitigations and evaluators;
     every name in it is a plugin's.
     """
+    if logging.lastResort is not None:  # it writes what parts warn of
+        logging.lastResort.setFormatter(VisibleFormatter())
     ctx.obj = Settings(third_party=third_party, traceback=with_traceback)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Writes a message alone, with what a terminal would obey shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def main() -> None:
@@ -105,7 +115,7 @@ def main() -> None:
 
 def tell_error(text: str) -> None:
     """Write ``error: ...`` to stderr, in colour on a terminal."""
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True, color=_color())
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {visible(text)}", err=True, color=_color())
 
 
 def _color() -> bool | None:
@@ -121,7 +131,7 @@ def _unexpected(error: Exception, with_traceback: bool) -> str:
     """What to say of an exception that nobody foresaw; its traceback goes to stderr or into a file."""
     said = f"{one_line(error)}\n  this is a mistake of ftk or of a plugin, not yours"
     if with_traceback:
-        click.echo(traceback.format_exc(), err=True)
+        click.echo(visible(traceback.format_exc()), err=True)
         return said
     with tempfile.NamedTemporaryFile(
         "w", prefix="ftk-traceback-", suffix=".txt", delete=False, encoding="utf-8"

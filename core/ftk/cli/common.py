@@ -14,6 +14,7 @@ from rich.text import Text
 from ftk.cli.settings import Settings
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry
+from ftk.report.console import SafeConsole
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,8 +61,8 @@ def print_json(value: Any) -> None:
 
 def console() -> Console:
     """Standard output as rich writes to it: colours on a terminal, plain and unwrapped text elsewhere."""
-    found = Console(highlight=False, emoji=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
+    found = SafeConsole(highlight=False, emoji=False, markup=False)
+    return found if found.is_terminal else SafeConsole(highlight=False, emoji=False, markup=False, soft_wrap=True)
 
 
 def print_table(out: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from ftk.cli.common import json_option, recipe_arguments, registry, third_party_option
-from ftk.errors import Interrupted
+from ftk.errors import Interrupted, visible
 from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
+from ftk.report.console import SafeConsole
 
 
 @click.command("run", short_help="Run a recipe; go on where an earlier run of it was stopped.")
@@ -48,7 +48,7 @@ def run(
     if explain:
         from ftk.cli.explain import explain as make_tree
 
-        console = Console(emoji=False)
+        console = SafeConsole(emoji=False)
         console.print(make_tree(loaded), highlight=False, soft_wrap=not console.is_terminal)
     elif dry_run:
         _dry_run(loaded, as_json)
@@ -64,7 +64,7 @@ def _run(
     fresh: bool,
     as_json: bool,
 ) -> None:
-    console = Console(stderr=as_json, quiet=as_json, emoji=False)
+    console = SafeConsole(stderr=as_json, quiet=as_json, emoji=False)
     console.soft_wrap = not console.is_terminal  # a line of a pipe or a log is one line, however long
     with console.status("loading libraries") if console.is_terminal else nullcontext():
         from accelerate import PartialState
@@ -106,10 +106,10 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
         return
     for stage in plan:
         click.echo(
-            f"stage {stage['name']}: {stage['rows']:,} rows, {stage['tokens_per_epoch']:,} tokens an epoch, "
+            f"stage {visible(stage['name'])}: {stage['rows']:,} rows, {stage['tokens_per_epoch']:,} tokens an epoch, "
             f"{stage['steps']:,} steps of {stage['batch_size']} rows, "
             f"{stage['trainable_parameters']:,} of {stage['total_parameters']:,} parameters trained"
         )
         for source in stage["sources"]:
-            click.echo(f"  mixed in: {source['name']}, {source['share']:.1%} of the rows")
+            click.echo(f"  mixed in: {visible(source['name'])}, {source['share']:.1%} of the rows")
     click.echo("nothing was trained and nothing was written")

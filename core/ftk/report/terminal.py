@@ -7,10 +7,11 @@ from io import StringIO
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ftk.report.console import SafeConsole
 from ftk.report.rows import ScoreRow, number, percent, score_rows
 from ftk.report.scores import Scores
 
@@ -30,7 +31,7 @@ def final_table(report: Mapping[str, Any]) -> Group:
 def plain_text(report: Mapping[str, Any], width: int = 80) -> str:
     """:func:`final_table` without colours, for pipes and files."""
     written = StringIO()
-    Console(file=written, width=width, no_color=True, force_terminal=False).print(final_table(report))
+    SafeConsole(file=written, width=width, no_color=True, force_terminal=False).print(final_table(report))
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
 
 

@@ -76,3 +76,16 @@ def test_messages_need_a_chat_template():
 def test_what_the_chat_template_refuses_is_said():
     with pytest.raises(UserError, match="no system role"):
         objective(system="Be brief.").encode(ROW, tokenizer(STRICT))
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [("{{ 1 // 0 }}", "ZeroDivisionError"), ("{{ messages[0].content + 1 }}", "TypeError")],
+)
+def test_a_template_that_fails_is_named_as_the_place(template, reason):
+    """In training rows, and in prompts, where it is no evaluator's doing."""
+    processor = tokenizer(template)
+    for read in (objective().encode, objective().prompt):
+        with pytest.raises(UserError, match=f"the model's chat template fails on the row: {reason}") as refused:
+            read(TALK, processor)
+        assert "mend the template: `chat_template`" in refused.value.hint

@@ -190,10 +190,15 @@ def _rendered(processor: Any, messages: list[Message], prompt: bool = False) -> 
     """The chat template's text of the messages; ``prompt``: with what asks the model for its next answer."""
     try:
         text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-    except (TemplateError, TypeError, ValueError) as error:
+    except TemplateError as error:
         raise UserError(
             f"the model's chat template refuses the row: {error}",
             "check the order of the roles; some templates know no system prompt",
+        ) from error
+    except Exception as error:  # a template is a program, and may fail in any way that one can
+        raise UserError(
+            f"the model's chat template fails on the row: {type(error).__name__}: {error}",
+            "mend the template: `chat_template` in [model], or the file that came with the model",
         ) from error
     return text
 
