@@ -162,6 +162,11 @@ MISTAKES = {
         ["adaptation.targets: 'q_porj' matches no linear layer", "did you mean `q_proj`?"],
         ["adaptation.targets=['q_porj']"],
     ),
+    "LoRA targets that match nothing in the second stage": Mistake(
+        ["stage `second`: adaptation.targets: 'q_porj' matches no linear layer", "did you mean `q_proj`?"],
+        ["stage.second.adaptation={ use = 'lora', targets = ['q_porj'] }"],
+        recipe=TWO_STAGES,
+    ),
     "half precision on a CPU": Mistake(['training.precision = "fp16" needs a GPU'], ["training.precision=fp16"]),
     "half precision in the second stage": Mistake(
         ['training.precision = "fp16" needs a GPU'],

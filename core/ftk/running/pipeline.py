@@ -21,6 +21,7 @@ from ftk.report.scores import Scores
 from ftk.running.folder import RunFolder
 from ftk.running.hardware import resolve_precision
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
+from ftk.running.rehearsal import rehearse
 from ftk.running.reporting import run_report, stage_facts, write_card
 from ftk.running.stage import Stage, StageResult, micro_batch_size
 from ftk.running.watching import check_names
@@ -136,13 +137,13 @@ class Run:
         ]
 
     def check(self, loaded: Loaded, tasks: Sequence[Task]) -> None:
-        """Find, before the first stage has trained, what would stop a later one: encode every row to learn from.
+        """Find, before the first stage has trained, what would stop a later one: set up stages, encode rows.
 
         Raises:
-            UserError: a row cannot be encoded, or a stage's training cannot be done on this device.
+            UserError: a row cannot be encoded, or a stage cannot be done with this model on this device.
         """
-        for number in range(1, len(self.recipe.stages) + 1):
-            self.context(number, loaded, tasks)
+        to_do = list(enumerate(self.recipe.stages, start=1))[len(self.stages) :]
+        rehearse([(spec, self.context(number, loaded, tasks)) for number, spec in to_do], self.accelerator)
         self.events("phase", text="encoding rows")
         for task in tasks:
             len(task.train.items)

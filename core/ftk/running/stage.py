@@ -70,7 +70,10 @@ class Stage:
         self.carried = dict(carried)
         self.adaptation = build(spec.adaptation, Adaptation)
         set_seed(ctx.derived_seed("attach") % 2**32)
-        model = self.adaptation.attach(ctx.model)
+        try:
+            model = self.adaptation.attach(ctx.model)
+        except UserError as error:
+            raise UserError(f"stage `{spec.name}`: {error.message}", error.hint) from error
         if any(p.requires_grad and p.dtype == torch.float16 for p in model.parameters()):
             raise UserError(
                 f"stage `{spec.name}`: the weights to train are held in float16, too narrow for small steps",

@@ -1,0 +1,65 @@
+"""Setting stages up before their turn, on the shapes of a model alone, so that what would stop one is told at once."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ftk.errors import FtkError
+from ftk.parts import Context
+from ftk.recipe.specs import StageSpec
+from ftk.running.stage import Stage
+
+
+def rehearse(stages: Sequence[tuple[StageSpec, Context]], accelerator: Accelerator) -> None:
+    """Build each stage's parts and attach its adaptation to a copy of the model without weights.
+
+    A stage whose objective needs another head than the first of them will have another model, and is left out.
+
+    Raises:
+        FtkError: what :class:`ftk.running.stage.Stage` raises when it is the stage's turn.
+    """
+    for spec, ctx in stages:
+        if ctx.objective.head == stages[0][1].objective.head:
+            with undisturbed_draws():
+                _set_up(spec, ctx, accelerator)
+
+
+def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
+    try:
+        Stage(spec, replace(ctx, model=without_weights(ctx.model)), accelerator, None, {}, lambda: False)
+    except FtkError:
+        raise
+    except Exception:
+        return  # what reads weights as it attaches cannot be rehearsed
+
+
+def without_weights(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` whose parameters and buffers have shapes and types, and hold nothing; shared ones stay so."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def undisturbed_draws() -> Iterator[None]:
+    """Within it random numbers may be drawn that the rest of the run does not see."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
