@@ -33,13 +33,16 @@ class Gradients(Mapping[str, Tensor]):
         """The trainable parameters themselves, by the same names."""
         return self._parameters
 
+    def norm(self) -> Tensor:
+        """The joint L2 norm of all gradients, a scalar on their device."""
+        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None])
+
     def clip_(self, max_norm: float) -> Tensor:
         """Scale all gradients so that their joint L2 norm is at most ``max_norm``; return the norm before.
 
         ``max_norm`` 0 leaves the gradients as they are.
         """
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = self.norm()
         if max_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), max_norm, norm)
         return norm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Batch, Context, Gradients, Loss, Mitigation, Source, State, Task
+from ftk.running.clock import Clock
 
+CPU = torch.device("cpu")
 STATIONS = ("remember", "begin", "sources", "penalty", "edit_gradients", "after_step", "finish")
 """The moments of a stage at which a mitigation may act, in their order."""
 
@@ -27,16 +28,21 @@ class Composition:
 
     Args:
         parts: the mitigations by their names in the recipe.
+        device: where they work, for their times.
     """
 
-    def __init__(self, parts: Mapping[str, Mitigation]) -> None:
+    def __init__(self, parts: Mapping[str, Mitigation], device: torch.device = CPU) -> None:
         self.parts = dict(parts)
-        self.seconds = dict.fromkeys(parts, 0.0)
+        self.clock = Clock(parts, device)
         self.remembered: dict[str, list[str]] = {name: [] for name in parts}
         self._acting = {
             station: [(name, part) for name, part in parts.items() if station in stations_of(part)]
             for station in STATIONS
         }
+
+    def acting(self, station: str) -> list[str]:
+        """The names of the mitigations that do something at a station, in order."""
+        return [name for name, _ in self._acting[station]]
 
     def remember(self, tasks: Sequence[Task], ctx: Context) -> None:
         """Let each mitigation see each body of knowledge that it has not seen yet."""
@@ -74,10 +80,14 @@ class Composition:
         return total
 
     @torch.no_grad()
-    def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
+    def edit_gradients(self, gradients: Gradients, ctx: Context) -> list[Tensor]:
+        """Let each edit the gradients; returns their norm before each."""
+        norms = []
         for name, part in self._acting["edit_gradients"]:
+            norms.append(gradients.norm())
             with self._guarded(name, "edit_gradients"):
                 part.edit_gradients(gradients, ctx)
+        return norms
 
     @torch.no_grad()
     def after_step(self, ctx: Context) -> None:
@@ -92,9 +102,9 @@ class Composition:
 
     def report(self) -> dict[str, dict[str, Any]]:
         """By mitigation: the seconds it took and what it says of itself."""
-        told = {}
-        for name, part in self.parts.items():
-            told[name] = {"seconds": round(self.seconds[name], 3)}
+        told: dict[str, dict[str, Any]] = {}
+        for name, seconds in self.clock.seconds().items():
+            told[name], part = {"seconds": round(seconds, 3)}, self.parts[name]
             with self._guarded(name, "report"):
                 told[name].update(part.report())
         return told
@@ -109,13 +119,13 @@ class Composition:
 
     def progress(self) -> dict[str, Any]:
         """What the composition itself must remember: JSON values."""
-        return {"seconds": self.seconds, "remembered": self.remembered}
+        return {"seconds": self.clock.seconds(), "remembered": self.remembered}
 
     def load(self, states: Mapping[str, State], progress: Mapping[str, Any]) -> None:
         """Take back states and progress by name; mitigations that are new in this stage start empty."""
+        self.clock.set(progress["seconds"])
         for name, part in self.parts.items():
             if name in progress["remembered"]:
-                self.seconds[name] = progress["seconds"][name]
                 self.remembered[name] = list(progress["remembered"][name])
                 try:
                     part.load_state_dict(states.get(name, {}))
@@ -124,13 +134,11 @@ class Composition:
 
     @contextmanager
     def _guarded(self, name: str, station: str) -> Iterator[None]:
-        started = time.perf_counter()
         try:
-            yield
+            with self.clock.timed(name):
+                yield
         except FtkError:
             raise
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
             raise RunFailed(f"mitigation `{name}` failed in its station `{station}`: {told}") from error
-        finally:
-            self.seconds[name] += time.perf_counter() - started

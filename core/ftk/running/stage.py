@@ -87,7 +87,7 @@ class Stage:
                 )
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
             model.enable_input_require_grads()  # type: ignore[operator]
-        self.mitigations = Composition(build_named(spec.mitigations))
+        self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
         self.watch = Watch(spec.training)
         self.ctx = replace(ctx, model=model, adaptation=self.adaptation)
 
@@ -235,7 +235,7 @@ class Stage:
     def _remember(self) -> None:
         if "composition" in self.carried:
             self._load_mitigations(self.carried)
-            self.mitigations.seconds = dict.fromkeys(self.mitigations.parts, 0.0)
+            self.mitigations.clock.set(dict.fromkeys(self.mitigations.parts, 0.0))
         self.mitigations.remember(self.ctx.earlier, self.ctx)
 
     def _restore(self, states: Mapping[str, State], optimizer: torch.optim.Optimizer) -> None:
