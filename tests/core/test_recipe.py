@@ -161,6 +161,7 @@ def test_what_validates_on_earlier_tasks_needs_their_validation_data(read: Read)
 
 def test_evaluations_say_which_tasks_they_leave_out(read: Read) -> None:
     watched = PIPELINE.replace("epochs = 2", 'epochs = 2\nevaluate_every = 5\nkeep = "best"\nretention_weight = 1')
+    watched = watched.replace("[data]", '[data]\ntest = { use = "rows", path = "test.jsonl" }', 1)
     evaluator = '[[evaluator]]\nuse = "nats"\n[[stage]]\nname = "first"'
     recipe = read(watched.replace('[[stage]]\nname = "first"', evaluator, 1))
     assert recipe.notes[1:] == (
