@@ -42,7 +42,7 @@ def against_trainer(stage: Stage, events: list[RunEvent], pairs: int, steps: int
     rival = copy.deepcopy(ctx.model)
     loop = stage.prepare()
     assert (loop.ctx.steps, options.log_every) == (total, steps)
-    rows = [item for _, item in loop.mixer.draw(0, total * options.batch_size)]
+    rows = [item for _, item in loop.batches.mixer.draw(0, total * options.batch_size)]
     turns = Turns(Steps(loop, steps), ctx.device)
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=total, per_device_train_batch_size=options.batch_size,

@@ -11,6 +11,15 @@ def training(*lines: str) -> str:
 
 
 BAD_TRAINING = {
+    "steps in rows and in tokens": Bad(
+        training("batch_size = 8", "batch_tokens = 4096"), ("training|give `batch_size` or `batch_tokens`, not both",)
+    ),
+    "passes in rows of steps in tokens": Bad(
+        training("micro_batch_size = 8", "batch_tokens = 4096"), ("training|there is `micro_batch_tokens`",)
+    ),
+    "passes in tokens of steps in rows": Bad(
+        training("micro_batch_tokens = 4096"), ("training|for rows there is `micro_batch_size`",)
+    ),
     "unknown optimizer": Bad(training('optimizer = "adam"'), ("training.optimizer|`adam`|did you mean `adamw`?",)),
     "optimizer of a number": Bad(training("optimizer = 3"), ("training.optimizer|must be a name or a table, got 3",)),
     "unknown option of an optimizer": Bad(

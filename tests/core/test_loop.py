@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
+from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Mitigation
@@ -45,8 +46,9 @@ def make_loop(
     dropout: float = 0.0,
     **training: Any,
 ) -> Loop:
+    size = {} if "batch_tokens" in training else {"batch_size": BATCH}
     options = Training(**{
-        "steps": STEPS, "batch_size": BATCH, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
+        "steps": STEPS, **size, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
         "weight_decay": 0.01, "log_every": 1, "precision": "fp32", **training,
     })  # fmt: skip
     objective = build("objective", "causal_lm", packing=False, max_length=64)
@@ -66,7 +68,16 @@ def make_loop(
     scheduler = build_schedule(options, optimizer, options.steps)
     mixer = Mixer(task.train.items, objective, [], 0)
     return Loop(
-        ctx, options, Accelerator(cpu=True), model, mixer, Composition(parts or {}), optimizer, scheduler, save, stop
+        ctx,
+        options,
+        Accelerator(cpu=True),
+        model,
+        Batches(mixer, options),
+        Composition(parts or {}),
+        optimizer,
+        scheduler,
+        save,
+        stop,
     )
 
 
@@ -84,7 +95,7 @@ def test_the_loss_curve_is_that_of_trainer(adaptation, accumulation, tmp_path):
     events: list = []
     rate = {"full": 1e-3, "lora": 2e-2}[adaptation]
     loop = make_loop(adaptation, events=events, micro_batch_size=BATCH // accumulation, learning_rate=rate)
-    order = [item["input_ids"].tolist() for _, item in loop.mixer.draw(0, STEPS * BATCH)]
+    order = [item["input_ids"].tolist() for _, item in loop.batches.mixer.draw(0, STEPS * BATCH)]
     reference = make_loop(adaptation)
     reference.ctx.model.load_state_dict(loop.ctx.model.state_dict())
     loop.train(Progress())
@@ -125,6 +136,18 @@ def test_the_cut_of_a_batch_does_not_change_the_weights(adaptation):
         ends.append(weights(loop))
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ends[2], ends[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"group_by_length": True}, {"batch_tokens": 200}])
+def test_the_cut_of_a_grouped_step_and_of_one_in_tokens_changes_nothing(options):
+    key, sizes = ("micro_batch_tokens", (40, 111)) if "batch_tokens" in options else ("micro_batch_size", (1, 3))
+    ends = []
+    for size in (None, *sizes):
+        loop = make_loop(steps=4, **options, **({} if size is None else {key: size}))
+        loop.train(Progress())
+        ends.append(weights(loop))
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_is_a_function_of_seed_and_step():

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ftk.data.mixing import Mixer, micro_batches
+from ftk.data.mixing import Mixer
 from ftk.errors import UserError
 from ftk.parts import Source
 
@@ -88,21 +88,3 @@ def test_no_rows_are_refused():
         Mixer([], None, [], 0)
     with pytest.raises(UserError, match=r"memory.*no rows"):
         Mixer(rows(3), None, [Source("memory", [], 0.5, None)], 0)
-
-
-def test_micro_batches_hold_near_lengths_and_every_row_once():
-    one, other = object(), object()
-    items = [(Source("train", [], 0.5, one), row) for n in (5, 1, 9, 2) for row in rows(2, n)]
-    items += [(Source("memory", [], 0.5, other), row) for row in rows(3, 4)]
-    cut = micro_batches(items, 3)
-    assert [len(found) for _, found in cut] == [3, 3, 2, 3]
-    assert [objective is one for objective, _ in cut] == [True, True, True, False]
-    lengths = [len(item["input_ids"]) for _, found in cut[:3] for item in found]
-    assert lengths == sorted(lengths, reverse=True)
-
-
-def test_ranks_share_every_row_of_a_step():
-    items = [(Source("train", [], 1.0, None), row) for row in rows(8)]
-    shares = [micro_batches(items, 4, rank, 2) for rank in (0, 1)]
-    seen = sorted(int(item["input_ids"][0]) for cut in shares for _, found in cut for item in found)
-    assert seen == list(range(8))

@@ -91,6 +91,18 @@ def test_the_cut_of_a_batch_does_not_matter(recipe: Path, alone: Path, forge: Fo
     assert_same(tmp_path / "run", alone)
 
 
+def test_steps_in_tokens_are_the_same_for_two_processes(recipe: Path, forge: Forge, tmp_path: Path) -> None:
+    """Of 40 tokens: often the second process has no row of its own, or fewer passes to make."""
+    text = recipe.read_text(encoding="utf-8").replace("batch_size = 8\n", "batch_tokens = 40\ngroup_by_length = true\n")
+    sliced = written(tmp_path, text)
+    code, told = forge.run("run", sliced, "--output", tmp_path / "alone")
+    assert code == 0, told
+    ranks = start_ranks(forge, "run", sliced, "--output", tmp_path / "run", "--set", "training.micro_batch_tokens=25")
+    for rank in ranks:
+        assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)
+    assert_same(tmp_path / "run", tmp_path / "alone")
+
+
 def test_a_signal_to_one_process_stops_both_and_both_go_on(
     recipe: Path, alone: Path, forge: Forge, tmp_path: Path
 ) -> None:

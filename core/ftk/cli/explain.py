@@ -37,7 +37,7 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
             tree.add(f"{told}: {', '.join(acting[station])}")
     if "sources" in acting:
         tree.add(f"mix in rows: {', '.join(acting['sources'])}")
-    step = tree.add(f"each step, {stage.training.batch_size} rows")
+    step = tree.add(f"each step, {stage.training.batch}")
     step.add(f"loss: {', '.join([_named(stage.objective), *acting.get('penalty', [])])}")
     if "edit_gradients" in acting:
         step.add(f"edit gradients: {' then '.join(acting['edit_gradients'])}")

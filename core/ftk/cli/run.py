@@ -107,7 +107,7 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
     for stage in plan:
         click.echo(
             f"stage {visible(stage['name'])}: {stage['rows']:,} rows, {stage['tokens_per_epoch']:,} tokens an epoch, "
-            f"{stage['steps']:,} steps of {stage['batch_size']} rows, "
+            f"{stage['steps']:,} steps of {stage['batch']}, "
             f"{stage['trainable_parameters']:,} of {stage['total_parameters']:,} parameters trained"
         )
         for source in stage["sources"]:

@@ -11,6 +11,9 @@ from ftk.errors import UserError
 from ftk.parts import Features, Objective, Source, derive_seed
 from ftk.recipe.checking import MOST_SHARED
 
+Drawn = tuple[Source, Features]
+"""A row, and where it was drawn from."""
+
 
 class Mixer:
     """Draws rows from the stage's own data and from mitigations' sources, each at its share of the final mix.
@@ -59,30 +62,42 @@ class Mixer:
         start = self.epoch_start(whole)
         return start + round((epochs - whole) * (self.epoch_start(whole + 1) - start))
 
-    def draw(self, start: int, stop: int) -> list[tuple[Source, Features]]:
+    def epoch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each position of an epoch: the number of its source, and the number of its row there."""
+        return self._plan(number)
+
+    def take(self, labels: np.ndarray, indices: np.ndarray) -> list[Drawn]:
+        """These rows of these sources."""
+        sources = [self.sources[label] for label in labels]
+        return [(source, source.items[index]) for source, index in zip(sources, indices.tolist(), strict=True)]
+
+    def draw(self, start: int, stop: int) -> list[Drawn]:
         """The rows at positions ``start`` to ``stop − 1`` of the endless stream, each with its source."""
-        drawn: list[tuple[Source, Features]] = []
+        drawn: list[Drawn] = []
         epoch = int(start / sum(self._per_epoch))
         while self.epoch_start(epoch) > start:
             epoch -= 1
         while len(drawn) < stop - start:
             while self.epoch_start(epoch + 1) <= start + len(drawn):
                 epoch += 1
-            labels, indices = self._plan(epoch)
+            labels, indices = self.epoch(epoch)
             first = start + len(drawn) - self.epoch_start(epoch)
-            for label, index in zip(labels[first:][: stop - start - len(drawn)], indices[first:], strict=False):
-                source = self.sources[label]
-                drawn.append((source, source.items[index]))
+            last = first + stop - start - len(drawn)
+            drawn += self.take(labels[first:last], indices[first:last])
         return drawn
+
+    def random(self, *keys: object) -> np.random.Generator:
+        """A generator that depends on the seed and ``keys`` alone."""
+        return np.random.Generator(np.random.PCG64(derive_seed(self._seed, *keys)))
 
     def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """For each position of an epoch: which source, and which of its rows."""
         labels, indices = [], []
         for label, (source, rows) in enumerate(zip(self.sources, self._per_epoch, strict=True)):
             first, last = round(epoch * rows), round((epoch + 1) * rows)
-            labels.append(np.full(last - first, label))
+            labels.append(np.full(last - first, label, np.int16))
             indices.append(self._endless(source, first, last))
-        order = self._random("mix", epoch).permutation(sum(map(len, labels)))
+        order = self.random("mix", epoch).permutation(sum(map(len, labels)))
         placed = np.concatenate(labels)[order]
         ranked = np.empty(len(order), dtype=np.int64)
         for label, drawn in enumerate(indices):
@@ -93,34 +108,8 @@ class Mixer:
         """Rows ``first`` to ``last − 1`` of a source that is passed through again and again."""
         size = len(source.items)
         passes = range(first // size, (last - 1) // size + 1) if last > first else range(0)
-        orders = [self._random("order", source.name, number).permutation(size) for number in passes]
+        orders = [self.random("order", source.name, number).permutation(size) for number in passes]
         if not orders:
             return np.empty(0, dtype=np.int64)
         offset = passes.start * size
         return np.concatenate(orders)[first - offset : last - offset]
-
-    def _random(self, *keys: object) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(derive_seed(self._seed, *keys)))
-
-
-def micro_batches(
-    rows: Sequence[tuple[Source, Features]], size: int, rank: int = 0, world_size: int = 1
-) -> list[tuple[Objective, list[Features]]]:
-    """Cut this process's share of one optimizer step's rows into micro-batches of at most ``size`` rows.
-
-    Rows of near lengths go together, to save padding; rows of different objectives never do. The result of the
-    step does not depend on the cut. A process without a row is given none.
-    """
-    groups: dict[int, tuple[Objective, list[Features]]] = {}
-    for source, item in rows[rank::world_size]:
-        groups.setdefault(id(source.objective), (source.objective, []))[1].append(item)
-    cut = []
-    for objective, items in groups.values():
-        if len(items) > size:
-            items = sorted(items, key=_length, reverse=True)
-        cut += [(objective, items[start : start + size]) for start in range(0, len(items), size)]
-    return cut
-
-
-def _length(item: Features) -> int:
-    return max((array.shape[0] for array in item.values() if array.ndim), default=0)

@@ -20,7 +20,12 @@ STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluato
 NAMED = ("optimizer", "schedule")
 """Keys of ``[training]`` that hold a name or a table; a table without ``use`` changes options of the default's."""
 
-ONE_OF = (("epochs", "steps"), ("warmup", "warmup_steps"))
+ONE_OF = (
+    ("epochs", "steps"),
+    ("warmup", "warmup_steps"),
+    ("batch_size", "batch_tokens"),
+    ("micro_batch_size", "micro_batch_tokens"),
+)
 """Keys of ``[training]`` of which one at most may stand in a recipe."""
 
 

@@ -15,8 +15,8 @@ from ftk.recipe.watching import Watching
 class Training(Watching):
     """What a stage's ``[training]`` table may say.
 
-    The result depends on ``batch_size``, never on how the batch is cut: ``micro_batch_size`` and the number of
-    processes only decide how many rows one device holds at a time.
+    The result depends on ``batch_size`` or ``batch_tokens``, never on how the batch is cut: ``micro_batch_size``,
+    ``micro_batch_tokens`` and the number of processes only decide how many rows one device holds at a time.
     """
 
     MOVED: ClassVar[Mapping[str, str]] = {
@@ -30,8 +30,23 @@ class Training(Watching):
     )
     steps: int | None = Field(default=None, gt=0, description="Optimizer steps, in place of `epochs`.")
     batch_size: int = Field(default=8, gt=0, description="Rows per optimizer step, over all processes.")
+    batch_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="Tokens per optimizer step, in place of `batch_size`: the rows of an epoch are divided into the "
+        "fewest steps that have at most so many on average, all about equally many.",
+    )
     micro_batch_size: int | None = Field(
         default=None, gt=0, description="Rows per forward pass on one device; lower it where memory is short."
+    )
+    micro_batch_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="With `batch_tokens`: tokens per forward pass on one device, padding counted; "
+        "a longer row goes alone.",
+    )
+    group_by_length: bool = Field(
+        default=False, description="Rows of near length go into the same step, which saves padding."
     )
     optimizer: Optimizer = Field(
         default=Adamw(), description="How gradients become steps; a name, or a table with `use` and its options."
@@ -62,6 +77,11 @@ class Training(Watching):
     )
     log_every: int = Field(default=10, gt=0, description="Optimizer steps between reports of loss and speed.")
 
+    @property
+    def batch(self) -> str:
+        """The size of a step in words."""
+        return f"{self.batch_size} rows" if self.batch_tokens is None else f"{self.batch_tokens:,} tokens"
+
     def warmup_of(self, steps: int) -> int:
         """The steps of warm-up in a stage of ``steps``."""
         return round(self.warmup * steps) if self.warmup_steps is None else self.warmup_steps
@@ -75,6 +95,16 @@ class Training(Watching):
     def _one_length(self) -> Training:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give `epochs` or `steps`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Training:
+        if self.batch_tokens is None and self.micro_batch_tokens is not None:
+            raise ValueError("`micro_batch_tokens` goes with `batch_tokens`; for rows there is `micro_batch_size`")
+        if self.batch_tokens is not None and self.micro_batch_size is not None:
+            raise ValueError("`micro_batch_size` goes with `batch_size`; for tokens there is `micro_batch_tokens`")
+        if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
+            raise ValueError("give `batch_size` or `batch_tokens`, not both")
         return self
 
     @model_validator(mode="after")

@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ftk.data.mixing import Mixer, micro_batches
+from ftk.data.batches import Batches, pass_tokens, passes
 from ftk.errors import Interrupted, RunFailed
-from ftk.parts import Context, Gradients
+from ftk.parts import Batch, Context, Gradients, Objective
 from ftk.recipe.training import Training
 from ftk.running.composition import Composition
 from ftk.running.watching import Watch
@@ -41,7 +41,7 @@ class Loop:
         options: its ``[training]``.
         accelerator: distributes it; one process or several.
         model: the model as the accelerator prepared it.
-        mixer: the order of its rows.
+        batches: the rows of each step.
         mitigations: what acts on the steps.
         optimizer: over the trainable parameters.
         scheduler: of its learning rate.
@@ -53,7 +53,7 @@ class Loop:
     options: Training
     accelerator: Accelerator
     model: nn.Module
-    mixer: Mixer
+    batches: Batches
     mitigations: Composition
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
@@ -126,8 +126,10 @@ class Loop:
                 with ctx.autocast():
                     loss = objective.loss(self.model, batch, ctx)
                 total = self.mitigations.penalty(batch, loss, ctx)
-                scaler.scale(total * (ctx.world_size / count)).backward()  # type: ignore[no-untyped-call]
-            meter.add(loss.total.detach(), batch.count, batch.tokens)
+                weight = ctx.world_size / count if batch.count else 0.0  # of a pass that is only made together
+                scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
+            if batch.count:
+                meter.add(loss.total.detach(), batch.count, batch.tokens)
         scaler.unscale_(self.optimizer)
         self.mitigations.edit_gradients(gradients, ctx)
         norm = gradients.clip_(self.options.max_grad_norm)
@@ -138,12 +140,16 @@ class Loop:
         self.mitigations.after_step(ctx)
         return stop, norm
 
-    def micro_batches(self, ctx: Context) -> list[tuple[Any, Any]]:
+    def micro_batches(self, ctx: Context) -> list[tuple[Objective, Batch]]:
         """This process's micro-batches of one optimizer step, each with its objective."""
-        start = ctx.step * self.options.batch_size
-        rows = self.mixer.draw(start, start + self.options.batch_size)
-        cut = micro_batches(rows, ctx.micro_batch_size, ctx.rank, ctx.world_size)
-        return [(objective, objective.collate(items).to(ctx.device)) for objective, items in cut]
+        rows, tokens = self.batches.rows(ctx.step), None
+        if self.options.batch_tokens is not None:
+            tokens = pass_tokens(self.options, ctx.world_size)
+        collated = []
+        for objective, items, counts in passes(rows, ctx.micro_batch_size, tokens, ctx.rank, ctx.world_size):
+            batch = objective.collate(items).to(ctx.device)
+            collated.append((objective, batch if counts else replace(batch, count=0, tokens=0)))
+        return collated
 
     def agree(self, count: int, ctx: Context) -> tuple[int, bool]:
         """The count of targets over all processes, and whether any was asked to stop."""

@@ -9,12 +9,13 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from ftk.data.batches import pass_rows, refuse_idle_grouping
 from ftk.data.encoding import Encoder
 from ftk.data.overlap import report_overlap
 from ftk.data.rows import Rows, retained_rows, stage_rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
-from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task
+from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task, lengths_of
 from ftk.recipe.building import build, same_spec
 from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
@@ -23,7 +24,7 @@ from ftk.running.hardware import resolve_precision
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
 from ftk.running.rehearsal import rehearse
 from ftk.running.reporting import run_report, stage_facts, write_card
-from ftk.running.stage import Stage, StageResult, micro_batch_size
+from ftk.running.stage import Stage, StageResult
 from ftk.running.watching import check_names
 
 
@@ -143,6 +144,8 @@ class Run:
             UserError: a row cannot be encoded, or a stage cannot be done with this model on this device.
         """
         to_do = list(enumerate(self.recipe.stages, start=1))[len(self.stages) :]
+        for _, spec in to_do:
+            refuse_idle_grouping(spec.training, self._objective(spec.objective))
         rehearse([(spec, self.context(number, loaded, tasks)) for number, spec in to_do], self.accelerator)
         self.events("phase", text="encoding rows")
         for task in tasks:
@@ -166,13 +169,17 @@ class Run:
         spec = self.recipe.stages[max(number, 1) - 1]
         device = self.accelerator.device
         offset = len(tasks) - len(self.recipe.stages)
+
+        def longest() -> int:
+            return max(int(lengths_of(task.train.items).max()) for task in tasks)
+
         return Context(
             seed=self.recipe.seed, stage=number, stage_name=spec.name if number else "start", step=0, steps=0,
             model=loaded.model.to(device), processor=loaded.processor, objective=self._objective(spec.objective),
             adaptation=None, task=tasks[offset + number - 1] if number else None,
             earlier=tuple(tasks[: max(offset + number - 1, 0)]), device=device,
             precision=resolve_precision(spec.training.precision, device),
-            micro_batch_size=micro_batch_size(spec.training, self.accelerator.num_processes),
+            micro_batch_size=pass_rows(spec.training, self.accelerator.num_processes, longest),
             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes, events=self.events,
             check_interrupt=self._check_interrupt, measure=measure_task,
         )  # fmt: skip

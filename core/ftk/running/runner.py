@@ -122,7 +122,7 @@ def dry_run(recipe: Recipe) -> list[dict[str, Any]]:
     Each stage is set up on the starting model. What a mitigation mixes in is counted by the share that it takes.
 
     Returns:
-        For each stage ``name``, ``rows``, ``tokens_per_epoch``, ``steps``, ``batch_size``, ``sources``,
+        For each stage ``name``, ``rows``, ``tokens_per_epoch``, ``steps``, ``batch`` (a step in words), ``sources``,
         ``trainable_parameters`` and ``total_parameters``.
     """
     job = Run(recipe, None, make_accelerator(), Events([]), lambda: False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
@@ -14,13 +13,13 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
+from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
 from ftk.errors import RunFailed, UserError
 from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
 from ftk.parts.views import digest_of, lengths_of
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec, StageSpec
-from ftk.recipe.training import Training
 from ftk.running.composition import Composition
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
@@ -113,15 +112,15 @@ class Stage:
         else:
             self._remember()
         self.mitigations.begin(self.ctx)
-        mixer = self.mixer()
-        steps = self.steps(mixer)
+        batches = Batches(self.mixer(), options)
+        steps = self.steps(batches)
         self.ctx = replace(self.ctx, steps=steps)
         scheduler = build_schedule(options, optimizer, steps)
         if saved:
             scheduler.load_state_dict(saved[1]["schedule"])
             for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
                 group["lr"] = rate
-        self.optimizer, self.scheduler, self._fingerprint = optimizer, scheduler, fingerprint(mixer)
+        self.optimizer, self.scheduler, self._fingerprint = optimizer, scheduler, fingerprint(batches.mixer)
         if saved and saved[1]["progress"]["data"] != self._fingerprint:
             raise UserError(
                 f"stage `{self.spec.name}`: the training data changed since the checkpoint at step {saved[0]}",
@@ -131,7 +130,7 @@ class Stage:
             self.save(self.progress)  # what was remembered is not computed again after an interruption
         prepared = cast(nn.Module, self.accelerator.prepare_model(self.ctx.model))
         return Loop(
-            self.ctx, options, self.accelerator, prepared, mixer, self.mitigations,
+            self.ctx, options, self.accelerator, prepared, batches, self.mitigations,
             optimizer, scheduler, self.save, self.stop_requested,
         )  # fmt: skip
 
@@ -140,14 +139,14 @@ class Stage:
         sources = self.mitigations.sources(self.ctx)
         return Mixer(self.task.train.items, self.task.objective, sources, self.ctx.derived_seed("mixer"))
 
-    def steps(self, mixer: Mixer) -> int:
+    def steps(self, batches: Batches) -> int:
         """How many optimizer steps the stage takes; epochs are rounded up to whole batches.
 
         Raises:
             UserError: its warm-up does not end before it.
         """
         options = self.spec.training
-        steps = options.steps or math.ceil(mixer.rows_in(options.epochs or DEFAULT_EPOCHS) / options.batch_size)
+        steps = options.steps or batches.count(options.epochs or DEFAULT_EPOCHS)
         if (warmup := options.warmup_of(steps)) >= steps:
             raise UserError(
                 f"stage `{self.spec.name}`: a warm-up of {warmup} steps leaves none of {steps} at the peak",
@@ -160,13 +159,13 @@ class Stage:
         items, objective = self.task.train.items, self.task.objective
         shares = {spec.name: spec.options.data_share() for spec in self.spec.mitigations}
         sources = [Source(name, items, share, objective) for name, share in shares.items() if share]
-        mixer = Mixer(items, objective, sources, 0)
+        batches = Batches(Mixer(items, objective, sources, 0), self.spec.training)
         parameters = list(self.ctx.model.parameters())
         return {
             "rows": len(self.task.train),
             "tokens_per_epoch": int(lengths_of(items).sum()),
-            "steps": self.steps(mixer),
-            "batch_size": self.spec.training.batch_size,
+            "steps": self.steps(batches),
+            "batch": self.spec.training.batch,
             "sources": [{"name": source.name, "share": source.share} for source in sources],
             "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "total_parameters": sum(p.numel() for p in parameters),
@@ -267,18 +266,3 @@ def fingerprint(mixer: Mixer) -> str:
     """A SHA-256 over every row that training may draw; tells whether the data are those of a checkpoint."""
     told = [[source.name, source.share, len(source.items), digest_of(source.items)] for source in mixer.sources]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def micro_batch_size(training: Training, world_size: int) -> int:
-    """Rows of one forward pass: what the recipe says, else the whole of one process's share.
-
-    Raises:
-        UserError: there are more processes than rows in a batch.
-    """
-    if training.batch_size < world_size:
-        raise UserError(
-            f"training.batch_size {training.batch_size} gives {world_size} processes less than a row each",
-            "raise it, or use fewer processes",
-        )
-    share = math.ceil(training.batch_size / world_size)
-    return min(share, training.micro_batch_size or share)
