@@ -104,6 +104,13 @@ BAD_CHOICES = {
         good(("share = 0.2", "share = 0.99999999999")),
         ("mitigation.mix|fill 1 of the training data|at most 0.99",),
     ),
+    "training that no choice heeds": Bad(
+        good(("steps = 10", "steps = 10\nloss_chunks = 2\nlabel_smoothing = 0.1")),
+        (
+            "training.loss_chunks|needs loss-chunks, which nothing installed provides",
+            "training.label_smoothing|needs label-smoothing, which nothing installed provides",
+        ),
+    ),
     "needs of one stage": Bad(
         pipeline(('{ use = "adapter", rank = 2 }', '{ use = "prefix" }')),
         ("mitigation.anchor|adaptation `prefix` does not provide (in stage second)",),

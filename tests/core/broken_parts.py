@@ -62,6 +62,30 @@ class FreezesInLoss(Instruction):
         return found
 
 
+class DropsAChunk(Instruction):
+    def loss(self, model, batch, ctx):
+        found = super().loss(model, batch, ctx)
+        return replace(found, total=found.total / (ctx.loss_chunks or 1))
+
+
+class DetachesChunks(Instruction):
+    def loss(self, model, batch, ctx):
+        found = super().loss(model, batch, ctx)
+        total = found.total if ctx.loss_chunks == 1 else found.total.detach() + found.total * 0
+        return replace(found, total=total)
+
+
+class SmoothsWhatIsMeasured(Instruction):
+    def loss(self, model, batch, ctx):
+        found = super().loss(model, batch, ctx)
+        return replace(found, total=found.total + ctx.label_smoothing)
+
+
+class NeverSmooths(Instruction):
+    def loss(self, model, batch, ctx):
+        return super().loss(model, batch, replace(ctx, label_smoothing=0.0))
+
+
 class DrawsInPlace(Instruction):
     def draw_targets(self, model, batch, generator):
         drawn = super().draw_targets(model, batch, generator)

@@ -18,7 +18,7 @@ LIKE = {
     "model": "ftk_plugins.models.scratch.options:ScratchOptions",
 }
 PROVIDES = {
-    "objective": ("prompts", "token-loss", "target-sampling"),
+    "objective": ("prompts", "token-loss", "target-sampling", "loss-chunks", "label-smoothing"),
     "adaptation": ("weight-drift", "weight-scale"),
 }
 
@@ -32,6 +32,10 @@ BROKEN = [
     ("objective", "WholePrompt", "a_prompt_begins_its_row"),
     ("objective", "NoGraph", "a_loss_has_a_graph"),
     ("objective", "FreezesInLoss", "a_loss_leaves_the_model_alone"),
+    ("objective", "DropsAChunk", "chunks_change_nothing"),
+    ("objective", "DetachesChunks", "chunks_change_nothing"),
+    ("objective", "SmoothsWhatIsMeasured", "smoothing_is_for_training"),
+    ("objective", "NeverSmooths", "smoothing_is_for_training"),
     ("objective", "DrawsInPlace", "drawn_targets_are_a_new_batch"),
     ("adaptation", "HidesADrift", "drift_is_the_real_displacement"),
     ("adaptation", "StaleStart", "drift_is_the_real_displacement"),

@@ -180,6 +180,44 @@ training = { steps = 2 }
     assert counts[1] == counts[0]
 
 
+def test_the_loss_in_chunks_trains_the_same_and_is_for_many_logits(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ftk_plugins.objectives import token_loss
+
+    seen: list[int] = []
+    plain = token_loss.chunked_cross_entropy
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        seen.append(options["chunks"])
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(token_loss, "chunked_cross_entropy", counted)
+    once, auto = (
+        weights(run(here, "training.steps=2", f"training.loss_chunks={chunks}", output=chunks))
+        for chunks in ("1", "auto")
+    )
+    assert not seen
+    chunked = weights(run(here, "training.steps=2", "training.loss_chunks=3", output="3"))
+    assert set(seen) == {3}
+    for name, weight in once.items():
+        assert torch.equal(auto[name], weight)
+        # Adam's first steps turn the rounding of a gradient near zero into a step; a wrong gradient moves all by 3e-3.
+        assert float((chunked[name] - weight).norm()) <= 1e-4 * float(weight.norm()), name
+
+
+def test_label_smoothing_is_in_the_loss_that_is_told_and_not_in_scores(here: Path) -> None:
+    """The smoothed loss is linear in the share; the model before the first step is one and the same."""
+    losses, starts, ends = [], [], []
+    for share in (0.0, 0.1, 0.3):
+        result = run(here, "training.steps=1", f"training.label_smoothing={share}", output=f"run{share}")
+        losses.append(events_of(result.folder, "step")[0]["loss"])
+        starts.append(result.report["start"])
+        ends.append(weights(result))
+    assert losses[1] - losses[0] == pytest.approx((losses[2] - losses[0]) / 3, rel=1e-3)
+    assert abs(losses[2] - losses[0]) > 1e-4
+    assert starts[0] == starts[1] == starts[2]
+    assert any(not torch.equal(ends[2][name], weight) for name, weight in ends[0].items())
+
+
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [

@@ -44,6 +44,10 @@ class Context:
         measure: what :meth:`measure_task` calls.
         shared: what the evaluators of one measurement (one model as it stands, one task, one set of rows) share, by
             keys that name all it depends on; None outside of a measurement.
+        loss_chunks: how many pieces an objective cuts its targets into, so that the outputs of all are never there
+            at once; 1: none; None: as it thinks fit.
+        label_smoothing: the share of each target that a loss spreads evenly over all classes while the model is in
+            training mode; never in ``eval`` mode, in which losses are measured.
     """
 
     seed: int
@@ -66,6 +70,8 @@ class Context:
     check_interrupt: Callable[[], None]
     measure: Callable[[Context, Task, str], list[Metric]]
     shared: dict[Any, Any] | None = None
+    loss_chunks: int | None = None
+    label_smoothing: float = 0.0
 
     def measure_task(self, task: Task, split: str) -> list[Metric]:
         """Measure a task, on its ``validation`` or ``test`` rows, with the model as it stands; [] where it has none."""

@@ -63,6 +63,7 @@ def check_stage(
     offered |= _from_data({**around.top_data, **around.data})
     for spec in (*chosen, *stage.data.train.transforms, *stage.mitigations, *stage.evaluators):
         problems += _unmet(spec, chosen, offered, registry)
+    problems += _untrainable(stage, chosen, offered, registry)
     problems += _unvalidated(stage, around)
     found, told = _watched(stage, around, "validation-data" in offered)
     return stage, problems + found, notes + told
@@ -202,13 +203,26 @@ def _from_data(data: Mapping[str, PartSpec | None]) -> frozenset[str]:
     return frozenset(found)
 
 
+def _untrainable(
+    stage: StageSpec, chosen: Sequence[PartSpec], offered: frozenset[str], registry: Registry
+) -> list[Problem]:
+    """Options of the stage's ``[training]`` that none of its choices heeds."""
+    return [
+        Problem(f"training.{key}", *_explain(key, need, chosen, registry))
+        for key, need in stage.training.needs().items()
+        if need not in offered
+    ]
+
+
 def _unmet(spec: PartSpec, chosen: Sequence[PartSpec], offered: frozenset[str], registry: Registry) -> list[Problem]:
-    return [Problem(spec.path, *_explain(spec, need, chosen, registry)) for need in spec.needs() if need not in offered]
+    return [
+        Problem(spec.path, *_explain(spec.name, need, chosen, registry)) for need in spec.needs() if need not in offered
+    ]
 
 
-def _explain(spec: PartSpec, need: str, chosen: Sequence[PartSpec], registry: Registry) -> tuple[str, str]:
-    """Which choice fails to give what ``spec`` needs, and which installed variants would give it."""
-    reason = f"`{spec.name}` needs {need}"
+def _explain(name: str, need: str, chosen: Sequence[PartSpec], registry: Registry) -> tuple[str, str]:
+    """Which choice fails to give what ``name`` needs, and which installed variants would give it."""
+    reason = f"`{name}` needs {need}"
     if need == EARLIER:
         hint = "add data.retain: rows of what the starting model knows and must keep"
         return f"{reason}, and nothing was learned before this stage", hint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -69,6 +69,17 @@ class Training(Watching):
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
+    loss_chunks: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Pieces in which the loss makes its logits, each freed before the next; 1: all at once; auto: as "
+        "many as keep a piece under 33 million logits.",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each target spread evenly over all classes, in training alone; 0.1 is usual.",
+    )
     checkpoint_every: int = Field(
         default=200, ge=0, description="Optimizer steps between checkpoints; 0: only at the end."
     )
@@ -90,6 +101,11 @@ class Training(Watching):
         """The share of ``learning_rate`` at which a step, from 0, of ``steps`` is taken."""
         warmup = self.warmup_of(steps)
         return step / max(1, warmup) if step < warmup else self.schedule.share(step, steps, warmup)
+
+    def needs(self) -> Mapping[str, str]:
+        """The capabilities that the stage's choices must provide for these options, by the option."""
+        given = {"loss_chunks": self.loss_chunks != "auto", "label_smoothing": self.label_smoothing > 0}
+        return {key: key.replace("_", "-") for key, acts in given.items() if acts}
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:

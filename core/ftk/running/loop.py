@@ -130,6 +130,7 @@ class Loop:
                 scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
             if batch.count:
                 meter.add(loss.total.detach(), batch.count, batch.tokens)
+            del loss, total  # its logits would lie in memory beside the next micro-batch's
         scaler.unscale_(self.optimizer)
         self.mitigations.edit_gradients(gradients, ctx)
         norm = gradients.clip_(self.options.max_grad_norm)

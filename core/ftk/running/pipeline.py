@@ -182,6 +182,8 @@ class Run:
             micro_batch_size=pass_rows(spec.training, self.accelerator.num_processes, longest),
             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes, events=self.events,
             check_interrupt=self._check_interrupt, measure=measure_task,
+            loss_chunks=None if spec.training.loss_chunks == "auto" else spec.training.loss_chunks,
+            label_smoothing=spec.training.label_smoothing,
         )  # fmt: skip
 
     def stage(self, number: int, loaded: Loaded, tasks: Sequence[Task], carried: dict[str, State]) -> Stage:

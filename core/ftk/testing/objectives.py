@@ -161,6 +161,38 @@ def token_loss_is_cross_entropy(subject: Subject) -> None:
     _hold_close(_loss(subject, objective, _items(subject, objective), model), expected, "the loss and cross entropy")
 
 
+def chunks_change_nothing(subject: Subject) -> None:
+    """`loss-chunks`: the loss and its gradients are the same for every ``ctx.loss_chunks``."""
+    if "loss-chunks" not in subject.spec.provides():
+        return
+    objective, model = subject.build(), subject.model()
+    batch = objective.collate(_items(subject, objective))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    totals, norms = [], []
+    for chunks in (1, 3):
+        loss = objective.loss(model, batch, subject.context(model, objective, loss_chunks=chunks))
+        gradients = torch.autograd.grad(loss.total, weights, allow_unused=True)
+        totals.append(loss.total.detach())
+        norms.append(torch.stack([gradient.norm() for gradient in gradients if gradient is not None]))
+    _hold_close(totals[0], totals[1], "the loss at once and in chunks")
+    hold(torch.allclose(norms[0], norms[1], rtol=1e-3, atol=1e-4), "the gradients at once and in chunks differ")
+
+
+def smoothing_is_for_training(subject: Subject) -> None:
+    """`label-smoothing`: ``ctx.label_smoothing`` changes the loss of a model in training mode, and no other."""
+    if "label-smoothing" not in subject.spec.provides():
+        return
+    objective, model = subject.build(), subject.model()
+    batch = objective.collate(_items(subject, objective))
+    contexts = [subject.context(model, objective, label_smoothing=share) for share in (0.0, 0.5)]
+    with torch.no_grad():
+        plain, same = (objective.loss(model.eval(), batch, ctx).total for ctx in contexts)
+        trained, smoothed = (objective.loss(model.train(), batch, ctx).total for ctx in contexts)
+    _hold_close(plain, same, "the loss in `eval` mode, without smoothing and with it")
+    changed = not torch.allclose(trained, smoothed, rtol=1e-6, atol=0)
+    hold(changed, "in training mode the loss is the same without smoothing and with it")
+
+
 def a_prompt_begins_its_row(subject: Subject) -> None:
     """`prompts`: `prompt` is the beginning of the encoded row, without its answer; `answer` is a text."""
     if "prompts" not in subject.spec.provides():
@@ -221,6 +253,8 @@ CLAUSES = (
     a_loss_has_a_graph,
     a_loss_leaves_the_model_alone,
     token_loss_is_cross_entropy,
+    chunks_change_nothing,
+    smoothing_is_for_training,
     a_prompt_begins_its_row,
     drawn_targets_are_a_new_batch,
 )

@@ -134,12 +134,17 @@ class TokenObjective(Objective):
         return Batch({name: torch.from_numpy(array) for name, array in columns.items()}, count, sum(lengths))
 
     def loss(self, model: nn.Module, batch: Batch, ctx: Context) -> Loss:
-        """The negative log-likelihood of all targets, summed in float32.
+        """The negative log-likelihood of all targets, summed in float32; smoothed while the model is in training mode.
 
         ``outputs`` carries ``logits`` ``(targets, vocab)`` in the model's dtype, with their graph, and
-        ``labels`` ``(targets,) int64``, both in the order of the batch, row by row.
+        ``labels`` ``(targets,) int64``, both in the order of the batch, row by row. Where the loss is computed in
+        chunks, the logits are made when they are read.
+
+        Raises:
+            UserError: the rows are packed and the model cannot keep packed rows apart; or ``ctx.loss_chunks`` asks
+                for chunks that the model does not allow.
         """
-        return token_loss(model, batch)
+        return token_loss(model, batch, ctx)
 
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Each target replaced by a draw from the model's softmax there; the tokens that are read stay."""

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from ftk import UserError
 from ftk.parts import lengths_of
-from ftk.testing import toy_examples, toy_model
+from ftk.testing import toy_context, toy_examples, toy_model
 from ftk_plugins.objectives.instruction.options import InstructionOptions
 from tests.plugins.objectives.instruction_rows import (
     BARE,
@@ -211,7 +211,10 @@ def test_packed_answers_are_learned_as_apart():
     assert lengths_of(examples.items).tolist() == [18, 15]
     assert toy_examples(rows, objective(template="{instruction}"), BARE).items is not examples.items
     with torch.no_grad():
-        whole, apart = (part.loss(model, part.collate(items), None) for items in (examples.items, examples.encoded))
+        whole, apart = (
+            part.loss(model, part.collate(items), toy_context(model, part))
+            for items in (examples.items, examples.encoded)
+        )
     assert whole.count == apart.count == 21
     torch.testing.assert_close(whole.total, apart.total, rtol=1e-5, atol=1e-4)
 
@@ -224,7 +227,7 @@ def test_a_model_learns_the_answer_and_then_writes_it_after_the_prompt():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(40):
         optimizer.zero_grad()
-        (part.loss(model, batch, None).total / batch.count).backward()
+        (part.loss(model, batch, toy_context(model, part)).total / batch.count).backward()
         optimizer.step()
     for row in rows:
         prompt = torch.tensor([part.prompt(row, BARE)])

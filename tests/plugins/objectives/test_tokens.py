@@ -13,7 +13,7 @@ from ftk import UserError
 from ftk.parts import Batch
 from ftk.testing import toy_model
 from ftk_plugins.objectives.token_loss import target_logits
-from tests.plugins.objectives.text_rows import TOKENIZER, brute_force, encoded, objective
+from tests.plugins.objectives.text_rows import CTX, TOKENIZER, brute_force, encoded, objective
 
 
 def test_padding_changes_no_rows_loss():
@@ -21,7 +21,7 @@ def test_padding_changes_no_rows_loss():
     batch = part.collate(items)
     assert batch.inputs["input_ids"].shape == (3, 51)
     assert batch.tokens == sum(len(item["input_ids"]) for item in items)
-    loss = part.loss(model, batch, None)
+    loss = part.loss(model, batch, CTX)
     expected = torch.stack([brute_force(model, item) for item in items])
     torch.testing.assert_close(loss.total, expected.sum())
     rows = np.repeat(np.arange(3), [len(item["labels"]) - 1 for item in items])
@@ -38,7 +38,7 @@ def test_only_target_positions_go_through_the_output_layer():
         item["labels"][:-3] = -100
     seen = []
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    loss = part.loss(model, part.collate(items), None)
+    loss = part.loss(model, part.collate(items), CTX)
     assert seen == [(3, 9, 260)]
     assert loss.outputs["logits"].shape == (9, 260)
     torch.testing.assert_close(loss.total, sum(brute_force(model, item) for item in items))
@@ -46,7 +46,7 @@ def test_only_target_positions_go_through_the_output_layer():
 
 def test_gradients_are_those_of_the_textbook_loss():
     model, (part, items) = toy_model(), encoded()
-    part.loss(model, part.collate(items), None).total.backward()
+    part.loss(model, part.collate(items), CTX).total.backward()
     found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     sum(brute_force(model, item) for item in items).backward()
@@ -56,7 +56,7 @@ def test_gradients_are_those_of_the_textbook_loss():
 
 def test_a_bfloat16_model_is_summed_in_float32():
     model, (part, items) = toy_model().bfloat16(), encoded()
-    loss = part.loss(model, part.collate(items), None)
+    loss = part.loss(model, part.collate(items), CTX)
     assert loss.total.dtype == torch.float32
     assert loss.outputs["logits"].dtype == torch.bfloat16
     expected = cross_entropy(loss.outputs["logits"].float(), loss.outputs["labels"], reduction="sum")
@@ -78,7 +78,7 @@ def test_a_model_that_gives_all_logits_has_the_same_loss():
     part, items = encoded()
     batch = part.collate(items)
     torch.testing.assert_close(
-        part.loss(Plain(), batch, None).total, part.loss(toy_model(), batch, None).total, rtol=1e-5, atol=1e-3
+        part.loss(Plain(), batch, CTX).total, part.loss(toy_model(), batch, CTX).total, rtol=1e-5, atol=1e-3
     )
 
 
@@ -87,11 +87,11 @@ def test_wrapped_and_adapted_models_keep_their_signature():
 
     part, items = encoded()
     batch = part.collate(items)
-    expected = part.loss(toy_model(), batch, None).total
+    expected = part.loss(toy_model(), batch, CTX).total
     adapted = get_peft_model(toy_model(), LoraConfig(r=2, target_modules=["q_proj"]))
     seen = []
     adapted.get_base_model().lm_head.register_forward_hook(lambda m, i, output: seen.append(output.shape[1]))
-    torch.testing.assert_close(part.loss(adapted, batch, None).total, expected)
+    torch.testing.assert_close(part.loss(adapted, batch, CTX).total, expected)
     assert seen == [50]
 
 
@@ -109,7 +109,7 @@ def test_virtual_tokens_before_the_row_do_not_move_the_targets():
         )
         for item in items
     )
-    torch.testing.assert_close(part.loss(model, part.collate(items), None).total, expected)
+    torch.testing.assert_close(part.loss(model, part.collate(items), CTX).total, expected)
 
 
 def test_draws_follow_the_models_prediction_at_targets_alone():
@@ -160,13 +160,13 @@ def test_packed_rows_do_not_see_each_other(attention, method):
     assert (old[0, :start] - new[0, :start]).abs().max() > 1e-3
     torch.testing.assert_close(old[:, start:], new[:, start:], rtol=0, atol=1e-6)
     expected = sum(brute_force(model, item) for item in (*items, items[1], items[1]))
-    torch.testing.assert_close(part.loss(model, before, None).total, expected, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(part.loss(model, before, CTX).total, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_flash_attention_gets_packed_rows_in_one_row(monkeypatch):
     model, (part, items) = toy_model(), encoded()
     batch = part.collate([part.join([items[0], items[1]]), part.join([items[2], items[1]])])
-    expected = part.loss(model, batch, None)
+    expected = part.loss(model, batch, CTX)
     shapes = []
     model.model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
@@ -178,7 +178,7 @@ def test_flash_attention_gets_packed_rows_in_one_row(monkeypatch):
     for table in (ALL_MASK_ATTENTION_FUNCTIONS, ALL_ATTENTION_FUNCTIONS):
         monkeypatch.setitem(table._global_mapping, "toy_flash", table["sdpa"])
     model.config._attn_implementation = "toy_flash"
-    found = part.loss(model, batch, None)
+    found = part.loss(model, batch, CTX)
     assert shapes == [(1, 2 * batch.inputs["input_ids"].shape[1])]
     torch.testing.assert_close(found.total, expected.total)
     torch.testing.assert_close(found.outputs["logits"], expected.outputs["logits"], rtol=1e-4, atol=1e-5)
@@ -188,7 +188,7 @@ def test_packed_and_plain_rows_share_a_batch():
     model, (part, items) = toy_model(), encoded()
     batch = part.collate([part.join([items[0], items[1]]), items[2]])
     expected = sum(brute_force(model, item) for item in items)
-    torch.testing.assert_close(part.loss(model, batch, None).total, expected, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(part.loss(model, batch, CTX).total, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_a_model_without_position_ids_refuses_packed_rows():
@@ -201,6 +201,6 @@ def test_a_batch_without_targets_has_the_loss_zero():
     part, items = encoded()
     batch = part.collate(items)
     empty = Batch({**batch.inputs, "labels": torch.full_like(batch.inputs["labels"], -100)}, 0, batch.tokens)
-    loss = part.loss(toy_model(), empty, None)
+    loss = part.loss(toy_model(), empty, CTX)
     assert loss.total == 0
     loss.total.backward()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from ftk.testing import toy_tokenizer
+from ftk.testing import toy_context, toy_model, toy_tokenizer
 from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
 from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
 
@@ -26,3 +26,6 @@ def brute_force(model, item):
     ids = torch.tensor(item["input_ids"][None].astype(np.int64))
     labels = torch.tensor(item["labels"].astype(np.int64))
     return cross_entropy(model(ids).logits[0, :-1].float(), labels[1:], reduction="sum", ignore_index=-100)
+
+
+CTX = toy_context(toy_model(), objective())

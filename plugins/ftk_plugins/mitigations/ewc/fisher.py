@@ -59,7 +59,9 @@ def estimate_fisher(
             "give the task training rows, or drop the mitigation",
         )
     rows = _draw_rows(task, samples, ctx.generator("fisher", task.name))
-    scoring = _Scoring(task, replace(ctx, precision="fp32"), weights, draw, len(rows))
+    # The hooks must hear every call of a layer, the output layer's too, with all of its outputs.
+    ctx = replace(ctx, precision="fp32", loss_chunks=1)
+    scoring = _Scoring(task, ctx, weights, draw, len(rows))
     with _exact_arithmetic(ctx.model, ctx.device):
         try:
             diagonal = scoring.batched(rows, batch_size)
