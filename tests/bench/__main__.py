@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 BENCHMARKS = (
-    "step_small", "step_smollm2", "ewc_step", "fisher_loop", "fisher_batched", "list_plugins", "loss_memory",
+    "step_small", "step_smollm2", "ewc_step", "fisher_loop", "fisher_batched", "checkpoint_step", "list_plugins",
+    "loss_memory",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 

@@ -29,6 +29,17 @@ def opened(path: Path, recipe: str = "a", **options: Any) -> RunFolder:
     return RunFolder(path, cast(Recipe, FakeRecipe(recipe, f"# {recipe}\n")), **options)
 
 
+def save(
+    folder: RunFolder, stage: int, step: int, states: dict[str, Any], keep: int = 2, best: int | None = None
+) -> Path:
+    """Save a checkpoint and wait until it is on disk."""
+    told: list[Path] = []
+    folder.checkpoints.save(stage, step, states, keep, told.append, best)
+    folder.checkpoints.settle()
+    (path,) = told
+    return path
+
+
 def names(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
 
@@ -54,7 +65,7 @@ def test_a_folder_in_which_nothing_was_trained_is_taken_over(tmp_path: Path) -> 
 def test_a_folder_in_which_something_was_trained_is_kept(tmp_path: Path, trained: str) -> None:
     folder = opened(tmp_path / "run")
     if trained == "checkpoint":
-        folder.save_checkpoint(1, 5, {"x": {"value": 1}}, keep=2)
+        save(folder, 1, 5, {"x": {"value": 1}})
     else:
         folder.finish_stage(1, "first", {"x": {"value": 1}})
     folder.close()
@@ -105,13 +116,13 @@ def test_the_checkpoints_of_a_finished_stage_do_not_stand_in_the_way(tmp_path: P
     """They are left when a process dies between finishing the stage and deleting them."""
     folder = opened(tmp_path / "run")
     for step in (30, 40):
-        folder.save_checkpoint(1, step, {"x": {"value": step}}, keep=2)
+        save(folder, 1, step, {"x": {"value": step}})
 
-    assert folder.latest_checkpoint(2, Events([])) is None
+    assert folder.checkpoints.latest(2, Events([])) is None
     for step in (0, 5):
-        folder.save_checkpoint(2, step, {"x": {"value": step}}, keep=2)
+        save(folder, 2, step, {"x": {"value": step}})
 
-    assert folder.latest_checkpoint(2, Events([])) == (5, {"x": {"value": 5}})
+    assert folder.checkpoints.latest(2, Events([])) == (5, {"x": {"value": 5}})
     assert names(folder.path / "checkpoints") == {"step-000000", "step-000005"}
     folder.close()
 
@@ -119,8 +130,8 @@ def test_the_checkpoints_of_a_finished_stage_do_not_stand_in_the_way(tmp_path: P
 def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
     folder = opened(tmp_path / "run")
     for step in (999_999, 1_000_000):
-        folder.save_checkpoint(1, step, {"x": {"value": step}}, keep=2)
-    found = folder.latest_checkpoint(1, Events([]))
+        save(folder, 1, step, {"x": {"value": step}})
+    found = folder.checkpoints.latest(1, Events([]))
     assert found is not None
     assert found[0] == 1_000_000
     folder.close()
@@ -128,11 +139,11 @@ def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
 
 def test_a_process_that_does_not_hold_the_folder_deletes_nothing(tmp_path: Path) -> None:
     holder, peer = opened(tmp_path / "run"), opened(tmp_path / "run", held=False)
-    path = holder.save_checkpoint(1, 5, {"x": {"value": 1}}, keep=2)
+    path = save(holder, 1, 5, {"x": {"value": 1}})
     (path / "x.json").write_text("{}")
 
-    assert peer.latest_checkpoint(1, Events([])) is None
+    assert peer.checkpoints.latest(1, Events([])) is None
     assert path.is_dir()
-    assert holder.latest_checkpoint(1, Events([])) is None
+    assert holder.checkpoints.latest(1, Events([])) is None
     assert not path.exists()
     holder.close()

@@ -77,6 +77,7 @@ def make_loop(
         optimizer,
         scheduler,
         save,
+        lambda: None,
         stop,
     )
 

@@ -21,11 +21,11 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from ftk.disk.bundles import Bundler, read_bundle
 from ftk.errors import RecipeError, UserError
 from ftk.parts import weight_kinds
 from ftk.recipe.reading import recipe_from_table
 from ftk.recipe.training import Training
-from ftk.running.checkpoint import BundleWriter, read_bundle
 from ftk.running.optimizing import build_optimizer, pack_optimizer, unpack_optimizer
 from ftk.testing import toy_model
 
@@ -173,7 +173,7 @@ def test_an_optimizer_goes_on_as_if_it_had_not_stopped(optimizer: Any, tmp_path:
         draw_gradients(net, step)
         first.step()
     states = {"o": pack_optimizer(first, names(net)), "m": dict(net.state_dict())}
-    BundleWriter().write(tmp_path / "b", states)
+    Bundler().take(tmp_path / "b", states, copy=True).write()
     other = Net()
     second = made(other, optimizer)
     saved, _ = read_bundle(tmp_path / "b")

@@ -25,9 +25,10 @@ MAY_KNOW = {
     "parts": {"front"},
     "report": {"front", "recipe", "parts"},
     "data": {"front", "recipe", "parts"},
-    "running": {"front", "plugin", "recipe", "parts", "data", "report"},
-    "testing": {"front", "plugin", "recipe", "parts", "data", "report", "running"},
-    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "running"},
+    "disk": {"front", "parts"},
+    "running": {"front", "plugin", "recipe", "parts", "data", "report", "disk"},
+    "testing": {"front", "plugin", "recipe", "parts", "data", "report", "disk", "running"},
+    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "disk", "running"},
 }
 """For each room of the core the other rooms that it may import from; ``front`` is the files beside the rooms."""
 

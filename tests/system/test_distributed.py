@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -19,8 +20,13 @@ from tests.system.test_resume import reached
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pipeline with batches of 8, with rows of several lengths, and without dropout, which no two cuts share."""
+    """The pipeline with batches of 8, with rows of several lengths, and without dropout, which no two cuts share.
+
+    It is measured on its test rows while it trains, and keeps the best weights.
+    """
     text = PIPELINE.replace("batch_size = 4", "batch_size = 8").replace("dropout = 0.1", "dropout = 0.0")
+    text = text.replace("[training]", '[training]\nevaluate_every = 5\nkeep = "best"\nbest_by = "perplexity"')
+    text = re.sub("^(retain_)?test = (.*)$", r"\g<0>\n\1validation = \2", text, flags=re.MULTILINE)
     return written(tmp_path_factory.mktemp("distributed"), text)
 
 
@@ -69,6 +75,10 @@ def assert_same(run: Path, other: Path) -> None:
         torch.testing.assert_close(torch.tensor(here["matrix"][metric]), torch.tensor(rows), atol=1e-4, rtol=1e-4)
     for one, two in zip(here["stages"], there["stages"], strict=True):
         assert one["tokens"] == two["tokens"]
+        assert one["kept_step"] == two["kept_step"]
+        assert [entry["step"] for entry in one["history"]] == [entry["step"] for entry in two["history"]]
+        criteria = [[entry["criterion"] for entry in its["history"]] for its in (one, two)]
+        assert criteria[0] == pytest.approx(criteria[1], rel=1e-4)
         assert one["mitigations"]["ewc"]["tasks"].keys() == two["mitigations"]["ewc"]["tasks"].keys()
         for task, told in two["mitigations"]["ewc"]["tasks"].items():
             assert one["mitigations"]["ewc"]["tasks"][task]["trace"] == pytest.approx(told["trace"], rel=1e-4)
@@ -183,7 +193,7 @@ def test_a_signal_outside_the_steps_ends_both(recipe: Path, forge: Forge, tmp_pa
         "data.retain.limit=190",
         "mitigation.ewc.samples=5000",
         "mitigation.ewc.fisher_batch_size=1",
-        "evaluator=[]",
+        "evaluator=[{ use = 'perplexity' }]",
     ]
     arguments = [word for setting in many for word in ("--set", setting)]
     ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run", *arguments)

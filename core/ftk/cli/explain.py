@@ -45,6 +45,13 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     step.add(f"clip to norm {clip:g}, AdamW at {stage.training.learning_rate:g}" if clip else "AdamW, unclipped")
     if "after_step" in acting:
         step.add(f"after the step: {', '.join(acting['after_step'])}")
+    watched = stage.training
+    if watched.evaluate_every:
+        seen = tree.add(f"every {watched.evaluate_every} steps: measure every task so far on validation data")
+        if watched.early_stopping is not None:
+            seen.add(f"end after {watched.early_stopping.patience} without an improvement")
+        if watched.keep == "best":
+            seen.add("keep the best weights")
     if "finish" in acting:
         tree.add(f"finish: {', '.join(acting['finish'])}")
     measured = ", ".join(_named(spec) for spec in stage.evaluators) or "nothing: there are no evaluators"

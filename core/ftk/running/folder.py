@@ -9,15 +9,10 @@ import shutil
 from pathlib import Path
 from typing import IO, Any
 
-from ftk.errors import RunFailed, UserError
-from ftk.events import Events
-from ftk.parts import State
-from ftk.recipe.specs import Recipe
-from ftk.report.scores import Scores
-from ftk.running.checkpoint import (
+from ftk.disk.bundles import (
     MANIFEST,
-    BundleWriter,
     Damaged,
+    link_or_copy,
     read_bundle,
     read_manifest,
     read_table,
@@ -27,6 +22,11 @@ from ftk.running.checkpoint import (
     verify_file,
     write_text,
 )
+from ftk.disk.checkpoints import Checkpoints
+from ftk.errors import RunFailed, UserError
+from ftk.parts import State
+from ftk.recipe.specs import Recipe
+from ftk.report.scores import Scores
 
 CLAIM = "recipe.resolved.json"
 """The file that makes a folder a run's: the first that is written and the last that is deleted."""
@@ -48,7 +48,7 @@ class RunFolder:
 
     def __init__(self, path: Path, recipe: Recipe, fresh: bool = False, held: bool = True) -> None:
         self.path = path
-        self._writer = BundleWriter()
+        self.checkpoints = Checkpoints(path / "checkpoints", held)
         self._lock: IO[str] | None = None
         if not held:
             return
@@ -68,7 +68,8 @@ class RunFolder:
             raise
 
     def close(self) -> None:
-        """Let other processes in."""
+        """Let other processes in, when what is being written is on disk."""
+        self.checkpoints.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -135,11 +136,10 @@ class RunFolder:
         """Turn the folder of :meth:`stage_aside` into the finished stage, with the states that go on from it."""
         aside = self.path / "stages" / f".{number}-{name}.partial"
         aside.mkdir(parents=True, exist_ok=True)
-        self._writer.write(aside / "state", states)
+        self.checkpoints.bundler.take(aside / "state", states, copy=False).write()
         seal(aside, **facts)
         replace_directory(aside, self.stage_path(number, name))
-        self._writer = BundleWriter()
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        self.checkpoints.clear()
 
     def finished_stage(self, number: int, name: str) -> tuple[dict[str, State], dict[str, Any]] | None:
         """The states and facts that a finished stage left; None if it has not finished.
@@ -161,81 +161,11 @@ class RunFolder:
             ) from error
         return states, facts
 
-    # Checkpoints of the running stage: checkpoints/step-000200.
-
-    def checkpoint_path(self, step: int) -> Path:
-        return self.path / "checkpoints" / f"step-{step:06d}"
-
-    def save_checkpoint(
-        self, stage: int, step: int, states: dict[str, State], keep: int, best: int | None = None
-    ) -> Path:
-        """Write a checkpoint and delete the oldest over ``keep``, but for those that one of the others needs.
-
-        Args:
-            stage: the running stage.
-            step: its steps so far.
-            states: of everything that the rest of the stage depends on.
-            keep: how many checkpoints to keep.
-            best: the step whose checkpoint holds the weights that the stage would leave, if not the last ones.
-        """
-        path = self.checkpoint_path(step)
-        path.parent.mkdir(exist_ok=True)
-        self._writer.write(path, states, stage=stage, step=step, best=best)
-        there = self._checkpoints()
-        needed = {self._best_of(newest) for newest in there[-keep:]}
-        for old in there[:-keep]:
-            if old not in needed:
-                shutil.rmtree(old)
-        return path
-
-    def checkpoint(self, step: int) -> dict[str, State]:
-        """The states of one checkpoint of the running stage.
-
-        Raises:
-            RunFailed: it is damaged.
-        """
-        try:
-            return read_bundle(self.checkpoint_path(step))[0]
-        except Damaged as error:
-            raise RunFailed(
-                f"{error}\n  it holds the stage's best weights; delete {self.path / 'checkpoints'} to train it again"
-            ) from error
-
-    def latest_checkpoint(self, stage: int, events: Events) -> tuple[int, dict[str, State]] | None:
-        """The newest sound checkpoint of this stage: its step and states.
-
-        Damaged ones are named; they, and those of a stage that finished, are deleted on the way.
-        """
-        for path in reversed(self._checkpoints()):
-            try:
-                states, manifest = read_bundle(path)
-                if not isinstance(manifest.get("step"), int):
-                    raise Damaged(f"{path / MANIFEST}: does not tell the step")
-                if manifest.get("stage") == stage:
-                    return manifest["step"], states
-            except Damaged as error:
-                events("warning", text=f"checkpoint passed over: {error}")
-            if self._lock is not None:
-                shutil.rmtree(path)
-        return None
-
-    def _best_of(self, checkpoint: Path) -> Path | None:
-        """Where the best weights are that a checkpoint counts on."""
-        try:
-            best = read_manifest(checkpoint).get("best")
-        except Damaged:
-            return None  # it will be passed over, and with it what it needs
-        return None if best is None else self.checkpoint_path(best)
-
-    def _checkpoints(self) -> list[Path]:
-        found = (self.path / "checkpoints").glob("step-*")
-        return sorted(found, key=lambda path: (len(path.name), path.name))  # by number, also past six digits
-
     def publish_model(self, number: int, name: str) -> None:
         """Show the last stage's model as ``model/``, without a second copy of the weights where links work."""
         aside = self.path / ".model.partial"
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(self.model_path(number, name), aside, copy_function=_link_or_copy)
+        shutil.copytree(self.model_path(number, name), aside, copy_function=link_or_copy)
         replace_directory(aside, self.path / "model")
 
     def _take_lock(self) -> IO[str]:
@@ -289,11 +219,4 @@ class RunFolder:
 
     def _has_trained(self) -> bool:
         """Whether anything is here that took training to make: a checkpoint, or a stage that finished."""
-        return bool(self._checkpoints()) or any((self.path / "stages").glob("[1-9]*"))
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+        return bool(self.checkpoints.there()) or any((self.path / "stages").glob("[1-9]*"))

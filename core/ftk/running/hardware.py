@@ -1,10 +1,13 @@
-"""Which device a run uses and what it can compute in."""
+"""Which device a run uses, what it can compute in, and how much of it at a time."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
 from ftk.errors import UserError
+from ftk.recipe.training import Training
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -30,6 +33,21 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
             'write precision = "auto", "bf16" or "fp32"',
         )
     return wanted
+
+
+def micro_batch_size(training: Training, world_size: int) -> int:
+    """Rows of one forward pass: what the recipe says, else the whole of one process's share.
+
+    Raises:
+        UserError: there are more processes than rows in a batch.
+    """
+    if training.batch_size < world_size:
+        raise UserError(
+            f"training.batch_size {training.batch_size} gives {world_size} processes less than a row each",
+            "raise it, or use fewer processes",
+        )
+    share = math.ceil(training.batch_size / world_size)
+    return min(share, training.micro_batch_size or share)
 
 
 def describe_device() -> str:

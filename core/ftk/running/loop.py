@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ftk.data.batches import Batches, pass_tokens, passes
@@ -45,7 +46,8 @@ class Loop:
         mitigations: what acts on the steps.
         optimizer: over the trainable parameters.
         scheduler: of its learning rate.
-        save: writes a checkpoint.
+        save: has a checkpoint written, while training goes on.
+        check_saved: raises where a checkpoint could not be written.
         stop_requested: whether a signal asked the run to stop.
     """
 
@@ -58,6 +60,7 @@ class Loop:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     save: Callable[[Progress], None]
+    check_saved: Callable[[], None]
     stop_requested: Callable[[], bool]
 
     def train(self, progress: Progress) -> None:
@@ -79,6 +82,7 @@ class Loop:
             self.save(progress)
         meter.restart()
         while progress.step < self.ctx.steps and not watch.exhausted(progress.history):
+            self.check_saved()
             ctx = replace(self.ctx, step=progress.step)
             rate = float(self.scheduler.get_last_lr()[0])
             stop, norm = self.step(ctx, gradients, scaler, meter)
@@ -108,10 +112,11 @@ class Loop:
         if ctx.world_size > 1:  # they must measure together; a signal is heeded at the next step
             ctx = replace(ctx, check_interrupt=lambda: None)
         try:
-            progress.history.append(watch.measure(ctx, progress.tokens))
+            entry = [watch.measure(ctx, progress.tokens)]
         except Interrupted:
             self.save(progress)
             raise
+        progress.history += broadcast_object_list(entry)  # all go by one process's numbers, and so end together
         return watch.kept(progress.history) == progress.step
 
     def step(

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,7 +17,7 @@ from torch import nn
 
 from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
-from ftk.errors import RunFailed, UserError
+from ftk.errors import Interrupted, RunFailed, UserError
 from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
 from ftk.parts.views import digest_of, lengths_of
 from ftk.recipe.building import build
@@ -104,7 +106,7 @@ class Stage:
         options = self.spec.training
         groups = self.adaptation.param_groups(self.ctx.model, options.learning_rate)
         optimizer = build_optimizer(options, groups, self.ctx.model, self.ctx.device)
-        saved = self.folder.latest_checkpoint(self.ctx.stage, self.ctx.events) if self.folder else None
+        saved = self.folder.checkpoints.latest(self.ctx.stage, self.ctx.events) if self.folder else None
         self.accelerator.wait_for_everyone()  # before the first of us writes a checkpoint that a peer would read
         self.progress = Progress()
         if saved:
@@ -131,7 +133,7 @@ class Stage:
         prepared = cast(nn.Module, self.accelerator.prepare_model(self.ctx.model))
         return Loop(
             self.ctx, options, self.accelerator, prepared, batches, self.mitigations,
-            optimizer, scheduler, self.save, self.stop_requested,
+            optimizer, scheduler, self.save, self.check_saved, self.stop_requested,
         )  # fmt: skip
 
     def mixer(self) -> Mixer:
@@ -172,21 +174,31 @@ class Stage:
         }
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint of everything that the rest of the stage depends on."""
+        """Have a checkpoint written, while training goes on."""
         if self.folder is not None and self.accelerator.is_main_process:
-            states = {
-                "adaptation": self.adaptation.state_dict(),
-                "optimizer": pack_optimizer(self.optimizer, self._names()),
-                "schedule": self.scheduler.state_dict(),
-                "composition": self.mitigations.progress(),
-                "progress": {**asdict(progress), "data": self._fingerprint},
-                **{f"mitigation.{name}": state for name, state in self.mitigations.states().items()},
-            }
-            keep = self.spec.training.keep_checkpoints
-            best = self.watch.kept(progress.history)
-            path = self.folder.save_checkpoint(self.ctx.stage, progress.step, states, keep, best)
-            self.ctx.events("checkpoint", stage=self.ctx.stage, step=progress.step, path=str(path))
+            keep, best = self.spec.training.keep_checkpoints, self.watch.kept(progress.history)
+            told = partial(self._saved, progress.step)
+            self.folder.checkpoints.save(self.ctx.stage, progress.step, self.states(progress), keep, told, best)
         self.accelerator.wait_for_everyone()
+
+    def states(self, progress: Progress) -> dict[str, State]:
+        """Everything that the rest of the stage depends on, by part; what a checkpoint holds."""
+        return {
+            "adaptation": self.adaptation.state_dict(),
+            "optimizer": pack_optimizer(self.optimizer, self._names()),
+            "schedule": self.scheduler.state_dict(),
+            "composition": self.mitigations.progress(),
+            "progress": {**asdict(progress), "data": self._fingerprint},
+            **{f"mitigation.{name}": state for name, state in self.mitigations.states().items()},
+        }
+
+    def _saved(self, step: int, path: Path) -> None:
+        self.ctx.events("checkpoint", stage=self.ctx.stage, step=step, path=str(path))
+
+    def check_saved(self) -> None:
+        """Tell of a checkpoint that has been written since; raises where it could not be."""
+        if self.folder is not None:
+            self.folder.checkpoints.check()
 
     def run(self) -> StageResult:
         """Train, and let the mitigations finish. The model is then what the stage leaves, still adapted."""
@@ -198,7 +210,7 @@ class Stage:
             "stage_started", stage=ctx.stage, name=self.spec.name, steps=ctx.steps, first_step=self.progress.step,
             rows=len(self.task.train), precision=ctx.precision, trainable_parameters=trainable, total_parameters=total,
         )  # fmt: skip
-        loop.train(self.progress)
+        self._train(loop)
         self._take_best()
         self._release()
         ctx.model.eval()
@@ -216,12 +228,23 @@ class Stage:
         composition = {key: {**earlier[key], **value} for key, value in self.mitigations.progress().items()}
         return StageResult(self.progress, facts, {**self.carried, **states, "composition": composition})
 
+    def _train(self, loop: Loop) -> None:
+        """Train until what the loop has saved is on disk, also where a signal ended it."""
+        assert self.folder is not None
+        try:
+            loop.train(self.progress)
+        except Interrupted:
+            self.folder.checkpoints.settle()
+            raise
+        self.folder.checkpoints.settle()
+        self.accelerator.wait_for_everyone()
+
     def _take_best(self) -> None:
         """Go back to the weights of the best evaluation, where the recipe keeps those and training went on."""
         best = self.watch.kept(self.progress.history)
         if best is not None and best != self.progress.step:
             assert self.folder is not None
-            self.adaptation.load_state_dict(self.folder.checkpoint(best)["adaptation"])
+            self.adaptation.load_state_dict(self.folder.checkpoints.read(best)["adaptation"])
 
     def _release(self) -> None:
         """Give back what only training needed, so that the next stage finds the model as a fresh load would be."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ftk.disk.bundles import Bundler, read_bundle
 from ftk.parts import Part, State
 from ftk.recipe.checking import EARLIER, FROM_DATA
-from ftk.running.checkpoint import BundleWriter, read_bundle
 from ftk.testing.subject import Subject, hold, hold_equal
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "numpy", "pandas")
@@ -149,7 +149,7 @@ def through_disk(states: Mapping[str, State]) -> dict[str, State]:
     for state in states.values():
         hold_plain(state)
     with tempfile.TemporaryDirectory() as folder:
-        BundleWriter().write(Path(folder) / "bundle", states)
+        Bundler().take(Path(folder) / "bundle", states, copy=False).write()
         return read_bundle(Path(folder) / "bundle")[0]
 
 

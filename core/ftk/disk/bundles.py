@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -24,50 +25,95 @@ class Damaged(FtkError):
     """A bundle on disk is not what was written: a file is missing, cut short or changed."""
 
 
-class BundleWriter:
-    """Writes bundles; a part whose tensors have not changed since its last bundle is linked, not written again."""
+@dataclass(frozen=True)
+class Part:
+    """One part of a bundle, ready to be written.
+
+    Attributes:
+        tensors: to write, on the CPU.
+        values: further values as JSON text; None: there are none.
+        same: the file of an earlier bundle that holds the very tensors, in place of ``tensors``.
+    """
+
+    tensors: Mapping[str, Tensor]
+    values: str | None
+    same: Path | None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Named states as they stood when they were taken; writing them touches nothing else.
+
+    Attributes:
+        directory: where the bundle will appear.
+        parts: by name.
+        facts: JSON values for the manifest.
+    """
+
+    directory: Path
+    parts: Mapping[str, Part]
+    facts: Mapping[str, Any]
+
+    def write(self) -> None:
+        """Write the bundle, whole or not at all, in one rename; one that is already there is replaced."""
+        aside = self.directory.with_name(f".{self.directory.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            for name, part in self.parts.items():
+                path = aside / f"{name}.safetensors"
+                if part.same is not None:
+                    link_or_copy(part.same, path)
+                elif part.tensors:
+                    save_file(dict(part.tensors), path)
+                if part.values is not None:
+                    (aside / f"{name}.json").write_text(part.values, encoding="utf-8")
+            seal(aside, **self.facts, parts=sorted(self.parts))
+        except Exception:
+            shutil.rmtree(aside, ignore_errors=True)  # a full disk needs the room
+            raise
+        replace_directory(aside, self.directory)
+
+
+class Bundler:
+    """Takes bundles; a part whose tensors have not changed since the last one is linked to it, not taken again."""
 
     def __init__(self) -> None:
         # By part: each tensor, weakly so that nothing is kept from being freed, with its version; and the file.
         self._last: dict[str, tuple[list[tuple[str, ref[Tensor], int]], Path]] = {}
 
-    def write(self, directory: Path, states: Mapping[str, State], **facts: Any) -> None:
-        """Write a bundle of named states at ``directory``, whole or not at all.
+    def take(self, directory: Path, states: Mapping[str, State], copy: bool, **facts: Any) -> Bundle:
+        """Take named states for a bundle at ``directory``. The bundle taken before must have been written.
 
         Args:
-            directory: where the bundle appears, in one rename; a bundle already there is replaced.
+            directory: where the bundle will appear.
             states: tensors and JSON values by name, for each part by its name.
+            copy: copy tensors that have changed since the last bundle, so that the states may go on changing
+                before the bundle is written.
             facts: JSON values for the manifest.
         """
-        aside = directory.with_name(f".{directory.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        written = {}
-        for name, state in states.items():
-            tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-            values = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
-            if tensors:
-                self._write_tensors(name, tensors, aside / f"{name}.safetensors")
-                written[name] = directory / f"{name}.safetensors", tensors
-            if values or not tensors:
-                (aside / f"{name}.json").write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-        seal(aside, **facts, parts=sorted(states))
-        replace_directory(aside, directory)
-        for name, (path, tensors) in written.items():
-            self._last[name] = [(key, ref(tensor), tensor._version) for key, tensor in tensors.items()], path
+        return Bundle(
+            directory, {name: self._part(name, state, directory, copy) for name, state in states.items()}, facts
+        )
 
-    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], path: Path) -> None:
+    def _part(self, name: str, state: State, directory: Path, copy: bool) -> Part:
+        tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        values = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        text = json.dumps(values, ensure_ascii=False) if values or not tensors else None
+        same = self._unchanged(name, tensors) if tensors else None
+        if tensors:
+            marked = [(key, ref(tensor), tensor._version) for key, tensor in tensors.items()]
+            self._last[name] = marked, directory / f"{name}.safetensors"
+        taken = {} if same else {key: _on_cpu(tensor, copy) for key, tensor in tensors.items()}
+        return Part(taken, text, same)
+
+    def _unchanged(self, name: str, tensors: Mapping[str, Tensor]) -> Path | None:
+        """The file that holds these very tensors already."""
         known, last = self._last.get(name, ([], Path()))
         unchanged = [key for key, _, _ in known] == list(tensors) and all(
             tensors[key] is tensor() and tensors[key]._version == version for key, tensor, version in known
         )
-        if unchanged and last.is_file():
-            try:
-                os.link(last, path)
-                return
-            except OSError:
-                pass  # a file system without hard links: write it again
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+        return last if unchanged and last.is_file() else None
 
 
 def read_bundle(directory: Path) -> tuple[dict[str, State], dict[str, Any]]:
@@ -177,6 +223,19 @@ def write_text(path: Path, text: str) -> None:
     aside.write_text(text, encoding="utf-8")
     _sync(aside)
     aside.replace(path)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _on_cpu(tensor: Tensor, copy: bool) -> Tensor:
+    taken = tensor.detach().contiguous()
+    return taken.to("cpu", copy=copy and taken.data_ptr() == tensor.data_ptr())
 
 
 def _sha256(path: Path) -> str:

@@ -171,6 +171,13 @@ def test_a_metric_that_nobody_measures_is_told_before_training(here: Path) -> No
     assert not events_of(here / "runs" / "small", "stage_started")
 
 
+def test_explain_tells_of_it(here: Path) -> None:
+    settings = ["--set", "training.keep=best", "--set", "training.early_stopping.patience=2"]
+    told = CliRunner().invoke(cli, ["run", str(written(here, WATCHED)), *settings, "--explain"]).output
+    expected = ("every 3 steps: measure every task", "end after 2 without an improvement", "keep the best weights")
+    assert all(line in told for line in expected)
+
+
 def test_a_line_tells_of_each_evaluation(here: Path) -> None:
     result = CliRunner().invoke(cli, ["run", str(written(here, WATCHED))])
     assert result.exit_code == 0, result.output
