@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from ftk.running.clock import Clock
+from ftk.report.clock import Clock
 
 
 class Device:

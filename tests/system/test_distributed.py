@@ -166,25 +166,31 @@ def test_a_launcher_that_would_divide_the_model_itself_is_refused(recipe: Path, 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        (["training.steps=-1"], "training.steps: must be above 0"),
         (["training.batch_size=1"], "training.batch_size 1 gives 2 processes less than a row each"),
         (["data.retain_test={ use = 'files', path = 'no.jsonl' }"], "data.retain_test: there is no file no.jsonl"),
     ],
-    ids=["fewer rows than processes", "missing file"],
+    ids=["before they have met", "fewer rows than processes", "missing file"],
 )
-def test_a_mistake_ends_both(settings: list[str], said: str, recipe: Path, forge: Forge, tmp_path: Path) -> None:
+def test_a_mistake_ends_both_and_one_tells_it(
+    settings: list[str], said: str, recipe: Path, forge: Forge, tmp_path: Path
+) -> None:
     arguments = [word for setting in settings for word in ("--set", setting)]
     ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run", *arguments)
     for rank in ranks:
         assert rank.wait() == 2, rank.told()
-        assert said in rank.told()
-        assert "Traceback" not in rank.told()
+    assert said in ranks[0].told()
+    assert ranks[0].told().count("error:") == 1
+    assert "Traceback" not in ranks[0].told()
+    assert ranks[1].told() == ""
 
 
 def test_a_folder_that_is_refused_ends_both(recipe: Path, alone: Path, forge: Forge) -> None:
     ranks = start_ranks(forge, "run", recipe, "--output", alone, "--set", "seed=9")
     for rank in ranks:
         assert rank.wait() == 2, rank.told()
-        assert "holds a run of another recipe" in rank.told()
+    assert "holds a run of another recipe" in ranks[0].told()
+    assert ranks[1].told() == ""
 
 
 def test_a_signal_outside_the_steps_ends_both(recipe: Path, forge: Forge, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ftk.cli.once import is_first, tell_once
 from ftk.cli.settings import Settings
 from ftk.errors import FtkError, Interrupted, did_you_mean, visible
 from ftk.plugin.registry import one_line, own_version
@@ -61,18 +62,21 @@ class Verbs(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
-        except Interrupted as stop:
-            click.echo(visible(str(stop)), err=True)  # asked for, and so no error
+        except Interrupted as stop:  # asked for, and so no error
+            told = visible(str(stop))
+            tell_once(str(stop), lambda: click.echo(told, err=True), stop)
             ctx.exit(stop.exit_code)
         except FtkError as error:
             if _wants_traceback(ctx):
                 click.echo(visible(traceback.format_exc()), err=True)
-            tell_error(str(error))
+            text = str(error)
+            tell_once(text, lambda: tell_error(text), error)
             ctx.exit(error.exit_code)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
-            tell_error(_unexpected(error, _wants_traceback(ctx)))
+            unexpected = _unexpected(error, _wants_traceback(ctx))
+            tell_once(one_line(error), lambda: tell_error(unexpected), error)
             ctx.exit(1)
 
 
@@ -98,6 +102,7 @@ def cli(ctx: click.Context, third_party: bool, with_traceback: bool) -> None:
     """
     if logging.lastResort is not None:  # it writes what parts warn of
         logging.lastResort.setFormatter(VisibleFormatter())
+        logging.lastResort.setLevel(logging.WARNING if is_first() else logging.CRITICAL)
     ctx.obj = Settings(third_party=third_party, traceback=with_traceback)
 
 

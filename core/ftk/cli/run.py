@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ftk.cli.common import json_option, recipe_arguments, registry, third_party_option
+from ftk.cli.once import is_first
 from ftk.errors import Interrupted, visible
 from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
@@ -64,11 +65,9 @@ def _run(
     fresh: bool,
     as_json: bool,
 ) -> None:
-    console = SafeConsole(stderr=as_json, quiet=as_json, emoji=False)
+    console = SafeConsole(stderr=as_json, quiet=as_json or not is_first(), emoji=False)
     console.soft_wrap = not console.is_terminal  # a line of a pipe or a log is one line, however long
     with console.status("loading libraries") if console.is_terminal else nullcontext():
-        from accelerate import PartialState
-
         from ftk.report.progress import ProgressDisplay
         from ftk.report.terminal import final_table, plain_text
         from ftk.running.runner import run as run_recipe
@@ -83,7 +82,7 @@ def _run(
         raise Interrupted(f"{error}\n  go on with: {command}") from error
     finally:
         display.close()
-    if not PartialState().is_main_process:
+    if not is_first():
         return  # of several processes one tells the result
     if as_json:
         click.echo(json.dumps(result.report, indent=2, ensure_ascii=False))
@@ -101,6 +100,8 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
     from ftk.running.runner import dry_run
 
     plan: list[dict[str, Any]] = dry_run(recipe)
+    if not is_first():
+        return
     if as_json:
         click.echo(json.dumps(plan, indent=2, ensure_ascii=False))
         return

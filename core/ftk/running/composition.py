@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Batch, Context, Gradients, Loss, Mitigation, Source, State, Task
-from ftk.running.clock import Clock
+from ftk.report.clock import Clock
 
 CPU = torch.device("cpu")
 STATIONS = ("remember", "begin", "sources", "penalty", "edit_gradients", "after_step", "finish")

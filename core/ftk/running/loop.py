@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ from ftk.data.batches import Batches, pass_tokens, passes
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Batch, Context, Gradients, Objective
 from ftk.recipe.training import Training
+from ftk.report.blame import Trace, what_broke
 from ftk.running.composition import Composition
 from ftk.running.watching import Watch
 
@@ -91,6 +91,7 @@ class Loop:
             measure = watch.due(progress.step, ctx.steps, progress.history)
             last = progress.step == ctx.steps
             if progress.step % self.options.log_every == 0 or last or due or stop or measure:
+                self.hold_finite(meter, ctx)
                 meter.report(ctx, rate, norm)
                 progress.scaler = scaler.state_dict()
             better = measure and not stop and self.evaluate(watch, progress)
@@ -126,6 +127,7 @@ class Loop:
         seed_step(ctx)
         batches = self.micro_batches(ctx)
         count, stop = self.agree(sum(batch.count for _, batch in batches), ctx)
+        trace = meter.begin_step(ctx)
         for index, (objective, batch) in enumerate(batches, start=1):
             with self.synced(index == len(batches)):
                 with ctx.autocast():
@@ -135,16 +137,25 @@ class Loop:
                 scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
             if batch.count:
                 meter.add(loss.total.detach(), batch.count, batch.tokens)
+                trace.losses.append(loss.total.detach())
+                trace.totals.append(total.detach())
             del loss, total  # its logits would lie in memory beside the next micro-batch's
         scaler.unscale_(self.optimizer)
-        self.mitigations.edit_gradients(gradients, ctx)
+        trace.norms += self.mitigations.edit_gradients(gradients, ctx)
         norm = gradients.clip_(self.options.max_grad_norm)
+        trace.norms.append(norm)
         scaler.step(self.optimizer)
         scaler.update()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.mitigations.after_step(ctx)
         return stop, norm
+
+    def hold_finite(self, meter: Meter, ctx: Context) -> None:
+        """Stop where a number of the steps since the last report is not finite; ``RunFailed`` says why."""
+        stations = self.mitigations.acting("penalty"), self.mitigations.acting("edit_gradients")
+        if reason := what_broke(meter.traces, *stations, ctx, self.options):
+            raise RunFailed(reason)
 
     def micro_batches(self, ctx: Context) -> list[tuple[Objective, Batch]]:
         """This process's micro-batches of one optimizer step, each with its objective."""
@@ -187,6 +198,12 @@ class Meter:
         self._started = time.perf_counter()
         self._total = torch.zeros((), device=device)
         self._count = self._tokens = 0
+        self.traces: list[Trace] = []
+
+    def begin_step(self, ctx: Context) -> Trace:
+        """Where a step writes down what may be asked for if something is not finite."""
+        self.traces.append(Trace(ctx.step + 1))
+        return self.traces[-1]
 
     def add(self, total: torch.Tensor, count: int, tokens: int) -> None:
         self._total += total
@@ -207,13 +224,6 @@ class Meter:
         now = time.perf_counter()
         seconds = now - self._started
         loss, size = total / max(count, 1), float(norm)
-        # In fp16 a gradient that is not finite is nothing lost: its step is skipped and the scale lowered.
-        if not math.isfinite(loss) or not (math.isfinite(size) or ctx.precision == "fp16"):
-            what = f"gradient's norm is {size}" if math.isfinite(loss) else f"loss is {loss}"
-            raise RunFailed(
-                f"the {what} at step {ctx.step + 1} of stage `{ctx.stage_name}`\n"
-                "  lower training.learning_rate, or write training.precision = 'fp32'; the last checkpoint is kept"
-            )
         self.progress.tokens += int(tokens)
         self.progress.seconds += seconds
         ctx.events(
@@ -229,3 +239,4 @@ class Meter:
         self._started = now
         self._total.zero_()
         self._count = self._tokens = 0
+        self.traces = self.traces[-1:]  # the newest is what the next step began with
