@@ -107,8 +107,8 @@ BAD_CHOICES = {
     "training that no choice heeds": Bad(
         good(("steps = 10", "steps = 10\nloss_chunks = 2\nlabel_smoothing = 0.1")),
         (
-            "training.loss_chunks|needs loss-chunks, which nothing installed provides",
-            "training.label_smoothing|needs label-smoothing, which nothing installed provides",
+            "training.loss_chunks|needs loss-chunks, which",
+            "training.label_smoothing|needs label-smoothing, which",
         ),
     ),
     "needs of one stage": Bad(

@@ -66,4 +66,14 @@ BAD_TRAINING = {
         training("warmup = 0.6", 'schedule = { use = "wsd", decay = 0.5 }'),
         ("training|`warmup` of 0.6 and `schedule.decay` of 0.5 are more than all steps",),
     ),
+    "flash attention that is not installed": Bad(
+        training('attention = "flash_attention_2"'),
+        ("training.attention|`flash_attention_2` needs flash_attn, which is not installed|pip install flash-attn",),
+    ),
+    "flash attention in float32": Bad(
+        training('attention = "flash_attention_3"', 'precision = "fp32"'),
+        ("training|computes in bf16 or fp16, and `precision` is",),
+    ),
+    "dropout of all": Bad(training("dropout = 1.0"), ("training.dropout|must be below 1, got 1",)),
+    "no noise": Bad(training("neftune_noise = 0"), ("training.neftune_noise|must be above 0, got 0",)),
 }

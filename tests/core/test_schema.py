@@ -23,6 +23,7 @@ BAD = BAD_RECIPES | BAD_CHOICES | BAD_TRAINING
 UNSCHEMED = {
     "nothing to look ahead by", "two warm-ups", "a warm-up without an end", "warm-up and decay of more than all",
     "steps in rows and in tokens", "passes in rows of steps in tokens", "passes in tokens of steps in rows",
+    "flash attention that is not installed", "flash attention in float32",
 }  # fmt: skip
 """What is wrong with [training] and beyond a schema."""
 

@@ -218,6 +218,30 @@ def test_label_smoothing_is_in_the_loss_that_is_told_and_not_in_scores(here: Pat
     assert any(not torch.equal(ends[2][name], weight) for name, weight in ends[0].items())
 
 
+def test_what_is_switched_for_training_leaves_no_mark_on_the_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its configuration is that of a plain run; and a resumed run ends with the same bits."""
+    compiled = []
+
+    def compiler(function: Any, **options: Any) -> Any:
+        compiled.append(type(function).__name__)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    settings = (
+        "training.steps=4", "training.dropout=0.3", "training.attention=eager", "training.neftune_noise=5",
+        "training.compile=true", "training.gradient_checkpointing=true",
+    )  # fmt: skip
+    plain = run(here, settings[0], output="plain").folder / "model"
+    whole = run(here, *settings, output="whole").folder / "model"
+    stopped_at(here, 3, *settings, output="stopped")
+    run(here, *settings, output="stopped")
+    assert weights_of(here / "whole") == weights_of(here / "stopped")
+    assert weights_of(here / "whole") != weights_of(here / "plain")
+    assert compiled == ["partial", "LlamaForCausalLM"] * 3
+    for name in ("config.json", "generation_config.json"):
+        assert (whole / name).read_text() == (plain / name).read_text()
+
+
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [

@@ -1,6 +1,7 @@
 """The contracts between the core and the plugins: everything that a part needs is imported from here."""
 
 from ftk.parts.adaptation import Adaptation
+from ftk.parts.attention import attention_by
 from ftk.parts.context import Context, derive_seed
 from ftk.parts.dataset import DatasetSource, Transform
 from ftk.parts.drift import CHUNK_ELEMENTS, Drift
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "Transform",
     "WeightKind",
+    "attention_by",
     "derive_seed",
     "lengths_of",
     "weight_kinds",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,16 +26,18 @@ class Batch:
         inputs: what the objective's loss reads, first dimension the rows.
         count: how many targets (tokens or rows) its loss sums over.
         tokens: how many input positions are not padding; for throughput.
+        lengths: of each row, how many positions from the left are not padding; None: all.
     """
 
     inputs: dict[str, Tensor]
     count: int
     tokens: int
+    lengths: Sequence[int] | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(moved, self.count, self.tokens)
+        return replace(self, inputs=moved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,12 @@ MOST_SHARED = 0.99
 """The most of a training mix that mitigations may fill. An epoch holds ``1 / (1 - share)`` rows for each of the
 stage's own, so that near 1 it has no end; a hundred are more than any method asks for."""
 
-PACKAGES = {"adamw_8bit": "bitsandbytes"}
-"""Choices in ``[training]`` that need a package which ftk does not."""
+PACKAGES = {
+    "adamw_8bit": ("bitsandbytes", "pip install bitsandbytes"),
+    "flash_attention_2": ("flash_attn", "pip install flash-attn --no-build-isolation"),
+    "flash_attention_3": ("flash_attn_interface", "build it from `hopper/` of github.com/Dao-AILab/flash-attention"),
+}
+"""Choices in ``[training]`` that need a package which ftk does not: its module, and how to install it."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,12 @@ def _check_shares(stage: StageSpec) -> list[Problem]:
 
 def _not_installed(stage: StageSpec) -> list[Problem]:
     """What ``[training]`` asks for that needs a package which is not here."""
-    name = stage.training.optimizer.use
-    package = PACKAGES.get(name)
-    if package is None or find_spec(package) is not None:
-        return []
+    chosen = {"optimizer": stage.training.optimizer.use, "attention": stage.training.attention}
     return [
-        Problem("training.optimizer", f"`{name}` needs {package}, which is not installed", f"pip install {package}")
+        Problem(f"training.{key}", f"`{name}` needs {package}, which is not installed", mend)
+        for key, name in chosen.items()
+        for package, mend in [PACKAGES.get(name, ("ftk", ""))]
+        if find_spec(package) is None
     ]
 
 

@@ -66,6 +66,18 @@ class Training(Watching):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="Type of the matrix products; auto: bf16 where the hardware has it, else fp32."
     )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = Field(
+        default="auto", description="How attention is computed in training; auto: as the model was loaded."
+    )
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="Every dropout probability of the model, in training; unset: its own."
+    )
+    neftune_noise: float | None = Field(
+        default=None, gt=0, description="Noise on embeddings in training (NEFTune's alpha): 5, 10 or 15 is usual."
+    )
+    compile: bool = Field(
+        default=False, description="Run training through torch.compile: a wait at the first step, then faster ones."
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
@@ -121,6 +133,12 @@ class Training(Watching):
             raise ValueError("`micro_batch_size` goes with `batch_size`; for tokens there is `micro_batch_tokens`")
         if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
             raise ValueError("give `batch_size` or `batch_tokens`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _narrow_enough(self) -> Training:
+        if "flash" in self.attention and self.precision == "fp32":
+            raise ValueError(f'`attention = "{self.attention}"` computes in bf16 or fp16, and `precision` is "fp32"')
         return self
 
     @model_validator(mode="after")

@@ -49,6 +49,7 @@ class Loop:
         save: has a checkpoint written, while training goes on.
         check_saved: raises where a checkpoint could not be written.
         stop_requested: whether a signal asked the run to stop.
+        around: what the forward pass that trains on a micro-batch runs in.
     """
 
     ctx: Context
@@ -62,6 +63,7 @@ class Loop:
     save: Callable[[Progress], None]
     check_saved: Callable[[], None]
     stop_requested: Callable[[], bool]
+    around: Callable[[Batch], AbstractContextManager[Any]] = lambda batch: nullcontext()
 
     def train(self, progress: Progress) -> None:
         """Go from ``progress`` to the stage's last step, or to where it no longer improves.
@@ -130,7 +132,7 @@ class Loop:
         trace = meter.begin_step(ctx)
         for index, (objective, batch) in enumerate(batches, start=1):
             with self.synced(index == len(batches)):
-                with ctx.autocast():
+                with ctx.autocast(), self.around(batch):
                     loss = objective.loss(self.model, batch, ctx)
                 total = self.mitigations.penalty(batch, loss, ctx)
                 weight = ctx.world_size / count if batch.count else 0.0  # of a pass that is only made together

@@ -26,6 +26,7 @@ from ftk.running.composition import Composition
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
 from ftk.running.optimizing import build_optimizer, build_schedule, pack_optimizer, unpack_optimizer
+from ftk.running.switches import Switches
 from ftk.running.watching import Watch
 
 DEFAULT_EPOCHS = 3.0
@@ -52,7 +53,8 @@ class Stage:
         stop_requested: whether a signal asked the run to stop.
 
     Raises:
-        UserError: the adaptation does not fit the model, or would train weights held in float16.
+        UserError: the adaptation does not fit the model, or would train weights held in float16; or an option of
+            ``[training]`` cannot act on it.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Stage:
         self.stop_requested = stop_requested
         self.carried = dict(carried)
         self.adaptation = build(spec.adaptation, Adaptation)
+        self.switches = Switches(spec.training, ctx)
         set_seed(ctx.derived_seed("attach") % 2**32)
         try:
             model = self.adaptation.attach(ctx.model)
@@ -80,14 +83,6 @@ class Stage:
                 f"stage `{spec.name}`: the weights to train are held in float16, too narrow for small steps",
                 'load the model in "float32"; training.precision = "fp16" computes in float16 all the same',
             )
-        if spec.training.gradient_checkpointing:
-            if not getattr(model, "supports_gradient_checkpointing", False):
-                raise UserError(
-                    f"stage `{spec.name}`: a {type(model).__name__} cannot recompute its activations",
-                    "leave out training.gradient_checkpointing; a smaller micro_batch_size saves memory too",
-                )
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-            model.enable_input_require_grads()  # type: ignore[operator]
         self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
         self.watch = Watch(spec.training)
         self.ctx = replace(ctx, model=model, adaptation=self.adaptation)
@@ -132,8 +127,8 @@ class Stage:
             self.save(self.progress)  # what was remembered is not computed again after an interruption
         prepared = cast(nn.Module, self.accelerator.prepare_model(self.ctx.model))
         return Loop(
-            self.ctx, options, self.accelerator, prepared, batches, self.mitigations,
-            optimizer, scheduler, self.save, self.check_saved, self.stop_requested,
+            self.ctx, options, self.accelerator, self.switches.compiled(prepared), batches, self.mitigations,
+            optimizer, scheduler, self.save, self.check_saved, self.stop_requested, self.switches.around,
         )  # fmt: skip
 
     def mixer(self) -> Mixer:
@@ -249,9 +244,7 @@ class Stage:
     def _release(self) -> None:
         """Give back what only training needed, so that the next stage finds the model as a fresh load would be."""
         self.optimizer.state.clear()
-        if self.spec.training.gradient_checkpointing:
-            self.ctx.model.gradient_checkpointing_disable()  # type: ignore[operator]
-            self.ctx.model.disable_input_require_grads()  # type: ignore[operator]
+        self.switches.release()
         self.accelerator.free_memory()  # it keeps every model it has prepared, and with it the buckets of gradients
 
     def _remember(self) -> None:

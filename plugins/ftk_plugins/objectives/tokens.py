@@ -131,7 +131,7 @@ class TokenObjective(Objective):
                 columns["position_ids"][index, :length] = item.get("position_ids", steps[:length])
                 columns["position_ids"][index, length:] = steps[: shape[1] - length]
         count = int(np.count_nonzero(columns["labels"][:, 1:] != IGNORED))
-        return Batch({name: torch.from_numpy(array) for name, array in columns.items()}, count, sum(lengths))
+        return Batch({name: torch.from_numpy(array) for name, array in columns.items()}, count, sum(lengths), lengths)
 
     def loss(self, model: nn.Module, batch: Batch, ctx: Context) -> Loss:
         """The negative log-likelihood of all targets, summed in float32; smoothed while the model is in training mode.

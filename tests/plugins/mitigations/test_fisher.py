@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ftk.parts import Batch, Examples, Head, Loss, Objective, Task
 from ftk_plugins.adaptations.lora.lora import Lora
@@ -93,6 +94,20 @@ def test_padding_changes_nothing() -> None:
     long = estimate(model, all_weights(model), text_task(TEXTS[3:4]), batch_size=1).diagonal
     both = estimate(model, all_weights(model), text_task([TEXTS[0], TEXTS[3]]), batch_size=2).diagonal
     assert_same(both, {name: (alone[name] + long[name]) / 2 for name in both})
+
+
+def test_flash_attention_gives_way_while_all_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no float32; this stand-in has nothing at all."""
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("FlashAttention only supports fp16 and bf16")
+
+    model = llama()
+    known = estimate(model, all_weights(model)).diagonal
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", refuse)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    assert_same(estimate(model, all_weights(model)).diagonal, known)
+    assert model.config._attn_implementation == "flash_attention_2"
 
 
 def test_it_is_not_the_square_of_the_batch_gradient() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ftk import RunFailed, UserError
-from ftk.parts import Batch, Context, Features, Task
+from ftk.parts import Batch, Context, Features, Task, attention_by
 
 from .collector import Collector, NotPerSample
 
@@ -193,7 +193,11 @@ def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Fea
 
 @contextmanager
 def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """``eval`` mode, float32, no parameter asking for a gradient; everything as it was afterwards."""
+    """``eval`` mode, float32, no parameter asking for a gradient; everything as it was afterwards.
+
+    Flash attention has no float32, and gives way to torch's own.
+    """
+    attention = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
     training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tensors = [*model.parameters(), *model.buffers()]
@@ -204,7 +208,8 @@ def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
             parameter.requires_grad_(False)
         for tensor, data in halves:
             tensor.data = data.float()
-        with torch.autocast(device.type, enabled=False):
+        exact = attention_by(model, "sdpa") if "flash" in attention else nullcontext()
+        with exact, torch.autocast(device.type, enabled=False):
             yield
     finally:
         for tensor, data in halves:
