@@ -45,7 +45,7 @@ class Context:
         shared: what the evaluators of one measurement (one model as it stands, one task, one set of rows) share, by
             keys that name all it depends on; None outside of a measurement.
         loss_chunks: how many pieces an objective cuts its targets into, so that the outputs of all are never there
-            at once; 1: none; None: as it thinks fit.
+            at once; 1: none, for a caller whose hooks must hear all layers; None: as it thinks fit.
         label_smoothing: the share of each target that a loss spreads evenly over all classes while the model is in
             training mode; never in ``eval`` mode, in which losses are measured.
     """

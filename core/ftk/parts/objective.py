@@ -47,7 +47,8 @@ class Loss:
     Attributes:
         total: scalar float32 with its graph, in nats.
         count: the number of targets it sums over, the same as the batch's.
-        outputs: what else the model gave, for penalties that need it: ``logits`` and what the objective documents.
+        outputs: what else the model gave, for penalties that need it: ``logits`` and what the objective documents;
+            what is large may be made when it is read.
     """
 
     total: Tensor

@@ -105,10 +105,10 @@ def output_layer(base: Any) -> Any:
     return base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
 
 
-def is_watched(layer: nn.Module) -> bool:
-    """Whether somebody listens to a layer's calls, who must then see the real ones."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return any(hooks)
+def is_watched(*modules: nn.Module | None) -> bool:
+    """Whether somebody listens to the calls of one of these, who must then see the real ones; so does FSDP."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in modules if module is not None for kind in kinds)
 
 
 def tap_of(base: Any, forward: Callable[[], Tensor]) -> Tap:

@@ -109,7 +109,7 @@ def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None,
         chunks = -(-batch.count * vocab // AUTO_LOGITS)
     else:
         chunks = min(ctx.loss_chunks, batch.count)
-    if chunks <= 1 or is_watched(layer):
+    if chunks <= 1 or is_watched(model, base, layer):
         return None, 1
     try:
         return tap_of(base, partial(_trial, base, batch.inputs["input_ids"])), chunks

@@ -280,6 +280,14 @@ def test_whoever_listens_to_the_output_layer_hears_its_calls():
     assert seen == [(3, 50, 260)]
 
 
+def test_whoever_listens_to_the_model_hears_its_logits():
+    """As FSDP does, whose hooks gather and drop weights around the calls."""
+    model, seen = toy_model(), []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output.logits.shape))
+    loss_of(model, 3)
+    assert seen == [(3, 50, 260)]
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_fisher_information_is_the_same(tied):
     model, events = toy_model(tie_word_embeddings=tied), []
