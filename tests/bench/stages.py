@@ -39,15 +39,19 @@ def stage_of(folder: Path, events: list[RunEvent], words: tuple[int, int], longe
         longest: tokens that a row is cut to.
         table: the recipe, but for its name, objective and data.
     """
-    disable_progress_bar()
-    # Accelerate keeps the precision for the whole process, and a Trainer may have been there before.
-    AcceleratorState._reset_state(True)
     path = folder / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in made_up_texts(*words)), encoding="utf-8")
     rows = {"use": "files", "path": str(path)}
     objective = {"use": "causal_lm", "max_length": longest, "long_rows": "truncate"}
-    table = {"name": "bench", "objective": objective, "data": {"train": rows, "retain": rows}, **table}
-    recipe = recipe_from_table(table, "bench", "")
+    return stage_from(events, **{"objective": objective, "data": {"train": rows, "retain": rows}, **table})
+
+
+def stage_from(events: list[RunEvent], **table: Any) -> Stage:
+    """The only stage of a recipe without its name; the stage's events are appended to ``events``."""
+    disable_progress_bar()
+    # Accelerate keeps the precision for the whole process, and a Trainer may have been there before.
+    AcceleratorState._reset_state(True)
+    recipe = recipe_from_table({"name": "bench", **table}, "bench", "")
     job = Run(recipe, None, Accelerator(), Events([events.append]), lambda: False)
     job.source = build(recipe.model, ModelSource)
     job.read_rows()

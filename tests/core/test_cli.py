@@ -221,6 +221,17 @@ def test_doctor_is_healthy_and_names_devices() -> None:
     assert told["memory_bytes"] > 2**28
 
 
+def test_doctor_tells_the_cache_and_empties_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "kept"))
+    (tmp_path / "kept" / "0123").mkdir(parents=True)
+    (tmp_path / "kept" / "0123" / "0.values").write_bytes(b"x" * 1000)
+    cache = json.loads(ftk_("doctor", "--no-third-party", "--json").stdout)["cache"]
+    assert cache == {"folder": str(tmp_path / "kept"), "bytes": 1000}
+    result = ftk_("doctor", "--no-third-party", "--empty-cache")
+    assert "0.00 GiB of rows in" in result.output
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
 def test_doctor_fails_where_a_plugin_is_broken(add_plugin: Add) -> None:
     add_plugin("ftk-agem", {"ftk_agem.py": "import nowhere"}, {"agem": "ftk_agem"})
     result = ftk_("doctor")

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ftk.cli.common import console, json_option, print_json, print_table, registry, third_party_option
 from ftk.cli.list_plugins import print_broken
+from ftk.data.cache import Cache, cache_folder
 from ftk.plugin.registry import OWN_DISTRIBUTION, one_line, own_version
 
 IMPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers")
@@ -25,11 +26,17 @@ IMPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "safetens
 @click.command()
 @json_option
 @third_party_option
-def doctor(as_json: bool) -> None:
+@click.option(
+    "--empty-cache", is_flag=True, help="First delete the rows that are kept, read and encoded, for later runs."
+)
+def doctor(as_json: bool, empty_cache: bool) -> None:
     """Check this installation: versions, devices, memory, disk and plugins.
 
     The exit code is 1 if something is broken.
     """
+    cache = Cache(cache_folder())
+    if empty_cache:
+        cache.empty()
     packages = _packages()
     found = registry()
     devices = _devices() if all(row["problem"] == "" for row in packages if row["name"] == "torch") else []
@@ -41,6 +48,7 @@ def doctor(as_json: bool) -> None:
         "memory_bytes": _memory(),
         "free_disk_bytes": shutil.disk_usage(Path.cwd()).free,
         "folder": str(Path.cwd()),
+        "cache": {"folder": str(cache.folder), "bytes": cache.size()},
     }
     plugins = [{name: getattr(plugin, name) for name in plugin.__slots__} for plugin in found.plugins]
     conflicts = [f"{entry.kind} {entry.qualified}" for entry in found.entries() if entry.status == "conflict"]
@@ -123,12 +131,13 @@ def _memory() -> int:
 def _print(
     facts: dict[str, Any], devices: list[dict[str, Any]], packages: list[dict[str, str]], conflicts: list[str]
 ) -> None:
-    out = console()
+    out, kept = console(), facts["cache"]
     rows = [
         ["ftk", f"{facts['ftk']}, Python {facts['python']} ({sys.executable})"],
         ["system", facts["platform"]],
         ["memory", f"{_gigabytes(facts['memory_bytes'])}, {facts['cpus']} processors"],
         ["disk", f"{_gigabytes(facts['free_disk_bytes'])} free in {facts['folder']}"],
+        ["cache", f"{kept['bytes'] / 2**30:.2f} GiB of rows in {kept['folder']}; --empty-cache deletes them"],
     ]
     for device in devices:
         memory = f", {_gigabytes(device['memory_bytes'])}" if device["memory_bytes"] else ""

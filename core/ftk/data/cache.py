@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,9 @@ from ftk.errors import UserError
 
 FORMAT = 1
 """Part of every key: it grows when what is stored is laid out or computed in another way."""
+
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+"""The errors of a folder that cannot be written."""
 
 
 def cache_folder() -> Path:
@@ -59,26 +63,19 @@ class Cache:
         path = self.folder / key
         if path.is_dir():
             return path
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._locked(key):
-                if not path.is_dir():
-                    self._sweep(key)
-                    aside = self.folder / f".{key}.partial"
+        with self._told(), self._locked(key):
+            if not path.is_dir():
+                self._sweep(key)
+                aside = self.folder / f".{key}.partial"
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir()
+                try:
+                    compute(aside)
+                    for file in aside.iterdir():
+                        _sync(file)
+                    aside.rename(path)
+                finally:
                     shutil.rmtree(aside, ignore_errors=True)
-                    aside.mkdir()
-                    try:
-                        compute(aside)
-                        for file in aside.iterdir():
-                            _sync(file)
-                        aside.rename(path)
-                    finally:
-                        shutil.rmtree(aside, ignore_errors=True)
-        except OSError as error:
-            raise UserError(
-                f"the cache for encoded data, {self.folder}, cannot be written: {error.strerror or error}",
-                "set FTK_CACHE to a folder with room; `ftk doctor --empty-cache` empties this one",
-            ) from error
         return path
 
     def size(self) -> int:
@@ -95,7 +92,20 @@ class Cache:
                     shutil.rmtree(path)
 
     @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in NO_PLACE:  # what is computed reads files too
+                raise
+            raise UserError(
+                f"the cache for rows, {self.folder}, cannot be written: {error.strerror}",
+                "set FTK_CACHE to a folder with room; `ftk doctor --empty-cache` empties this one",
+            ) from error
+
+    @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f".{key}.lock"
         while (lock := _lock(path)) is None:
             self._pause()

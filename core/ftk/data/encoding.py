@@ -27,13 +27,16 @@ class Encoder:
     Args:
         events: told how far it is.
         check_interrupt: called between pieces; raises when a signal asked the run to stop.
+
+    Attributes:
+        cache: where encoded rows are kept.
     """
 
     def __init__(self, events: Events, check_interrupt: Callable[[], None]) -> None:
         self._events = events
         self._check_interrupt = check_interrupt
         self._told = 0.0
-        self._cache = Cache(cache_folder(), self._wait)
+        self.cache = Cache(cache_folder(), self._wait)
         self._processor_key = lru_cache(maxsize=2)(processor_key)
 
     def encoded(self, found: RoleRows, spec: PartSpec, objective: Objective, processor: Any) -> Sequence[Features]:
@@ -51,7 +54,7 @@ class Encoder:
             write_rows(folder, self._pieces(found, work, "encoding rows"), who)
 
         key = key_of("encoded", found.key, part_key(spec), self._processor_key(processor))
-        return EncodedRows(self._cache.entry(key, compute))
+        return EncodedRows(self.cache.entry(key, compute))
 
     def texts(self, found: RoleRows, spec: PartSpec, objective: Objective) -> np.ndarray:
         """A number for the texts of each row, ``(rows,) uint64``: equal for texts that say the same."""
@@ -65,7 +68,7 @@ class Encoder:
                 for piece in self._pieces(found, work, "comparing rows"):
                     piece.tofile(file)
 
-        folder = self._cache.entry(key_of("texts", found.key, part_key(spec)), compute)
+        folder = self.cache.entry(key_of("texts", found.key, part_key(spec)), compute)
         return np.fromfile(folder / "texts", np.uint64)
 
     def _pieces(self, found: RoleRows, work: Work[Result], text: str) -> Iterator[Result]:

@@ -6,9 +6,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftk.data.keys import rows_key
+import pyarrow as pa
+
+from ftk.data.keys import ROWS_AT_A_TIME, rows_key
 from ftk.errors import UserError
 from ftk.parts import Objective, Row
 
@@ -23,15 +26,37 @@ class RoleRows:
     Attributes:
         rows: the rows.
         place: where they stand in the recipe, as in ``stage.currencies.data.train``.
+        known_key: their key, where it is known.
     """
 
     rows: Dataset
     place: str
+    known_key: str = ""
 
     @cached_property
     def key(self) -> str:
         """What is the same for equal rows."""
-        return rows_key(self.rows)
+        return self.known_key or rows_key(self.rows)
+
+
+def keep(rows: Dataset, folder: Path) -> None:
+    """Write rows into an entry of the cache, for :func:`read_kept`."""
+    with (
+        pa.OSFile(str(folder / "rows.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, rows.features.arrow_schema) as out,
+    ):
+        for batch in rows.with_format("arrow").iter(ROWS_AT_A_TIME):
+            out.write_table(batch.cast(rows.features.arrow_schema))
+    (folder / "key").write_text(rows_key(rows), encoding="ascii")
+    pa.default_memory_pool().release_unused()
+
+
+def read_kept(folder: Path, place: str) -> RoleRows:
+    """Rows that :func:`keep` wrote, mapped into memory."""
+    from datasets import Dataset
+
+    rows = Dataset.from_file(str(folder / "rows.arrow"))
+    return RoleRows(rows, place, (folder / "key").read_text(encoding="ascii"))
 
 
 def texts_of(rows: Iterable[Row], objective: Objective, place: str, first: int = 1) -> Iterator[list[str]]:

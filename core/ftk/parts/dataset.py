@@ -18,6 +18,13 @@ class DatasetSource(Part):
         """The splits this one source divides its rows into; empty: it has one set of rows for whichever role."""
         return ()
 
+    def identity(self) -> str | None:
+        """What the rows depend on beside the options, as a hash of the files that are read; None: nobody knows.
+
+        Where it is known, and as it was before, the rows come from the core's cache and :meth:`rows` is not called.
+        """
+        return None
+
     @abstractmethod
     def rows(self, split: Split) -> Dataset:
         """The rows for ``split``; a source without :meth:`splits` returns all its rows for each.

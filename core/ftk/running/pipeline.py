@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from ftk.data.batches import pass_rows, refuse_idle_grouping
 from ftk.data.encoding import Encoder
 from ftk.data.overlap import report_overlap
-from ftk.data.rows import Rows, retained_rows, stage_rows
+from ftk.data.rows import RowReader, Rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task, lengths_of
@@ -107,13 +107,14 @@ class Run:
         """Read the rows of every task, and tell of those that stand where they must not."""
         recipe = self.recipe
         self.events("phase", text="reading data")
+        reader = RowReader(self.encoder.cache)
         self.rows: list[Rows] = []
         if recipe.retain is not None:
             spec = recipe.retain_objective
             sets = recipe.retain, recipe.retain_validation, recipe.retain_test
-            self.rows.append(retained_rows(self._objective(spec), spec, *sets))
+            self.rows.append(reader.retained(self._objective(spec), spec, *sets))
         for stage in recipe.stages:
-            self.rows.append(stage_rows(stage.name, self._objective(stage.objective), stage.objective, stage.data))
+            self.rows.append(reader.stage(stage.name, self._objective(stage.objective), stage.objective, stage.data))
         policies = [stage.data.overlap for stage in recipe.stages]
         if recipe.retain is not None:
             policies.insert(0, policies[0])

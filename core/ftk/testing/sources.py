@@ -83,6 +83,7 @@ def gives_the_same_rows_twice(subject: Subject) -> None:
         second = {split: other.rows(split).to_list() for split in other.splits() or SPLITS}
     differ = [split for split in first if first[split] != second[split]]
     hold(not differ, f"the rows of {', '.join(differ)} differ")
+    hold(one.identity() == other.identity(), "the rows are the same, and `identity` differs")
 
 
 def keeps_splits_apart(subject: Subject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,21 +18,35 @@ from ftk_plugins.datasets.rows import DividedRows
 class Files(DividedRows):
     """Rows from local files, in the order of the files and of the rows in them.
 
-    The rows are read afresh in each run and held in memory as Arrow tables: there is no cache to grow stale.
+    The files are hashed in each run; what has been read of the same contents before comes from the core's cache.
     """
 
     def __init__(self, options: FilesOptions) -> None:
         super().__init__(options)
         self.options = options
+        self._identity: str | None = None
 
     @property
     def place(self) -> str:
         path = self.options.path
         return path if isinstance(path, str) else ", ".join(path)
 
+    def identity(self) -> str:
+        """A hash of the files' contents and formats, in their order."""
+        if self._identity is None:
+            digest = hashlib.sha256()
+            for file, form in self._formats().items():
+                try:
+                    with file.open("rb") as opened:
+                        content = hashlib.file_digest(opened, "sha256").hexdigest()
+                except OSError as error:
+                    raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
+                digest.update(f"{form} {content}\n".encode())
+            self._identity = digest.hexdigest()
+        return self._identity
+
     def read(self) -> Dataset:
-        patterns = [self.options.path] if isinstance(self.options.path, str) else self.options.path
-        formats = {file: self._format(file) for pattern in patterns for file in _found(pattern)}
+        formats = self._formats()
         self._check_options(set(formats.values()))
         tables = []
         for file, form in formats.items():
@@ -53,6 +68,11 @@ class Files(DividedRows):
             raise UserError(
                 f"the files of {self.place} do not fit together: {error}", "make each column of one type"
             ) from None
+
+    def _formats(self) -> dict[Path, str]:
+        """The files to read, in their order, each with its format."""
+        patterns = [self.options.path] if isinstance(self.options.path, str) else self.options.path
+        return {file: self._format(file) for pattern in patterns for file in _found(pattern)}
 
     def _format(self, file: Path) -> str:
         if self.options.format != "auto":
