@@ -159,6 +159,14 @@ BAD_RECIPES = {
         good(("steps = 10", 'steps = 10\nevaluate_every = 5\nbest_by = "nats"')),
         ('training|`best_by` tells early_stopping and keep = "best" what is best',),
     ),
+    "a metric that no evaluator measures": Bad(
+        good(
+            ("steps = 10", 'steps = 10\nevaluate_every = 5\nkeep = "best"\nbest_by = "mine.nats_0.55"'),
+            ('path = "train.jsonl"', 'path = "train.jsonl", fraction = 0.1'),
+            ('use = "keywords"', 'use = "nats"\nname = "mine"\nquantiles = [0.5, 0.9]'),
+        ),
+        ("training.best_by|no evaluator measures `mine.nats_0.55`|did you mean `mine.nats_0.5`?",),
+    ),
     "no patience": Bad(
         good(("steps = 10", "steps = 10\nevaluate_every = 5\nearly_stopping = { patience = 0 }")),
         ("training.early_stopping.patience|must be above 0, got 0",),

@@ -190,6 +190,11 @@ class NoNumber(MeanOfBatches):
         return [Metric("loss", float("nan"), higher_is_better=False)]
 
 
+class OtherName(MeanOfBatches):
+    def measure(self, model, task, ctx):
+        return [Metric("nats", 1.0, higher_is_better=False)]
+
+
 class ModeLeft(MeanOfBatches):
     def measure(self, model, task, ctx):
         metrics = super().measure(model, task, replace(ctx, micro_batch_size=64))
@@ -247,6 +252,13 @@ class Shuffles(Transform):
 
 class NoOptions(Options):
     """Nothing to choose."""
+
+
+class LossOptions(Options):
+    """Nothing to choose, and a metric."""
+
+    def metrics(self):
+        return ("loss",)
 
 
 class BareOptions(Options):

@@ -109,6 +109,8 @@ class Blend(Options):
 class Nats(Options):
     prompt_words: int = Field(default=3, description="How many.")
     quantiles: tuple[float, ...] = Field(default=(0.5,), min_length=1, description="Which quantiles.")
+    def metrics(self):
+        return tuple(f"nats_{quantile:g}" for quantile in self.quantiles)
 
 class NoOptions:
     pass

@@ -16,6 +16,7 @@ LIKE = {
     "objective": "ftk_plugins.objectives.instruction.options:InstructionOptions",
     "adaptation": "ftk_plugins.adaptations.full.options:FullOptions",
     "model": "ftk_plugins.models.scratch.options:ScratchOptions",
+    "evaluator": "tests.core.broken_parts:LossOptions",
 }
 PROVIDES = {
     "objective": ("prompts", "token-loss", "target-sampling", "loss-chunks", "label-smoothing"),
@@ -65,6 +66,7 @@ BROKEN = [
     ("evaluator", "MeanOfBatches", "does_not_depend_on_the_batch_size"),
     ("evaluator", "Guesses", "measures_the_same_twice"),
     ("evaluator", "NoNumber", "gives_finite_numbers"),
+    ("evaluator", "OtherName", "gives_finite_numbers"),
     ("evaluator", "ModeLeft", "leaves_the_model_as_it_was"),
     ("model", "RandomWeights", "loads_the_same_twice"),
     ("model", "IgnoresTheFolder", "loads_what_a_stage_saved"),

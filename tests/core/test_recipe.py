@@ -159,6 +159,14 @@ def test_what_validates_on_earlier_tasks_needs_their_validation_data(read: Read)
     read(second.replace('path = "first.jsonl" }', 'path = "first.jsonl", fraction = 0.1 }'))
 
 
+def test_what_the_best_goes_by_is_checked_where_the_evaluators_tell_their_metrics(read: Read) -> None:
+    watched = GOOD.replace('path = "train.jsonl"', 'path = "train.jsonl", fraction = 0.1')
+    watched = watched.replace("steps = 10", 'steps = 10\nevaluate_every = 5\nkeep = "best"\nbest_by = "{}"')
+    assert read(watched.replace("{}", "anything")).stages[0].training.best_by == "anything", "`keywords` tells nothing"
+    mine = watched.replace('use = "keywords"', 'use = "nats"\nname = "mine"')
+    assert read(mine.replace("{}", "mine")).stages[0].training.best_by == "mine", "it takes the evaluator's name"
+
+
 def test_evaluations_say_which_tasks_they_leave_out(read: Read) -> None:
     watched = PIPELINE.replace("epochs = 2", 'epochs = 2\nevaluate_every = 5\nkeep = "best"\nretention_weight = 1')
     watched = watched.replace("[data]", '[data]\ntest = { use = "rows", path = "test.jsonl" }', 1)

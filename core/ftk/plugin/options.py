@@ -30,6 +30,10 @@ class Options(BaseModel):
         """Capabilities of the variant's ``provides`` that these options take away."""
         return ()
 
+    def metrics(self) -> tuple[str, ...]:
+        """For an evaluator, the names of the metrics that it measures; empty where they are known only then."""
+        return ()
+
     def data_share(self) -> float:
         """The share of the final training mix, 0 to 1, that this part fills with rows of its own."""
         return 0.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
-from ftk.errors import Problem
+from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
 from ftk.recipe.specs import PartSpec, StageSpec
 
@@ -173,6 +173,11 @@ def _watched(stage: StageSpec, around: Surroundings, validated: bool) -> tuple[l
     if not stage.evaluators:
         hint = "add an [[evaluator]], or leave evaluate_every out"
         problems.append(Problem("training.evaluate_every", "measures with evaluators, and there is none", hint))
+    names = [spec.metrics() for spec in stage.evaluators]
+    measured = [metric for metrics in names for metric in metrics]
+    if training.best_by and all(names) and training.best_by not in measured:
+        hint = did_you_mean(training.best_by, measured)
+        problems.append(Problem("training.best_by", f"no evaluator measures `{training.best_by}`", hint))
     seen = {name: "validation-data" in _from_data(data) for name, data in around.earlier.items()}
     if "retain" in around.top_data:
         seen = {"retain": "retain-validation-data" in _from_data(around.top_data), **seen}

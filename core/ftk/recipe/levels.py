@@ -177,7 +177,7 @@ class Reader:
             options, problems = validate(model, given, path, reserved)
             if options is not None:
                 # Whatever these raise is told now, and not in the middle of a run.
-                options.withheld(), options.more_needs(), options.data_share()
+                options.withheld(), options.more_needs(), options.metrics(), options.data_share()
         except Exception as error:
             self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
             return None

@@ -46,6 +46,13 @@ class PartSpec:
         """The capabilities that it needs under these options."""
         return tuple(dict.fromkeys((*self.variant.needs, *self.options.more_needs())))
 
+    def metrics(self) -> tuple[str, ...]:
+        """For an evaluator, the names under which its metrics are reported; empty where they are not known yet."""
+        own = self.options.metrics()
+        if self.name == self.variant.name:
+            return own
+        return (self.name,) if len(own) == 1 else tuple(f"{self.name}.{metric}" for metric in own)
+
     def resolved(self) -> dict[str, Any]:
         """Everything that decides what it does, as JSON values."""
         table: dict[str, Any] = {

@@ -13,7 +13,7 @@ from ftk.testing.subject import Subject, bearing, hold, hold_equal, seeded, snap
 
 
 def gives_finite_numbers(subject: Subject) -> None:
-    """`measure` returns metrics: each a name of its own, a finite number, and whether higher is better."""
+    """`measure` returns the metrics that the options tell of: each a finite number, and whether higher is better."""
     metrics = _measure(subject, _practised(subject))
     hold(metrics and all(isinstance(metric, Metric) for metric in metrics), f"it returned {metrics!r:.120}")
     for metric in metrics:
@@ -29,6 +29,10 @@ def gives_finite_numbers(subject: Subject) -> None:
         hold("@" not in metric.name, f"{metric.name}: `@` stands between a metric and its probe set")
     names = [metric.name for metric in metrics]
     hold(len(set(names)) == len(names), f"two metrics have one name: {', '.join(names)}")
+    told = subject.spec.options.metrics()
+    hold(
+        not told or sorted(told) == sorted(names), f"its options tell of {', '.join(told)}, it gave {', '.join(names)}"
+    )
 
 
 def measures_the_same_twice(subject: Subject) -> None:

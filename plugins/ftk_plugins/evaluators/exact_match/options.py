@@ -15,3 +15,6 @@ class ExactMatchOptions(AnswerOptions):
         default=False,
         description="Take forms of one character for the same (Unicode NFKC), as in `Ａ` and `A`.",
     )
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("exact_match",)

@@ -25,3 +25,6 @@ class KeywordAccuracyOptions(AnswerOptions):
         default=True,
         description="Find a keyword only where no letter or digit goes on beside it: `7` is not in `17`.",
     )
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("keyword_accuracy",)

@@ -15,3 +15,6 @@ class PerplexityOptions(Options):
         gt=0,
         description="Rows per forward pass on one device; left out: the training's `micro_batch_size`.",
     )
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("perplexity",)
