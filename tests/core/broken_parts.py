@@ -218,6 +218,12 @@ class IgnoresTheFolder(Scratch):
         return Loaded(saved.model, saved.processor)
 
 
+class OutlinesAnother(Scratch):
+    def outline(self, head, corpus):
+        other = Scratch(self.options.model_copy(update={"layers": self.options.layers + 1}))
+        return other.outline(head, corpus)
+
+
 class Unordered(DatasetSource):
     def __init__(self, options):
         self.seed = random.random()

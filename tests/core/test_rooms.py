@@ -27,8 +27,9 @@ MAY_KNOW = {
     "data": {"front", "recipe", "parts"},
     "disk": {"front", "parts"},
     "running": {"front", "plugin", "recipe", "parts", "data", "report", "disk"},
+    "planning": {"front", "plugin", "recipe", "parts", "data", "running"},
     "testing": {"front", "plugin", "recipe", "parts", "data", "report", "disk", "running"},
-    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "disk", "running"},
+    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "disk", "running", "planning"},
 }
 """For each room of the core the other rooms that it may import from; ``front`` is the files beside the rooms."""
 

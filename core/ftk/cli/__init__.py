@@ -19,6 +19,7 @@ from ftk.plugin.variant import import_reference
 
 VERBS = {
     "run": ("ftk.cli.run:run", "Run a recipe, or go on with a run that was interrupted."),
+    "plan": ("ftk.cli.plan:plan", "Say what a recipe will take, and whether it fits."),
     "check": ("ftk.cli.check:check", "Check a recipe and show what it will do."),
     "list-plugins": ("ftk.cli.list_plugins:list_plugins", "List what a recipe can name here."),
     "show": ("ftk.cli.show:show", "Show one variant: its options, its source, an example."),

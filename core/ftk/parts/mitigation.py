@@ -43,6 +43,14 @@ class Mitigation(Part):
         The model is the stage's starting model with the adaptation attached and no drift yet.
         """
 
+    def rehearse(self, task: Task, ctx: Context) -> None:
+        """As :meth:`remember`, for planning: make what it would keep, and do the largest piece of its work once.
+
+        The model and all that is computed from it have shapes and types, and no values: to read one raises. Override
+        it where remembering reads values, or takes long.
+        """
+        self.remember(task, ctx)
+
     def begin(self, ctx: Context) -> None:
         """Before the first step of the stage, and again when a stage resumes from a checkpoint."""
 

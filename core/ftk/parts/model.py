@@ -44,6 +44,13 @@ class ModelSource(Part):
             UserError: the source cannot be found or read, naming the place and the mend.
         """
 
+    def outline(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
+        """What :meth:`load` gives, for planning: its modules with tensors of the same shapes and types, of any values.
+
+        Override it where the model can be made on the device ``meta``, which reads no weights and takes no memory.
+        """
+        return self.load(head, corpus)
+
     @abstractmethod
     def load_folder(self, folder: Path, head: Head) -> Loaded:
         """Load a model that a finished stage of the same run saved, with this source's settings, bit for bit."""

@@ -154,8 +154,8 @@ class Run:
             if task.validation is not None:
                 len(task.validation.encoded)
 
-    def load_start(self) -> Loaded:
-        """The starting model, as its source gives it."""
+    def load_start(self, number: int = 1, *, outline: bool = False) -> Loaded:
+        """The starting model as its source gives it, with the head of a stage; or its outline, without weights."""
         self.events("phase", text="loading the model")
         set_seed(self.recipe.seed)
 
@@ -163,7 +163,7 @@ class Run:
             for rows in self.rows:
                 yield from rows.texts()
 
-        return self.source.load(self._head(1), corpus)
+        return (self.source.outline if outline else self.source.load)(self._head(number), corpus)
 
     def context(self, number: int, loaded: Loaded, tasks: Sequence[Task]) -> Context:
         """The context of a stage before its adaptation is attached; stage 0 is the starting model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from ftk.errors import FtkError
 from ftk.parts import Context
@@ -45,11 +45,16 @@ def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
 
 def without_weights(model: nn.Module) -> nn.Module:
     """A copy of ``model`` whose parameters and buffers have shapes and types, and hold nothing; shared ones stay so."""
+    return copy_with(model, lambda tensor: torch.empty_like(tensor, device="meta"))
+
+
+def copy_with(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of ``model`` with ``make(tensor)`` in the place of each parameter and buffer; shared ones stay so."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        memo[id(parameter)] = nn.Parameter(make(parameter), parameter.requires_grad)
     for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        memo[id(buffer)] = make(buffer)
     return copy.deepcopy(model, memo)
 
 

@@ -76,6 +76,19 @@ def resuming_changes_nothing(subject: Subject) -> None:
         )
 
 
+def rehearses_what_it_remembers(subject: Subject) -> None:
+    """`rehearse` leaves tensors of the shapes and types that `remember` leaves: `ftk plan` counts them."""
+    adaptation = subject.companions("adaptation")[0]
+    kept = []
+    for station in ("remember", "rehearse"):
+        stage = _stage(subject, adaptation)
+        (part,) = stage.mitigations.parts.values()
+        for task in stage.ctx.earlier:
+            getattr(part, station)(task, stage.ctx)
+        kept.append({name: (t.shape, t.dtype) for name, t in part.state_dict().items() if isinstance(t, Tensor)})
+    hold_equal(kept[0], kept[1], "kept after one of remember and rehearse, and not or in another shape after the other")
+
+
 def its_state_survives_the_disk(subject: Subject) -> None:
     """`state_dict` holds tensors and JSON values; written, read and loaded it is the same state."""
     done = _train(_stage(subject, subject.companions("adaptation")[0]))
@@ -259,6 +272,7 @@ CLAUSES = (
     acts_at_its_stations,
     the_same_seed_gives_the_same_weights,
     resuming_changes_nothing,
+    rehearses_what_it_remembers,
     its_state_survives_the_disk,
     goes_on_in_the_next_stage,
     its_sources_are_shares,

@@ -45,6 +45,21 @@ def loads_the_same_twice(subject: Subject) -> None:
     _hold_same(subject, one, other, "differs in a second load")
 
 
+def its_outline_is_the_model(subject: Subject) -> None:
+    """`outline` gives tensors of the names, shapes and types that `load` gives, and the same tokens."""
+    with seeded(1):
+        loaded = _load(subject)
+    with seeded(1):
+        outline = subject.build().outline(Head("causal_lm"), lambda: _texts(subject))
+    there, here = (
+        {name: (tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in one.model.named_parameters()}
+        for one in (loaded, outline)
+    )
+    hold_equal(there, here, "in the outline these differ from the loaded model's")
+    for text in _texts(subject):
+        hold(_ids(loaded, text) == _ids(outline, text), f"the outline's tokens of {text!r:.60} differ")
+
+
 def loads_what_a_stage_saved(subject: Subject) -> None:
     """`load_folder` gives back, bit for bit, what `save_pretrained` wrote, also after training changed it."""
     loaded = _load(subject)
@@ -136,6 +151,11 @@ def _ids(loaded: Loaded, text: str) -> Any:
     return loaded.processor(text)["input_ids"]
 
 
-MODEL_CLAUSES = (loads_a_model_and_its_processor, loads_the_same_twice, loads_what_a_stage_saved)
+MODEL_CLAUSES = (
+    loads_a_model_and_its_processor,
+    loads_the_same_twice,
+    its_outline_is_the_model,
+    loads_what_a_stage_saved,
+)
 DATASET_CLAUSES = (gives_rows, gives_the_same_rows_twice, keeps_splits_apart)
 TRANSFORM_CLAUSES = (applies_to_rows,)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from ftk import UserError
@@ -50,14 +51,7 @@ def load_model(
     origin = _origin(gguf_file, revision, trust_remote_code)
     name = f"{path}/{gguf_file}" if gguf_file else path
     with quiet(), explained(name, path, attention):
-        config = transformers.AutoConfig.from_pretrained(path, **origin)
-        if getattr(config, "quantization_config", None) is not None:
-            raise UserError(
-                f"{name}: its weights are quantized; they cannot be trained as they are",
-                "use the original in full precision, or a GGUF file, which is unpacked on loading",
-            )
-        builder = auto_class(config, head, name)
-        set_labels(config, head, name)
+        config, builder = _configured(path, head, name, origin)
         arguments: dict[str, Any] = {"use_safetensors": True} if gguf_file is None else {}
         if gguf_file is not None:
             # Unpacking is what makes the weights trainable; it also takes off the mark of quantization,
@@ -76,6 +70,48 @@ def load_model(
         _tell_new_weights(model, report, head, name)
         _make_savable(model)
     return model.eval()
+
+
+def outline_model(
+    path: str,
+    head: Head,
+    *,
+    dtype: str,
+    attention: str,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """The modules that :func:`load_model` would fill, on the device ``meta``: the configuration alone is read.
+
+    Raises:
+        UserError: the configuration cannot be found, read, or given this head.
+    """
+    origin = _origin(gguf_file, revision, trust_remote_code)
+    name = f"{path}/{gguf_file}" if gguf_file else path
+    with quiet(), explained(name, path, attention):
+        config, builder = _configured(path, head, name, origin)
+        saved = getattr(config, "dtype", None) if gguf_file is None else None
+        arguments: dict[str, Any] = {"dtype": saved or torch.float32 if dtype == "auto" else getattr(torch, dtype)}
+        if attention != "auto":
+            arguments["attn_implementation"] = attention
+        if trust_remote_code:
+            arguments["trust_remote_code"] = True
+        with torch.device("meta"):
+            return builder.from_config(config, **arguments).eval()
+
+
+def _configured(path: str, head: Head, name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
+    """The configuration with the head's labels, and the class that builds the model."""
+    config = transformers.AutoConfig.from_pretrained(path, **origin)
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(
+            f"{name}: its weights are quantized; they cannot be trained as they are",
+            "use the original in full precision, or a GGUF file, which is unpacked on loading",
+        )
+    builder = auto_class(config, head, name)
+    set_labels(config, head, name)
+    return config, builder
 
 
 def load_processor(

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .chunked import Curve
 
@@ -150,7 +151,7 @@ def _check(layer: Any) -> None:
     if type(layer).forward is not nn.Linear.forward or "forward" in layer.__dict__:
         raise Unsuitable(f"its output layer is a {type(layer).__name__}")
     tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    if any(type(tensor) is not nn.Parameter or not tensor.is_floating_point() for tensor in tensors):
+    if any(is_traceable_wrapper_subclass(tensor) or not tensor.is_floating_point() for tensor in tensors):
         raise Unsuitable("its output layer's weight is not a plain tensor")
 
 

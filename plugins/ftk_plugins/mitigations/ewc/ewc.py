@@ -11,7 +11,7 @@ from torch import Tensor
 from ftk import RunFailed
 from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Mitigation, State, Task
 
-from .fisher import Fisher, estimate_fisher
+from .fisher import Fisher, estimate_fisher, rehearse_fisher
 from .options import EwcOptions
 
 CPU_CHUNK_ELEMENTS = 1 << 18
@@ -61,6 +61,13 @@ class Ewc(Mitigation):
             )
         self._accumulate(estimate)
         self._tasks[task.name] = {"trace": estimate.trace, "samples": estimate.samples}
+
+    def rehearse(self, task: Task, ctx: Context) -> None:
+        assert ctx.adaptation is not None
+        weights = {name: drift.weight for name, drift in ctx.adaptation.drift().items()}
+        batch_size = self.options.fisher_batch_size or ctx.micro_batch_size
+        diagonal = rehearse_fisher(task, ctx, weights, samples=self.options.samples, batch_size=batch_size)
+        self._accumulate(Fisher(diagonal, 1.0, self.options.samples))
 
     def begin(self, ctx: Context) -> None:
         assert ctx.adaptation is not None

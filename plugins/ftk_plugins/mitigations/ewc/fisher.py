@@ -83,6 +83,21 @@ def estimate_fisher(
     return Fisher(diagonal, trace, len(rows))
 
 
+def rehearse_fisher(
+    task: Task, ctx: Context, weights: Mapping[str, Tensor], *, samples: int, batch_size: int
+) -> dict[str, Tensor]:
+    """What an estimate keeps, by weight, of any values; its largest batch goes through the model once.
+
+    A batch is squared as one row would be: the gradient of one weight at a time beside what its layers keep.
+    """
+    rows = _draw_rows(task, samples, ctx.generator("fisher", task.name))[:batch_size]
+    scoring = _Scoring(task, replace(ctx, precision="fp32"), weights, False, len(rows))
+    with _exact_arithmetic(ctx.model, ctx.device):
+        squares = scoring.zeros()
+        scoring.add_by_autograd(squares, task.objective.collate(rows).to(ctx.device))
+    return squares
+
+
 @dataclass
 class _Scoring:
     """The two ways to the sums of squares, over the rows that fall to this process."""
@@ -98,7 +113,7 @@ class _Scoring:
 
     def batched(self, rows: Sequence[Features], batch_size: int) -> dict[str, Tensor]:
         """Batches of rows, gradients told apart by hooks; the first rows are checked against autograd."""
-        squares = self._zeros()
+        squares = self.zeros()
         collector = Collector(self.ctx.model, self.weights, squares)
         self._check(collector, [rows[0], rows[-1]][:batch_size])
         with collector:
@@ -109,9 +124,9 @@ class _Scoring:
 
     def one_by_one(self, rows: Sequence[Features]) -> dict[str, Tensor]:
         """One backward pass for each row; knows nothing of the model."""
-        squares = self._zeros()
+        squares = self.zeros()
         for share in self._shares(rows, 1):
-            self._add_by_autograd(squares, self._batch(share))
+            self.add_by_autograd(squares, self._batch(share))
         return squares
 
     def _check(self, collector: Collector, pair: Sequence[Features]) -> None:
@@ -126,14 +141,14 @@ class _Scoring:
             raise _not_finite(self.task)
         for item in pair:
             single = self.task.objective.collate([item]).to(self.ctx.device)
-            self._add_by_autograd(collector.squares, single, sign=-1)
+            self.add_by_autograd(collector.squares, single, sign=-1)
         noise = 1e-6 * sum(sums.values())
         for name, difference in collector.squares.items():
             if not float(difference.abs().sum(dtype=torch.float64)) <= 1e-3 * sums[name] + noise:
                 raise NotPerSample(f"{name} is used in a way that its layer does not show")
             difference.zero_()
 
-    def _add_by_autograd(self, squares: Mapping[str, Tensor], batch: Batch, sign: int = 1) -> None:
+    def add_by_autograd(self, squares: Mapping[str, Tensor], batch: Batch, sign: int = 1) -> None:
         """Add or take away the squares of one row; each gradient is dropped as soon as it is squared."""
         kept = {name: (weight, weight.grad) for name, weight in self.weights.items()}
 
@@ -176,7 +191,7 @@ class _Scoring:
     def _total(self, batch: Batch) -> Tensor:
         return self.task.objective.loss(self.ctx.model, batch, self.ctx).total
 
-    def _zeros(self) -> dict[str, Tensor]:
+    def zeros(self) -> dict[str, Tensor]:
         return {
             name: torch.zeros(weight.shape, dtype=torch.float32, device=self.ctx.device)
             for name, weight in self.weights.items()

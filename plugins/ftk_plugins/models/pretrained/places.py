@@ -20,8 +20,8 @@ class Place:
     gguf_file: str | None
 
 
-def find_place(path: str, gguf_file: str | None) -> Place:
-    """Look at the disk, and only there.
+def find_place(path: str, gguf_file: str | None, *, weights: bool = True) -> Place:
+    """Look at the disk, and only there; ``weights`` says whether a folder must hold them.
 
     Raises:
         UserError: a local path without a model that can be read, or GGUF without the package ``gguf``.
@@ -37,7 +37,7 @@ def find_place(path: str, gguf_file: str | None) -> Place:
             "pip install 'finetune-toolkit[gguf]'",
         )
     if local.is_dir():
-        _check_folder(local, gguf_file)
+        _check_folder(local, gguf_file, weights)
         return Place(str(local), gguf_file)
     if local.is_file():
         raise UserError(f"model.path: {path} is a file", "give the folder that holds the model, or a .gguf file")
@@ -46,7 +46,7 @@ def find_place(path: str, gguf_file: str | None) -> Place:
     return Place(path, gguf_file)
 
 
-def _check_folder(folder: Path, gguf_file: str | None) -> None:
+def _check_folder(folder: Path, gguf_file: str | None, weights: bool) -> None:
     if gguf_file is not None:
         if not (folder / gguf_file).is_file():
             raise UserError(
@@ -63,7 +63,7 @@ def _check_folder(folder: Path, gguf_file: str | None) -> None:
         else:
             hint = "give the folder that `save_pretrained` wrote"
         raise UserError(f"model.path: {folder} has no config.json", hint)
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
         raise UserError(
             f"model.path: {folder} has no weights in safetensors" + (", only pickled ones" if pickles else ""),

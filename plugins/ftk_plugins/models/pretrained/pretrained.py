@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ftk.parts import Head, Loaded, ModelSource
 from ftk_plugins.models.loading import (
@@ -11,10 +12,11 @@ from ftk_plugins.models.loading import (
     load_model,
     load_processor,
     load_saved,
+    outline_model,
     set_chat_template,
 )
 from ftk_plugins.models.pretrained.options import PretrainedOptions
-from ftk_plugins.models.pretrained.places import find_place
+from ftk_plugins.models.pretrained.places import Place, find_place
 
 
 class Pretrained(ModelSource):
@@ -25,18 +27,28 @@ class Pretrained(ModelSource):
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Load the model onto the CPU in ``dtype``; ``corpus`` is not read."""
+        place = find_place(self.options.path, self.options.gguf_file)
+        model = load_model(head=head, seed=self.options.seed, **self._arguments(place))
+        return self._with_processor(model, place, head)
+
+    def outline(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
+        """Read the configuration and the processor; weights need not be there. ``corpus`` is not read."""
+        place = find_place(self.options.path, self.options.gguf_file, weights=False)
+        return self._with_processor(outline_model(head=head, **self._arguments(place)), place, head)
+
+    def load_folder(self, folder: Path, head: Head) -> Loaded:
+        """Load what a stage saved, in the type it was saved in; the processor is the saved one."""
+        return load_saved(folder, head, self.options, self.options.trust_remote_code)
+
+    def _arguments(self, place: Place) -> dict[str, Any]:
+        return {
+            "path": place.path, "gguf_file": place.gguf_file, "dtype": self.options.dtype,
+            "attention": self.options.attention, "revision": self.options.revision,
+            "trust_remote_code": self.options.trust_remote_code,
+        }  # fmt: skip
+
+    def _with_processor(self, model: Any, place: Place, head: Head) -> Loaded:
         options = self.options
-        place = find_place(options.path, options.gguf_file)
-        model = load_model(
-            place.path,
-            head,
-            dtype=options.dtype,
-            attention=options.attention,
-            seed=options.seed,
-            gguf_file=place.gguf_file,
-            revision=options.revision,
-            trust_remote_code=options.trust_remote_code,
-        )
         if options.tokenizer is None:
             processor = load_processor(
                 place.path,
@@ -51,7 +63,3 @@ class Pretrained(ModelSource):
         if options.chat_template is not None:
             set_chat_template(processor, options.chat_template)
         return Loaded(model, processor)
-
-    def load_folder(self, folder: Path, head: Head) -> Loaded:
-        """Load what a stage saved, in the type it was saved in; the processor is the saved one."""
-        return load_saved(folder, head, self.options, self.options.trust_remote_code)

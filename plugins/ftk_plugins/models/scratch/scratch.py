@@ -29,6 +29,17 @@ class Scratch(ModelSource):
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Make the model in float32 on the CPU, in ``eval`` mode; ``corpus`` is read twice, or not at all."""
+        return self._made(head, corpus, torch.device("cpu"))
+
+    def outline(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
+        """The same without weights; its tokenizer is trained, since it decides how many tokens there are."""
+        return self._made(head, corpus, torch.device("meta"))
+
+    def load_folder(self, folder: Path, head: Head) -> Loaded:
+        """Load what a stage saved; a head that the saved model lacks is drawn from the seed."""
+        return load_saved(folder, head, self.options)
+
+    def _made(self, head: Head, corpus: Callable[[], Iterator[str]], device: torch.device) -> Loaded:
         options = self.options
         if head.kind == "image_classification":
             raise UserError("model.use: `scratch` makes models of text", 'use = "pretrained"')
@@ -38,13 +49,10 @@ class Scratch(ModelSource):
         if options.chat_template is not None:
             set_chat_template(tokenizer, options.chat_template)
         config = make_config(options, vocabulary_rows(tokenizer), tokenizer)
-        model = self._model(config, head)
+        with device:
+            model = self._model(config, head)
         tokenizer.model_max_length = min(tokenizer.model_max_length, _longest(model, options.max_length))
         return Loaded(model, tokenizer)
-
-    def load_folder(self, folder: Path, head: Head) -> Loaded:
-        """Load what a stage saved; a head that the saved model lacks is drawn from the seed."""
-        return load_saved(folder, head, self.options)
 
     @property
     def _name(self) -> str:

@@ -1,0 +1,181 @@
+"""A stage gone through on tensors without memory: what its device holds, by part, when it holds most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.utils._pytree import tree_leaves
+
+from ftk.parts import Gradients, Loaded
+from ftk.planning.tracking import Tracker
+from ftk.planning.widest import Cut
+from ftk.running.optimizing import build_optimizer
+from ftk.running.rehearsal import copy_with
+from ftk.running.stage import Stage
+
+Counting = Callable[[str], AbstractContextManager[Any]]
+"""Within what it gives, new tensors are counted as the part it is told."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """A moment of a stage at which much is held.
+
+    Attributes:
+        name: ``remember`` (a mitigation looks at an earlier task) or ``step`` (an optimizer step).
+        parts: bytes by part: ``weights``, ``gradients``, ``optimizer``; ``starting copy`` and ``mitigation NAME``,
+            what adaptation and mitigations keep; ``activations``, what the model's layers keep and make on the way
+            forward and back; ``loss``, the same of what comes behind the last layer.
+    """
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What going through a stage showed.
+
+    Attributes:
+        stage: the stage, on tensors without values.
+        stations: each with the most that is held there.
+        unknown: why activations and loss are not among the parts; empty where they are.
+    """
+
+    stage: Stage
+    stations: tuple[Station, ...]
+    unknown: str
+
+
+def count_memory(
+    outline: Loaded, set_up: Callable[[Loaded], Stage], cuts: Callable[[Stage], Sequence[Cut]], device: torch.device
+) -> Counted:
+    """Go through a stage as a run would, with every floating-point tensor fake.
+
+    Args:
+        outline: the model it starts from; it is copied, and its values are not looked at.
+        set_up: makes the stage of it.
+        cuts: the micro-batches of the step to take.
+        device: what is counted.
+
+    Raises:
+        UserError: the stage cannot be set up.
+    """
+    tracker = Tracker(device)
+    loaded = Loaded(copy_with(outline.model, tracker.hollow), outline.processor)
+    tracker.claim([*loaded.model.parameters(), *loaded.model.buffers()], "weights")
+    with tracker:
+        with tracker.counting("starting copy"):
+            stage = set_up(loaded)
+        model = stage.ctx.model
+        tracker.claim([*model.parameters(), *model.buffers()], "weights")
+        stations, unknown = [], ""
+        with told_apart(model, tracker):
+            try:
+                tracker.restart()
+                hold_what_is_remembered(stage, tracker.counting)
+                if tracker.peak["activations"]:
+                    stations.append(_station("remember", tracker))
+                optimizer = _optimizer(stage, tracker)
+                tracker.restart()
+                take_step(stage, optimizer, cuts(stage), tracker.counting)
+            except (DataDependentOutputException, DynamicOutputShapeException) as error:
+                unknown = f"what is computed depends on values, which a plan does not have ({error.func})"
+        stations.append(_station("step", tracker))
+    return Counted(stage, tuple(stations), unknown)
+
+
+def _station(name: str, tracker: Tracker) -> Station:
+    """The tracker's peak, what lasts before what passes."""
+    ends = {part: place for place, part in enumerate(("activations", "loss"), start=1)}
+    starts = {part: place for place, part in enumerate(("weights", "gradients", "optimizer"), start=-3)}
+    found = sorted(tracker.peak, key=lambda part: {**starts, **ends}.get(part, 0))
+    return Station(name, {part: tracker.peak[part] for part in found if tracker.peak[part] > 0})
+
+
+@contextmanager
+def told_apart(model: nn.Module, tracker: Tracker) -> Iterator[None]:
+    """Within it, what passes is counted as ``activations`` in the model's trunk and as ``loss`` behind it."""
+
+    def enter(module: nn.Module, arguments: Any) -> None:
+        tracker.part = "activations"
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        tracker.part = "loss"
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                tensor.register_hook(come_back)  # type: ignore[no-untyped-call]
+
+    def come_back(gradient: Tensor) -> None:
+        tracker.part = "activations"
+
+    def arrived(parameter: Tensor) -> None:
+        tracker.claim([parameter.grad], "gradients")
+
+    trunk: Any = getattr(model, "base_model", model)
+    with ExitStack() as stack:
+        stack.callback(trunk.register_forward_pre_hook(enter).remove)
+        stack.callback(trunk.register_forward_hook(leave).remove)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                hook = parameter.register_post_accumulate_grad_hook(arrived)  # type: ignore[no-untyped-call]
+                stack.callback(hook.remove)
+        yield
+
+
+def hold_what_is_remembered(stage: Stage, counting: Counting = lambda part: nullcontext()) -> None:
+    """Let the mitigations hold what they would hold once they have seen the earlier tasks."""
+    for name, part in stage.mitigations.parts.items():
+        with counting(f"mitigation {name}"):
+            for task in stage.ctx.earlier:
+                part.rehearse(task, stage.ctx)
+            part.begin(stage.ctx)
+
+
+def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut], counting: Counting) -> None:
+    """An optimizer step over these micro-batches, as :meth:`ftk.running.loop.Loop.step` takes it."""
+    model, ctx = stage.ctx.model, stage.ctx
+    gradients = Gradients(model)
+    model.train()
+    for objective, items in cuts:
+        with counting("loss"):
+            batch = objective.collate(items).to(ctx.device)
+            with ctx.autocast(), stage.switches.around(batch):
+                loss = objective.loss(model, batch, ctx)
+            total = stage.mitigations.penalty(batch, loss, ctx)
+            total.backward()  # type: ignore[no-untyped-call]
+            del loss, total
+    with counting("gradients"):
+        stage.mitigations.edit_gradients(gradients, ctx)
+        gradients.clip_(stage.spec.training.max_grad_norm)
+    with counting("optimizer"):
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def new_optimizer(stage: Stage) -> torch.optim.Optimizer:
+    """The optimizer that a stage begins with."""
+    options, model = stage.spec.training, stage.ctx.model
+    groups = stage.adaptation.param_groups(model, options.learning_rate)
+    return build_optimizer(options, groups, model, stage.ctx.device)
+
+
+def _optimizer(stage: Stage, tracker: Tracker) -> torch.optim.Optimizer:
+    """The stage's optimizer as it is after its first step."""
+    optimizer = new_optimizer(stage)
+    with tracker.counting("optimizer"):
+        list(Gradients(stage.ctx.model).values())  # each is made when it is asked for
+        optimizer.step()
+        optimizer.zero_grad()
+    return optimizer
