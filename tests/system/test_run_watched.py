@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 import ftk
 from ftk.cli import cli
+from ftk.disk import bundles
 from tests.system.forge import Death, Forge
 from tests.system.small import FACTS, HEAD, events_of, report_of, untimed, weights, written
 
@@ -163,12 +165,47 @@ def test_a_damaged_best_checkpoint_is_named_with_the_mend(here: Path, add_plugin
         ftk.run(written(here, WATCHED), output=here / "run", overrides=scripted, observers=[harm])
 
 
-def test_a_metric_that_nobody_measures_is_told_before_training(here: Path) -> None:
-    settings = ["--set", "training.keep=best", "--set", "training.best_by=perplexty"]
-    result = CliRunner().invoke(cli, ["run", str(written(here, WATCHED)), *settings])
-    assert result.exit_code == 2
-    assert "training.best_by: no evaluator measures `perplexty`\n  did you mean `perplexity`?" in result.stderr
-    assert not events_of(here / "runs" / "small", "stage_started")
+@pytest.mark.parametrize(
+    ("evaluator", "said"),
+    [
+        ("perplexity", "no evaluator measures `scriptd`\n      valid here: perplexity"),
+        ("scripted", "no evaluator measures `scriptd`\n  did you mean `scripted`?"),
+    ],
+)
+def test_a_metric_that_nobody_measures_is_told_before_training(
+    evaluator: str, said: str, here: Path, add_plugin: Callable[[str, str], None]
+) -> None:
+    """By the recipe's check where the evaluators tell their metrics, else when the start was measured."""
+    add_plugin("ftk-say", SCRIPTED)
+    settings = [f"evaluator=[{{ use = '{evaluator}' }}]", "training.keep=best", "training.best_by=scriptd"]
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    result = CliRunner().invoke(cli, ["run", str(written(here, WATCHED)), *arguments])
+    assert result.exit_code == 2, result.output
+    assert f"training.best_by: {said}" in result.stderr
+    began = (here / "runs" / "small" / "events.jsonl").exists()
+    assert began == (evaluator == "scripted")
+    assert not began or not events_of(here / "runs" / "small", "stage_started")
+
+
+def test_a_full_disk_ends_the_run_at_the_next_step_and_the_run_goes_on_when_there_is_room(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(here, output="whole")
+    writes = count()
+    plain = bundles.save_file
+
+    def full(*arguments: Any) -> None:
+        if next(writes) >= 3:  # the adaptation and the optimizer of the first checkpoint fit
+            raise OSError(28, "No space left on device")
+        plain(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundles, "save_file", full)
+        with pytest.raises(ftk.RunFailed, match=r"step-00000\d: .* cannot be written: No space left on device\n  make"):
+            run(here, output="cut")
+    again = run(here, output="cut")
+    assert weights(again.folder) == weights(whole.folder)
+    assert untimed(again.report) == untimed(whole.report)
 
 
 def test_explain_tells_of_it(here: Path) -> None:
