@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.json
 import pyarrow.parquet
 
 from ftk import UserError
@@ -27,6 +29,7 @@ OPTION_OF_FORMAT = {"json": "field", "csv": "delimiter", "txt": "text_rows"}
 """The option that only one format has."""
 
 _ROWS_AT_A_TIME = 10_000
+_BLOCK = 16 * 2**20
 _LARGEST_CELL = 2**31 - 1
 
 Numbered = tuple[int, Any]
@@ -36,7 +39,13 @@ Numbered = tuple[int, Any]
 def read_jsonl(file: Path, options: FilesOptions) -> pa.Table:
     """A JSON object a line; blank lines are passed over."""
     with _opened(file, options) as lines:
-        return _table(_parsed_lines(lines, file), file, "line")
+        numbered = _parsed_lines(lines, file)
+        head = list(islice(numbered, _ROWS_AT_A_TIME))
+        table = _table(iter(head), file, "line")
+        if len(head) < _ROWS_AT_A_TIME:
+            return table
+        fast = _read_like(table.schema, file, options)
+        return _table(chain(head, numbered), file, "line") if fast is None else fast
 
 
 def read_json(file: Path, options: FilesOptions) -> pa.Table:
@@ -134,6 +143,27 @@ def _parsed_lines(lines: Iterable[str], file: Path) -> Iterator[Numbered]:
                     f"{file}, line {number}: no valid JSON: {error.msg} at column {error.colno}",
                     "each line is one object in braces; mend or remove the line",
                 ) from None
+
+
+def _read_like(schema: pa.Schema, file: Path, options: FilesOptions) -> pa.Table | None:
+    """All rows by Arrow's own reader, which is several times as fast, if every row is like the first of them.
+
+    None where one is not, or is anything that this reader may read in another way or has no good words for.
+    """
+    if file.suffix.lower() == ".gz" or options.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        return None
+    strict = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    try:
+        table = pyarrow.json.read_json(file, pyarrow.json.ReadOptions(block_size=_BLOCK), strict)
+        table.validate(full=True)  # that its texts are texts
+    except pa.ArrowException:
+        return None
+    with file.open("rb") as opened:
+        lines = sum(block.count(b"\n") for block in iter(lambda: opened.read(_BLOCK), b""))
+        opened.seek(-1, os.SEEK_END)
+        lines += opened.read() != b"\n"
+    # It also takes two objects in one line, and an object over several.
+    return table if table.num_rows == lines else None
 
 
 def _table(rows: Iterator[Numbered], file: Path, unit: str) -> pa.Table:
