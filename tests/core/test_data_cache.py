@@ -130,6 +130,14 @@ def test_the_digest_is_of_the_content(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.parametrize("file", ["facts.json", "0.values", "1.ends"])
+def test_files_that_were_cut_short_are_told(tmp_path, file):
+    written(tmp_path, ROWS, 2)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:-8])
+    with pytest.raises(RunFailed, match="--empty-cache"):
+        EncodedRows(tmp_path)
+
+
 @pytest.mark.parametrize(
     "wrong", [[1, 2], np.zeros((2, 2)), np.array(3), np.array(["a"]), np.array([], np.int32), np.array([1], np.int64)]
 )

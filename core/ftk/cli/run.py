@@ -24,7 +24,7 @@ from ftk.report.console import SafeConsole
 @recipe_arguments
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder. Default: runs/<name>.")
 @click.option("--fresh", is_flag=True, help="Delete what the folder holds and start over.")
-@click.option("--dry-run", is_flag=True, help="Read data and model, count rows and steps, train and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Read data and model, count rows and steps, train nothing.")
 @click.option("--explain", is_flag=True, help="Show the stations of the run with the parts at each, and stop.")
 @json_option
 @third_party_option
@@ -113,4 +113,4 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
         )
         for source in stage["sources"]:
             click.echo(f"  mixed in: {visible(source['name'])}, {source['share']:.1%} of the rows")
-    click.echo("nothing was trained and nothing was written")
+    click.echo("nothing was trained; rows that were encoded are kept for the run")

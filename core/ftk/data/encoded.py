@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 
@@ -27,19 +27,25 @@ class EncodedRows(Sequence[Features]):
     Attributes:
         digest: SHA-256 of all that the rows hold.
         lengths: the longest feature of each row, ``(rows,) int64``.
+
+    Raises:
+        RunFailed: the files are damaged.
     """
 
     def __init__(self, folder: Path) -> None:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        self.digest: str = facts["digest"]
-        self._rows: int = facts["rows"]
-        self._columns = {
-            name: (
-                np.memmap(folder / f"{index}.values", dtype, "r").view(np.ndarray),
-                np.memmap(folder / f"{index}.ends", np.int64, "r").view(np.ndarray),
-            )
-            for index, (name, dtype) in enumerate(facts["features"].items())
-        }
+        try:
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            self.digest: str = facts["digest"]
+            self._rows: int = facts["rows"]
+            self._columns = {
+                name: (_mapped(folder / f"{index}.values", dtype), _mapped(folder / f"{index}.ends", np.int64))
+                for index, (name, dtype) in enumerate(facts["features"].items())
+            }
+            whole = all(len(ends) == self._rows and ends[-1] == len(values) for values, ends in self._columns.values())
+        except (OSError, ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise RunFailed(f"{folder}: these encoded rows are damaged\n  `ftk doctor --empty-cache` deletes them")
 
     def __len__(self) -> int:
         return self._rows
@@ -125,6 +131,10 @@ def write_rows(folder: Path, pieces: Iterator[Flat], who: str) -> None:
     features = {name: dtype.str for name, dtype in types.items()}
     facts = {"rows": rows, "features": features, "digest": digest.hexdigest()}
     (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _mapped(file: Path, dtype: Any) -> np.ndarray:
+    return np.memmap(file, dtype, "r").view(np.ndarray)
 
 
 def _hold_type(array: np.ndarray, expected: np.dtype, name: str, who: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftk.data.cache import Cache, key_of
 from ftk.data.encoding import Encoder
 from ftk.data.keys import part_key
+from ftk.data.pieces import piece_size, rows_of
 from ftk.data.roles import RoleRows, keep, read_kept, texts_of
 from ftk.errors import RunFailed, UserError
 from ftk.parts import DatasetSource, Evaluator, Examples, Objective, Split, Task, Transform
@@ -42,8 +43,11 @@ class Rows:
     def texts(self) -> Iterator[str]:
         """The plain texts of the training rows."""
         train = self.roles["train"]
-        for texts in texts_of(train.rows, self.objective, train.place):
-            yield from texts
+        size = piece_size(train.rows)
+        for start in range(0, len(train.rows), size):
+            rows = rows_of(train.rows, start, start + size)
+            for texts in texts_of(rows, self.objective, train.place, start + 1):
+                yield from texts
 
     def task_with(self, processor: Any, evaluators: tuple[Evaluator, ...], encoder: Encoder) -> Task:
         """The task, with a processor to encode it."""

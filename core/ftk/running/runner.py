@@ -117,7 +117,7 @@ def run(
 
 
 def dry_run(recipe: Recipe) -> list[dict[str, Any]]:
-    """Read data and model as a run would, and count; train nothing and write nothing.
+    """Read data and model as a run would, and count; train nothing. Rows that were read and encoded stay in the cache.
 
     Each stage is set up on the starting model. What a mitigation mixes in is counted by the share that it takes.
 
