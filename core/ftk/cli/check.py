@@ -104,9 +104,7 @@ def _stage_rows(stage: StageSpec) -> list[list[str]]:
 
 
 def _given(options: Options) -> list[str]:
-    fields = type(options).model_fields
-    given = options.model_dump(mode="json", include=options.model_fields_set)
-    return [f"{key}={show(given[key])}" for key in fields if key in given]
+    return [f"{key}={show(value)}" for key, value in options.model_dump(mode="json", exclude_unset=True).items()]
 
 
 def _indented(row: list[str]) -> list[str]:

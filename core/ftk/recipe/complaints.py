@@ -48,7 +48,8 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "a table"
+        text = f"{{ {', '.join(f'{key} = {show(item)}' for key, item in value.items())} }}" if value else "{}"
+        return text if len(text) <= 60 else "a table"
     if isinstance(value, list | tuple):
         text = f"[{', '.join(show(item) for item in value)}]"
         return text if len(text) <= 40 else f"a list of {len(value)}"
