@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,22 @@ def test_a_traceback_is_shown_on_request(asked: str, failing: Any) -> None:
     result = ftk_("--traceback", "check") if asked == "option" else ftk_("check", env={"FTK_TRACEBACK": "1"})
     assert result.exit_code == 1
     assert "Traceback (most recent call last)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a/x"),
+            "runs/a/x: No space left on device\n  make room",
+        ),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left on device\n  make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), "runs: Permission denied\n  choose a place"),
+    ],
+)
+def test_what_the_system_refuses_is_nobodys_mistake(error: Exception, said: str, failing: Any) -> None:
+    failing(error)
+    result = ftk_("check")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {said}")
+    assert "mistake of ftk" not in result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import tempfile
 import traceback
 from typing import Any
@@ -76,6 +77,9 @@ class Verbs(click.Group):
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
+            if (refused := refused_by_the_system(error)) and not _wants_traceback(ctx):
+                tell_once(refused, lambda: tell_error(refused), error)
+                ctx.exit(1)
             unexpected = _unexpected(error, _wants_traceback(ctx))
             tell_once(one_line(error), lambda: tell_error(unexpected), error)
             ctx.exit(1)
@@ -122,6 +126,32 @@ def main() -> None:
 def tell_error(text: str) -> None:
     """Write ``error: ...`` to stderr, in colour on a terminal."""
     click.echo(f"{click.style('error:', fg='red', bold=True)} {visible(text)}", err=True, color=_color())
+
+
+REFUSALS = {
+    errno.ENOSPC: "make room there, or choose another place with --output; the same command goes on with the run",
+    errno.EDQUOT: "make room there, or choose another place with --output; the same command goes on with the run",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EACCES: "choose a place that you may write to, or ask for the right to",
+    errno.EPERM: "choose a place that you may write to, or ask for the right to",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+    errno.EISDIR: "a folder stands where a file is needed; move it away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "a link there leads to itself; mend it",
+    errno.EIO: "the disk or the network behind it failed; look at it before you go on",
+}
+"""What the operating system refuses that is nobody's mistake in the code, with the mend."""
+
+
+def refused_by_the_system(error: Exception) -> str:
+    """What to say of an error of the operating system, also where a library has wrapped it; nothing of another."""
+    number, place = getattr(error, "errno", None), getattr(error, "filename", None)
+    wrapped = re.search(r"\(os error (\d+)\)", str(error))
+    if wrapped and not isinstance(error, OSError):
+        number = int(wrapped[1])
+    if number not in REFUSALS:
+        return ""
+    return f"{f'{place}: ' if place else ''}{os.strerror(number)}\n  {REFUSALS[number]}"
 
 
 def _color() -> bool | None:

@@ -143,7 +143,7 @@ class Stage:
             UserError: its warm-up does not end before it.
         """
         options = self.spec.training
-        steps = options.steps or batches.count(options.epochs or DEFAULT_EPOCHS)
+        steps = options.steps or max(1, batches.count(options.epochs or DEFAULT_EPOCHS))
         if (warmup := options.warmup_of(steps)) >= steps:
             raise UserError(
                 f"stage `{self.spec.name}`: a warm-up of {warmup} steps leaves none of {steps} at the peak",

@@ -129,8 +129,10 @@ def test_encoding_delimiter_and_field(tmp_path):
     assert read(file, encoding="gb18030") == [{"text": "东京"}]
     with pytest.raises(UserError, match=r"a.txt is not utf-8 text"):
         read(file)
-    with pytest.raises(ValidationError, match="no encoding is called"):
-        FilesOptions(path="a", encoding="utf-99")
+    for none in ("utf-99", "base64", "undefined"):
+        with pytest.raises(ValidationError, match="no encoding is called"):
+            FilesOptions(path="a", encoding=none)
+
     assert read(write(tmp_path, "a.csv", "a;b\n1;2\n"), delimiter=";") == [{"a": "1", "b": "2"}]
     file = write(tmp_path, "a.json", json.dumps({"version": 1, "rows": ROWS}))
     assert read(file, field="rows") == ROWS
@@ -138,6 +140,14 @@ def test_encoding_delimiter_and_field(tmp_path):
         read(file)
     with pytest.raises(UserError, match="no key `data`"):
         read(file, field="data")
+
+
+def test_names_that_no_file_can_have_and_links_that_lead_nowhere(tmp_path):
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    with pytest.raises(UserError, match=r"loop.jsonl is no file that could be read\n  it is a link"):
+        read(tmp_path / "loop.jsonl")
+    with pytest.raises(UserError, match="cannot be looked for: File name too long"):
+        read(tmp_path / ("a" * 5000))
 
 
 def test_an_option_of_another_format_is_refused(jsonl):
@@ -205,6 +215,11 @@ def test_rows_that_are_appended_move_few_others(jsonl):
         ("a.jsonl", '{"a": 1}\n[2]\n', "a.jsonl, line 2 holds a list"),
         ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', "line 2: column `a` holds text, and a number before"),
         ("a.jsonl", '{"a": 1e2}\n{"a": {"b": 1}}\n', "line 2: column `a` holds an object"),
+        ("a.jsonl", '{"a": "b"}\n{"a": "\\ud800"}\n', r"a.jsonl, line 2: \\ud800 is half of a character"),
+        ("a.jsonl", '{"\\uD800": 1}\n', r"a.jsonl, line 1: \\ud800 is half of a character"),
+        ("a.jsonl", f'{{"a": {"9" * 5000}}}\n', "a.jsonl, line 1: Exceeds the limit"),
+        ("a.jsonl", f'{{"a": {"[" * 100_000}', "a.jsonl, line 1: lists or objects are nested too deeply"),
+        ("a.json", "[" * 100_000, "a.json: lists or objects are nested too deeply"),
         ("a.jsonl", "", "a.jsonl is empty"),
         ("a.json", '[{"a": 1},\n {"a": }]', "a.json, line 2: no valid JSON"),
         ("a.json", '{"a": 1}\n{"a": }', "a.json, line 2: no valid JSON"),

@@ -255,6 +255,8 @@ def test_labels_of_a_classifier_and_a_new_head_after_a_stage(tmp_path: Path) -> 
         ({"config": {"vocab_size": 9}}, "the tokenizer decides it", ""),
         ({"config": {"dtype": "float16"}}, "the run decides it", ""),
         ({"config": {"hidden_act": 3}}, "refuses these sizes", ""),
+        ({"hidden_size": 2**40}, "model: no model of these sizes can be made here", "lower `hidden_size`"),
+        ({"hidden_size": 2**70}, "model: no model of these sizes can be made here", "lower `hidden_size`"),
         ({"config": {"attention_dropout": 2}}, "model.config.attention_dropout: `llama` cannot work with", "change it"),
         ({"config": {"hidden_act": "swig"}}, "model.config.hidden_act: `llama` cannot work with", "leave it out"),
         ({"config": {"head_dim": 0, "mlp_bias": True}}, "model.config: `llama` cannot work with head_dim = 0, mlp", ""),

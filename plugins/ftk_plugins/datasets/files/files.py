@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,9 +53,9 @@ class Files(DividedRows):
         for file, form in formats.items():
             try:
                 table = READERS[form](file, self.options)
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
                 raise UserError(
-                    f"{file} is not {self.options.encoding} text: {error.reason}",
+                    f"{file} is not {self.options.encoding} text: {getattr(error, 'reason', error)}",
                     "name the file's own encoding with `encoding`",
                 ) from None
             except (OSError, EOFError) as error:
@@ -72,7 +73,10 @@ class Files(DividedRows):
     def _formats(self) -> dict[Path, str]:
         """The files to read, in their order, each with its format."""
         patterns = [self.options.path] if isinstance(self.options.path, str) else self.options.path
-        return {file: self._format(file) for pattern in patterns for file in _found(pattern)}
+        try:
+            return {file: self._format(file) for pattern in patterns for file in _found(pattern)}
+        except OSError as error:  # a name that no file can have
+            raise UserError(f"{self.place:.100} cannot be looked for: {error.strerror}", "mend `path`") from None
 
     def _format(self, file: Path) -> str:
         if self.options.format != "auto":
@@ -105,6 +109,8 @@ def _found(pattern: str) -> list[Path]:
         if files:
             return files
         raise UserError(f"no file matches {path}", f"the current folder is {Path.cwd()}")
+    if os.path.lexists(path):
+        raise UserError(f"{path} is no file that could be read", "it is a link that leads nowhere, or a device")
     hint = f"the current folder is {Path.cwd()}"
     if path.parent.is_dir():
         near = did_you_mean(path.name, [file.name for file in path.parent.iterdir()])

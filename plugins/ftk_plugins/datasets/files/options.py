@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -48,7 +47,7 @@ class FilesOptions(RowOptions):
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
         try:
-            codecs.lookup(encoding)
-        except LookupError:
+            "".encode(encoding)
+        except (LookupError, ValueError):
             raise ValueError(f"no encoding is called {encoding!r}; the usual one is utf-8") from None
         return encoding

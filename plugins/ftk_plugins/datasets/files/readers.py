@@ -53,7 +53,7 @@ def read_json(file: Path, options: FilesOptions) -> pa.Table:
     with _opened(file, options) as opened:
         text = opened.read()
     try:
-        data = json.loads(text) if text.strip() else []
+        data = _parsed(text, str(file)) if text.strip() else []
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and options.field is None and text.lstrip().startswith("{"):
             return _table(_parsed_lines(text.split("\n"), file), file, "line")
@@ -137,7 +137,7 @@ def _parsed_lines(lines: Iterable[str], file: Path) -> Iterator[Numbered]:
     for number, line in enumerate(lines, start=1):
         if not line.isspace() and line:
             try:
-                yield number, json.loads(line)
+                yield number, _parsed(line, f"{file}, line {number}")
             except json.JSONDecodeError as error:
                 raise UserError(
                     f"{file}, line {number}: no valid JSON: {error.msg} at column {error.colno}",
@@ -164,6 +164,29 @@ def _read_like(schema: pa.Schema, file: Path, options: FilesOptions) -> pa.Table
         lines += opened.read() != b"\n"
     # It also takes two objects in one line, and an object over several.
     return table if table.num_rows == lines else None
+
+
+def _parsed(text: str, place: str) -> Any:
+    """A JSON value that Arrow can hold.
+
+    Raises:
+        json.JSONDecodeError: it is no JSON.
+        UserError: it is JSON, and nothing that could be read or stored.
+    """
+    try:
+        value = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError:
+        raise
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise UserError(f"{place}: {half} is half of a character", "mend or remove the row") from None
+    except RecursionError:
+        raise UserError(f"{place}: lists or objects are nested too deeply", "mend or remove the row") from None
+    except ValueError as error:
+        raise UserError(f"{place}: {error}", "write the number as text, or remove the row") from None
 
 
 def _table(rows: Iterator[Numbered], file: Path, unit: str) -> pa.Table:

@@ -78,12 +78,24 @@ class Scratch(ModelSource):
         chosen = {} if options.attention == "auto" else {"attn_implementation": options.attention}
         with quiet(), explained(self._name, attention=options.attention), seeded(options.seed):
             if not options.config:
-                return builder.from_config(config, **chosen).eval()
+                return _sized(lambda: builder.from_config(config, **chosen)).eval()
             with _told_of_config(options):
                 model = builder.from_config(config, **chosen)
                 if head.kind in ("causal_lm", "masked_lm"):
                     _try(model)
             return model.eval()
+
+
+def _sized(make: Callable[[], Any]) -> Any:
+    """What ``make`` makes. Raises ``UserError`` where it is larger than memory, or than a number can be."""
+    try:
+        return make()
+    except (RuntimeError, TypeError, MemoryError, OverflowError) as error:
+        reason = shortened(" ".join(str(error).split()), 200)
+        raise UserError(
+            f"model: no model of these sizes can be made here: {reason}",
+            "lower `hidden_size`, `intermediate_size`, `layers` or `vocabulary_size`",
+        ) from error
 
 
 @contextmanager
