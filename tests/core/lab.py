@@ -30,7 +30,7 @@ def ftk_objectives():
 
 @hookimpl
 def ftk_adaptations():
-    return [variant("whole", "options:Nothing", provides=("weight-drift",)),
+    return [variant("whole", "options:Nothing", provides=("weight-drift", "sharding")),
             variant("adapter", "options:Adapter", provides=("weight-drift",)),
             variant("prefix", "options:Nothing")]
 

@@ -12,12 +12,13 @@ from ftk.errors import RecipeError, UserError
 from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
 from tests.core.bad_choices import BAD_CHOICES
+from tests.core.bad_divided import BAD_DIVIDED
 from tests.core.bad_recipes import BAD_RECIPES, Bad
 from tests.core.bad_training import BAD_TRAINING
 from tests.core.conftest import Add
 from tests.core.lab import GOOD, PIPELINE
 
-BAD = BAD_RECIPES | BAD_CHOICES | BAD_TRAINING
+BAD = BAD_RECIPES | BAD_CHOICES | BAD_TRAINING | BAD_DIVIDED
 
 
 @pytest.mark.parametrize("text", [GOOD, PIPELINE], ids=["one stage", "pipeline"])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ftk.disk.bundles import Bundler, Damaged, read_bundle
+from ftk.disk.bundles import Bundler, read_bundle
+from ftk.disk.manifest import Damaged
 
 
 def write(directory: Path, states: dict[str, dict], bundler: Bundler | None = None, **facts: Any) -> None:

@@ -25,11 +25,12 @@ MAY_KNOW = {
     "parts": {"front"},
     "report": {"front", "recipe", "parts"},
     "data": {"front", "recipe", "parts"},
+    "processes": {"front", "parts"},
     "disk": {"front", "parts"},
-    "running": {"front", "plugin", "recipe", "parts", "data", "report", "disk"},
-    "planning": {"front", "plugin", "recipe", "parts", "data", "running"},
-    "testing": {"front", "plugin", "recipe", "parts", "data", "report", "disk", "running"},
-    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "disk", "running", "planning"},
+    "running": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk"},
+    "planning": {"front", "plugin", "recipe", "parts", "data", "processes", "running"},
+    "testing": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk", "running"},
+    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk", "running", "planning"},
 }
 """For each room of the core the other rooms that it may import from; ``front`` is the files beside the rooms."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,17 +11,15 @@ from pathlib import Path
 from typing import Any
 from weakref import ref
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
-from ftk.errors import FtkError
+from ftk.disk.manifest import MANIFEST, Damaged, replace_directory, seal, told_of, verify
+from ftk.disk.pieces import index_of, is_divided, own_pieces, piece, read_pieces
 from ftk.parts import State
-
-MANIFEST = "manifest.json"
-
-
-class Damaged(FtkError):
-    """A bundle on disk is not what was written: a file is missing, cut short or changed."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +30,13 @@ class Part:
         tensors: to write, on the CPU.
         values: further values as JSON text; None: there are none.
         same: the file of an earlier bundle that holds the very tensors, in place of ``tensors``.
+        index: which rows of its divided tensors lie in which file, as JSON text; None: it has no such tensors.
     """
 
     tensors: Mapping[str, Tensor]
     values: str | None
     same: Path | None
+    index: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,25 @@ class Bundle:
 
     Attributes:
         directory: where the bundle will appear.
-        parts: by name.
+        parts: what this process writes, by name.
         facts: JSON values for the manifest.
+        together: whether all processes write it, each its rows of what is divided among them.
     """
 
     directory: Path
     parts: Mapping[str, Part]
     facts: Mapping[str, Any]
+    together: bool = False
 
     def write(self) -> None:
         """Write the bundle, whole or not at all, in one rename; one that is already there is replaced."""
         aside = self.directory.with_name(f".{self.directory.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        first = not self.together or torch.distributed.get_rank() == 0
+        if first:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        if self.together:
+            torch.distributed.barrier()
         try:
             for name, part in self.parts.items():
                 path = aside / f"{name}.safetensors"
@@ -66,13 +71,19 @@ class Bundle:
                     link_or_copy(part.same, path)
                 elif part.tensors:
                     save_file(dict(part.tensors), path)
-                if part.values is not None:
-                    (aside / f"{name}.json").write_text(part.values, encoding="utf-8")
-            seal(aside, **self.facts, parts=sorted(self.parts))
+                for text, ending in ((part.values, "json"), (part.index, "rows.json")):
+                    if text is not None:
+                        (aside / f"{name}.{ending}").write_text(text, encoding="utf-8")
+            known = _told_by_all(aside, self.parts) if self.together else {}
+            if first:
+                seal(aside, known, **self.facts)
         except Exception:
             shutil.rmtree(aside, ignore_errors=True)  # a full disk needs the room
             raise
-        replace_directory(aside, self.directory)
+        if first:
+            replace_directory(aside, self.directory)
+        if self.together:
+            torch.distributed.barrier()
 
 
 class Bundler:
@@ -85,6 +96,9 @@ class Bundler:
     def take(self, directory: Path, states: Mapping[str, State], copy: bool, **facts: Any) -> Bundle:
         """Take named states for a bundle at ``directory``. The bundle taken before must have been written.
 
+        Where a tensor is divided among the processes all of them call this, and then write the bundle together: each
+        its rows, the first process the rest.
+
         Args:
             directory: where the bundle will appear.
             states: tensors and JSON values by name, for each part by its name.
@@ -92,11 +106,19 @@ class Bundler:
                 before the bundle is written.
             facts: JSON values for the manifest.
         """
-        return Bundle(
-            directory, {name: self._part(name, state, directory, copy) for name, state in states.items()}, facts
-        )
+        together = is_divided(states)
+        rank = torch.distributed.get_rank() if together else 0
+        parts = {}
+        for name, state in states.items():
+            divided = {key: value for key, value in state.items() if isinstance(value, DTensor)}
+            if divided:
+                parts[piece(name, rank)] = self._part(piece(name, rank), own_pieces(divided), directory, copy)
+            if rank == 0:
+                rest = {key: value for key, value in state.items() if key not in divided}
+                parts[name] = self._part(name, rest, directory, copy, index_of(name, divided) if divided else None)
+        return Bundle(directory, parts, {**facts, "parts": sorted(states)}, together)
 
-    def _part(self, name: str, state: State, directory: Path, copy: bool) -> Part:
+    def _part(self, name: str, state: State, directory: Path, copy: bool, index: str | None = None) -> Part:
         tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
         values = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
         text = json.dumps(values, ensure_ascii=False) if values or not tensors else None
@@ -105,7 +127,7 @@ class Bundler:
             marked = [(key, ref(tensor), tensor._version) for key, tensor in tensors.items()]
             self._last[name] = marked, directory / f"{name}.safetensors"
         taken = {} if same else {key: _on_cpu(tensor, copy) for key, tensor in tensors.items()}
-        return Part(taken, text, same)
+        return Part(taken, text, same, index)
 
     def _unchanged(self, name: str, tensors: Mapping[str, Tensor]) -> Path | None:
         """The file that holds these very tensors already."""
@@ -116,113 +138,31 @@ class Bundler:
         return last if unchanged and last.is_file() else None
 
 
-def read_bundle(directory: Path) -> tuple[dict[str, State], dict[str, Any]]:
+def read_bundle(directory: Path, mesh: DeviceMesh | None = None) -> tuple[dict[str, State], dict[str, Any]]:
     """Read a bundle back: the states by part, and the manifest's facts.
+
+    Args:
+        directory: where it is.
+        mesh: the processes that read it together, each its rows of what is divided; None where there is only this one.
 
     Raises:
         Damaged: a file is missing or not what its checksum says.
     """
-    manifest = verify(directory)
+    manifest = verify(directory, mesh)
     states: dict[str, State] = {}
     try:
         for name in manifest["parts"]:
             state: State = {}
             if f"{name}.safetensors" in manifest["files"]:
                 state.update(load_file(directory / f"{name}.safetensors"))
+            if f"{name}.rows.json" in manifest["files"]:
+                state.update(read_pieces(directory / f"{name}.rows.json", mesh))
             if f"{name}.json" in manifest["files"]:
                 state.update(json.loads((directory / f"{name}.json").read_text(encoding="utf-8")))
             states[name] = state
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{directory / MANIFEST}: does not tell what is in the folder ({error})") from error
     return states, manifest
-
-
-def seal(directory: Path, **facts: Any) -> None:
-    """Write the manifest of a directory: every file's size and SHA-256; and sync all of it to disk."""
-    files = {}
-    for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST):
-        files[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        _sync(path)
-    manifest = {"schema": 1, **facts, "files": files}
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    _sync(directory / MANIFEST)
-    _sync(directory)
-
-
-def verify(directory: Path) -> dict[str, Any]:
-    """Check a sealed directory against its manifest and return the manifest.
-
-    Raises:
-        Damaged: naming the first file that is missing, cut short or changed.
-    """
-    manifest = read_manifest(directory)
-    for name, told in manifest["files"].items():
-        verify_file(directory / name, told)
-    return manifest
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a sealed directory, whose files are not looked at.
-
-    Raises:
-        Damaged: it cannot be read, or tells no files with their sizes and checksums.
-    """
-    manifest = read_table(directory / MANIFEST)
-    files = manifest.get("files")
-    told = files.values() if isinstance(files, dict) else [None]
-    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in told):
-        raise Damaged(f"{directory / MANIFEST}: cannot be read (it is not a manifest)")
-    return manifest
-
-
-def verify_file(file: Path, told: Mapping[str, Any]) -> None:
-    """Check one file against what its manifest tells of it.
-
-    Raises:
-        Damaged: it is missing, cut short or changed.
-    """
-    if not file.is_file():
-        raise Damaged(f"{file}: is missing")
-    try:
-        whole = file.stat().st_size == told["bytes"] and _sha256(file) == told["sha256"]
-    except OSError as error:
-        raise Damaged(f"{file}: cannot be read ({error})") from error
-    if not whole:
-        raise Damaged(f"{file}: is damaged, its checksum does not match")
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """A JSON file that holds one object.
-
-    Raises:
-        Damaged: it cannot be read, or holds something else.
-    """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(f"{path}: cannot be read ({error})") from error
-    if not isinstance(table, dict):
-        raise Damaged(f"{path}: cannot be read (it holds no JSON object)")
-    return table
-
-
-def replace_directory(aside: Path, directory: Path) -> None:
-    """Rename ``aside`` to ``directory``; one that is already there makes room first."""
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    aside.rename(directory)
-    _sync(directory.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    _sync(aside)
-    aside.replace(path)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
@@ -238,14 +178,9 @@ def _on_cpu(tensor: Tensor, copy: bool) -> Tensor:
     return taken.to("cpu", copy=copy and taken.data_ptr() == tensor.data_ptr())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _told_by_all(folder: Path, parts: Mapping[str, Part]) -> dict[str, Any]:
+    """What the manifest says of the tensors' files that each process wrote, by name; waits for all of them."""
+    mine = (f"{name}.safetensors" for name, part in parts.items() if part.same or part.tensors)
+    heard: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(heard, {name: told_of(folder / name) for name in mine})
+    return {name: told for files in heard for name, told in files.items()}

@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
+from torch.distributed.device_mesh import DeviceMesh
 
-from ftk.disk.bundles import MANIFEST, Bundle, Bundler, Damaged, read_bundle, read_manifest
+from ftk.disk.bundles import Bundle, Bundler, read_bundle
+from ftk.disk.manifest import MANIFEST, Damaged, read_manifest
 from ftk.errors import RunFailed
 from ftk.events import Events
 from ftk.parts import State
@@ -22,14 +24,21 @@ class Checkpoints:
     Training waits for the copy of what has changed since the last checkpoint, and for a write that is still
     under way when the next is due; never for the disk. So at most one copy is in memory.
 
+    One that several processes write together is written before the training goes on, in which they meet too.
+
     Args:
         path: the folder that holds them; made with the first.
-        held: whether this process may delete what is damaged or of no use; one that does not only reads.
+        held: whether this process may delete what is damaged or of no use; one that does not only reads, and writes
+            its rows of what is divided.
+
+    Attributes:
+        mesh: the processes among which the model is divided; they read together.
     """
 
     def __init__(self, path: Path, held: bool) -> None:
         self.path = path
         self.bundler = Bundler()
+        self.mesh: DeviceMesh | None = None
         self._held = held
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._written: tuple[Future[None], Path, Callable[[Path], None]] | None = None
@@ -62,7 +71,11 @@ class Checkpoints:
         self.settle()
         self.path.mkdir(exist_ok=True)
         bundle = self.bundler.take(self.step_path(step), states, copy=True, stage=stage, step=step, best=best)
-        self._written = self._writer.submit(self._write, bundle, keep), bundle.directory, told
+        if bundle.together:  # exchanges between processes belong to the thread that makes all the others
+            self._written = _done(self._write, bundle, keep), bundle.directory, told
+            self.settle()
+        else:
+            self._written = self._writer.submit(self._write, bundle, keep), bundle.directory, told
 
     def check(self) -> None:
         """Tell of the checkpoint that has been written, if it has by now; waits for nothing.
@@ -100,7 +113,8 @@ class Checkpoints:
         """Delete them all: the stage has finished."""
         self.settle()
         self.bundler = Bundler()
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self._held:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def read(self, step: int) -> dict[str, State]:
         """The states of one of them.
@@ -109,7 +123,7 @@ class Checkpoints:
             RunFailed: it is damaged.
         """
         try:
-            return read_bundle(self.step_path(step))[0]
+            return read_bundle(self.step_path(step), self.mesh)[0]
         except Damaged as error:
             raise RunFailed(
                 f"{error}\n  it holds the stage's best weights; delete {self.path} to train it again"
@@ -122,7 +136,7 @@ class Checkpoints:
         """
         for path in reversed(self.there()):
             try:
-                states, manifest = read_bundle(path)
+                states, manifest = read_bundle(path, self.mesh)
                 if not isinstance(manifest.get("step"), int):
                     raise Damaged(f"{path / MANIFEST}: does not tell the step")
                 if manifest.get("stage") == stage:
@@ -140,6 +154,8 @@ class Checkpoints:
 
     def _write(self, bundle: Bundle, keep: int) -> None:
         bundle.write()
+        if not self._held:
+            return
         there = self.there()
         needed = {self._best_of(newest) for newest in there[-keep:]}
         for old in there[:-keep]:
@@ -152,3 +168,14 @@ class Checkpoints:
             best = read_manifest(checkpoint).get("best")
             return self.step_path(best) if isinstance(best, int) else None
         return None
+
+
+def _done(work: Callable[[Bundle, int], None], bundle: Bundle, keep: int) -> Future[None]:
+    """The future of work that is done here and now."""
+    future: Future[None] = Future()
+    try:
+        work(bundle, keep)
+        future.set_result(None)
+    except (OSError, SafetensorError) as error:
+        future.set_exception(error)
+    return future

@@ -4,7 +4,7 @@ from ftk.parts.adaptation import Adaptation
 from ftk.parts.attention import attention_by
 from ftk.parts.context import Context, derive_seed
 from ftk.parts.dataset import DatasetSource, Transform
-from ftk.parts.drift import CHUNK_ELEMENTS, Drift
+from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
 from ftk.parts.evaluator import Evaluator, Metric
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
@@ -46,5 +46,6 @@ __all__ = [
     "attention_by",
     "derive_seed",
     "lengths_of",
+    "own_rows",
     "weight_kinds",
 ]

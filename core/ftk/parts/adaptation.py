@@ -32,6 +32,13 @@ class Adaptation(Part):
         """The drift of each base weight by its name in the plain model. Needs the capability ``weight-drift``."""
         return {}
 
+    def settle(self) -> None:
+        """Take in what :meth:`Drift.pull_back` gave since the last call, from every process.
+
+        Called in all processes after each mitigation's ``edit_gradients`` where weights are sharded: a pull on one
+        process's rows may move parameters that every process holds whole.
+        """
+
     @abstractmethod
     def reference(self) -> AbstractContextManager[None]:
         """Within it, the attached model computes what the stage's starting model computed."""

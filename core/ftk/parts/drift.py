@@ -7,13 +7,30 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 CHUNK_ELEMENTS = 4_000_000
 """How many elements of a weight :meth:`Drift.chunks` lets a method hold at a time."""
 
 
+def own_rows(tensor: Tensor) -> tuple[Tensor, int]:
+    """The rows of a tensor that this process holds, and the number of the first of them: all, from 0, unless sharded.
+
+    A sharded tensor (a ``DTensor``) is cut along its first dimension into even pieces, of which the last may be
+    smaller or empty. What is returned is no copy: writing to it writes to the tensor.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor, 0
+    rows, mesh = tensor.shape[0], tensor.device_mesh
+    with torch.no_grad():  # else it would be a view with a graph
+        return tensor.to_local(), min(rows, -(-rows // mesh.size()) * mesh.get_local_rank())
+
+
 class Drift(ABC):
     """The displacement ``W_now − W_start`` of one base weight, readable in chunks of its first dimension.
+
+    Rows are numbered as in the whole weight. Where weights are sharded a process reads and pulls its own rows only,
+    those that :meth:`chunks` gives; every row is some process's, so that each pull is made once.
 
     This is what lets a weight-space method (EWC, L2-SP, drift plots) be written once and hold for every
     adaptation: the adaptation says how its parameters move the weight, the method says what the movement costs.
@@ -46,10 +63,11 @@ class Drift(ABC):
             gradient: float32, shaped as :meth:`rows` returns it.
         """
 
-    def chunks(self) -> Iterator[tuple[int, int]]:
-        """Row ranges that cover the weight, each of at most :data:`CHUNK_ELEMENTS` elements (one row at least)."""
-        rows = self.shape[0]
-        row_elements = max(1, self.weight.numel() // max(1, rows))
-        step = max(1, CHUNK_ELEMENTS // row_elements)
-        for start in range(0, rows, step):
-            yield start, min(start + step, rows)
+    def chunks(self, elements: int = CHUNK_ELEMENTS) -> Iterator[tuple[int, int]]:
+        """Ranges that cover this process's rows, each of about ``elements`` elements at most (one row at least)."""
+        own, first = own_rows(self.weight)
+        rows = own.shape[0] if own.ndim else 1
+        pieces = -(-own.numel() // elements)  # of even size
+        step = max(1, -(-rows // max(1, pieces)))
+        for start in range(first, first + rows, step):
+            yield start, min(start + step, first + rows)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class Gradients(Mapping[str, Tensor]):
     """The ``.grad`` of every trainable parameter by name, unscaled, accumulated and rank-averaged.
 
-    Edit the tensors in place. A parameter that the loss did not reach has a gradient of zeros.
+    Edit the tensors in place. A parameter that the loss did not reach has a gradient of zeros. The gradient of a
+    sharded parameter is sharded as it is: a ``DTensor``, of which :func:`ftk.parts.own_rows` gives this process's part.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,7 +37,8 @@ class Gradients(Mapping[str, Tensor]):
 
     def norm(self) -> Tensor:
         """The joint L2 norm of all gradients, a scalar on their device."""
-        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None])
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def clip_(self, max_norm: float) -> Tensor:
         """Scale all gradients so that their joint L2 norm is at most ``max_norm``; return the norm before.

@@ -15,10 +15,10 @@ from ftk.parts import Loaded, ModelSource, Task, lengths_of
 from ftk.planning.machine import Machine
 from ftk.planning.memory import Station, count_memory
 from ftk.planning.widest import Cut, longest, widest_cuts
+from ftk.processes.meeting import make_accelerator
 from ftk.recipe.building import build, same_spec
 from ftk.recipe.specs import Recipe
 from ftk.running.pipeline import Run
-from ftk.running.processes import make_accelerator
 from ftk.running.rehearsal import without_weights
 from ftk.running.stage import Stage
 

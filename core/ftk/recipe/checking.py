@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
+from ftk.recipe.dividing import check_divided
 from ftk.recipe.specs import PartSpec, StageSpec
 
 EARLIER = "earlier-data"
@@ -56,7 +57,7 @@ def check_stage(
 ) -> tuple[StageSpec, list[Problem], list[str]]:
     """The stage without mitigations that cannot act in it, its problems, and notes on what was left out."""
     stage, notes = _leave_idle_out(stage, around)
-    problems = _check_shares(stage) + _not_installed(stage)
+    problems = _check_shares(stage) + _not_installed(stage) + check_divided(stage, registry)
     problems += _unmeasured(stage.evaluators, "test-data", {**around.top_data, **around.data})
     if around.model is None:
         return stage, problems, notes

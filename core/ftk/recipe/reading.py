@@ -13,6 +13,7 @@ from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry
 from ftk.recipe.checking import Surroundings, check_retained, check_stage
 from ftk.recipe.complaints import show
+from ftk.recipe.dividing import check_alike
 from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS, override
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
@@ -105,6 +106,7 @@ class _Recipe:
                 hint = "add data.retain: rows like these to learn from; or name these in data.probes instead"
                 reader.add(f"data.{key}", "stands alone, without data.retain", hint)
         notes = self._check(stages, top, model)
+        self.reader.problems += check_alike(self.stages)
         objective, evaluators = self._retained(stages, top)
         if reader.problems or model is None or objective is None:
             raise RecipeError(source, list(dict.fromkeys(reader.problems)))

@@ -78,6 +78,11 @@ class Training(Watching):
     compile: bool = Field(
         default=False, description="Run training through torch.compile: a wait at the first step, then faster ones."
     )
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="How the model lies on several processes: whole on each, or divided among them with its gradients "
+        "and the optimizer's state.",
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )

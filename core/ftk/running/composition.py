@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Batch, Context, Gradients, Loss, Mitigation, Source, State, Task
@@ -87,6 +88,8 @@ class Composition:
             norms.append(gradients.norm())
             with self._guarded(name, "edit_gradients"):
                 part.edit_gradients(gradients, ctx)
+                if ctx.adaptation is not None and isinstance(ctx.model, FSDPModule):
+                    ctx.adaptation.settle()
         return norms
 
     @torch.no_grad()

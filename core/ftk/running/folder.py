@@ -9,11 +9,11 @@ import shutil
 from pathlib import Path
 from typing import IO, Any
 
-from ftk.disk.bundles import (
+from ftk.disk.bundles import link_or_copy, read_bundle
+from ftk.disk.checkpoints import Checkpoints
+from ftk.disk.manifest import (
     MANIFEST,
     Damaged,
-    link_or_copy,
-    read_bundle,
     read_manifest,
     read_table,
     replace_directory,
@@ -22,7 +22,6 @@ from ftk.disk.bundles import (
     verify_file,
     write_text,
 )
-from ftk.disk.checkpoints import Checkpoints
 from ftk.errors import RunFailed, UserError
 from ftk.parts import State
 from ftk.recipe.specs import Recipe
@@ -127,18 +126,23 @@ class RunFolder:
 
     def stage_aside(self, number: int, name: str) -> Path:
         """An empty folder in which to put together what a stage leaves."""
-        aside = self.path / "stages" / f".{number}-{name}.partial"
+        aside = self.aside_path(number, name)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         return aside
 
+    def aside_path(self, number: int, name: str) -> Path:
+        """Where :meth:`stage_aside` makes its folder."""
+        return self.path / "stages" / f".{number}-{name}.partial"
+
     def finish_stage(self, number: int, name: str, states: dict[str, State], **facts: Any) -> None:
         """Turn the folder of :meth:`stage_aside` into the finished stage, with the states that go on from it."""
-        aside = self.path / "stages" / f".{number}-{name}.partial"
+        aside = self.aside_path(number, name)
         aside.mkdir(parents=True, exist_ok=True)
         self.checkpoints.bundler.take(aside / "state", states, copy=False).write()
-        seal(aside, **facts)
-        replace_directory(aside, self.stage_path(number, name))
+        if self._lock is not None:
+            seal(aside, **facts)
+            replace_directory(aside, self.stage_path(number, name))
         self.checkpoints.clear()
 
     def finished_stage(self, number: int, name: str) -> tuple[dict[str, State], dict[str, Any]] | None:
@@ -151,8 +155,8 @@ class RunFolder:
         if not path.is_dir():
             return None
         try:
-            facts = verify(path)
-            states, _ = read_bundle(path / "state")
+            facts = verify(path, self.checkpoints.mesh)
+            states, _ = read_bundle(path / "state", self.checkpoints.mesh)
             if "scores" not in states or (number and not isinstance(facts.get("facts"), dict)):
                 raise Damaged(f"{path / MANIFEST}: does not tell what the stage left")
         except Damaged as error:

@@ -16,6 +16,7 @@ from torch import nn
 from ftk.data.batches import Batches, pass_tokens, passes
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Batch, Context, Gradients, Objective
+from ftk.processes.sharding import average_whole, is_sharded
 from ftk.recipe.training import Training
 from ftk.report.blame import Trace, what_broke
 from ftk.running.composition import Composition
@@ -130,8 +131,9 @@ class Loop:
         batches = self.micro_batches(ctx)
         count, stop = self.agree(sum(batch.count for _, batch in batches), ctx)
         trace = meter.begin_step(ctx)
+        sharded = is_sharded(ctx.model)
         for index, (objective, batch) in enumerate(batches, start=1):
-            with self.synced(index == len(batches)):
+            with self.synced(sharded or index == len(batches)):
                 with ctx.autocast(), self.around(batch):
                     loss = objective.loss(self.model, batch, ctx)
                 total = self.mitigations.penalty(batch, loss, ctx)
@@ -142,6 +144,8 @@ class Loop:
                 trace.losses.append(loss.total.detach())
                 trace.totals.append(total.detach())
             del loss, total  # its logits would lie in memory beside the next micro-batch's
+        if sharded:
+            average_whole(gradients)
         scaler.unscale_(self.optimizer)
         trace.norms += self.mitigations.edit_gradients(gradients, ctx)
         norm = gradients.clip_(self.options.max_grad_norm)
@@ -180,7 +184,7 @@ class Loop:
         return int(told[0]), bool(told[1])
 
     def synced(self, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are exchanged between processes in the last micro-batch of a step only."""
+        """Gradients are exchanged in the last micro-batch of a step only; those of a sharded model in each."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
 

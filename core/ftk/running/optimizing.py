@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import Adafactor
 
 from ftk.errors import UserError
-from ftk.parts import State, weight_kinds
+from ftk.parts import State, own_rows, weight_kinds
 from ftk.plugin.registry import one_line
 from ftk.recipe import optimizers
 from ftk.recipe.training import Training
@@ -107,8 +107,8 @@ def pack_optimizer(optimizer: Optimizer, names: Mapping[int, str]) -> State:
         for key, value in state.items():
             if isinstance(value, Tensor):
                 # bitsandbytes hands one table of levels to all parameters; safetensors refuses shared memory.
-                value = value.clone() if value.data_ptr() in written else value
-                written.add(value.data_ptr())
+                value = value.clone() if own_rows(value)[0].data_ptr() in written else value
+                written.add(own_rows(value)[0].data_ptr())
             packed[f"{names[id(parameter)]}/{key}"] = value
     return packed
 

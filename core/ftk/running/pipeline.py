@@ -16,15 +16,17 @@ from ftk.data.rows import RowReader, Rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task, lengths_of
+from ftk.processes.sharding import make_mesh, shard
 from ftk.recipe.building import build, same_spec
 from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
+from ftk.running.exporting import export_stage
 from ftk.running.folder import RunFolder
 from ftk.running.hardware import resolve_precision
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
 from ftk.running.rehearsal import rehearse
-from ftk.running.reporting import run_report, stage_facts, write_card
-from ftk.running.stage import Stage, StageResult
+from ftk.running.reporting import run_report, stage_facts
+from ftk.running.stage import Stage
 from ftk.running.watching import check_names
 
 
@@ -56,6 +58,9 @@ class Run:
         self.stages: list[dict[str, Any]] = []
         self.encoder = Encoder(events, self._check_interrupt)
         self._objectives: list[tuple[PartSpec, Objective]] = []
+        self.mesh = make_mesh(accelerator) if folder and recipe.stages[0].training.sharding == "full" else None
+        if folder:
+            folder.checkpoints.mesh = self.mesh
 
     def run(self) -> dict[str, Any]:
         """Run every stage that has not finished, measure, and return the report."""
@@ -176,7 +181,8 @@ class Run:
 
         return Context(
             seed=self.recipe.seed, stage=number, stage_name=spec.name if number else "start", step=0, steps=0,
-            model=loaded.model.to(device), processor=loaded.processor, objective=self._objective(spec.objective),
+            model=loaded.model if self.mesh else loaded.model.to(device), processor=loaded.processor,
+            objective=self._objective(spec.objective),
             adaptation=None, task=tasks[offset + number - 1] if number else None,
             earlier=tuple(tasks[: max(offset + number - 1, 0)]), device=device,
             precision=resolve_precision(spec.training.precision, device),
@@ -200,35 +206,18 @@ class Run:
         stage = self.stage(number, loaded, tasks, carried)
         result = stage.run()
         measure_tasks(stage.ctx, tasks, self.scores)
-        model = self._export(number, stage, loaded.processor, result)
-        return Loaded(model, loaded.processor), result.states
-
-    def _export(self, number: int, stage: Stage, processor: Any, result: StageResult) -> Any:
-        folder, spec = self.folder, stage.spec
-        assert folder is not None
-        self.events("phase", text=f"saving the model of stage {spec.name}")
-        facts = stage_facts(spec.name, result, self.accelerator.device)
+        assert self.folder is not None
+        self.events("phase", text=f"saving the model of stage {stage.spec.name}")
+        facts = stage_facts(stage.spec.name, result, self.accelerator.device)
         self.stages.append(facts)
-        if self.accelerator.is_main_process:
-            target = folder.stage_aside(number, spec.name) / "model"
-            target.mkdir()
-            stage.adaptation.export(target)
-        model = stage.adaptation.merge()
-        if self.accelerator.is_main_process:
-            model.save_pretrained(target)
-            processor.save_pretrained(target)
-            report = run_report(self.recipe, "running", self.scores, self.stages)
-            write_card(target, report, self.recipe, stage.ctx.objective.head.kind)
-            states = {**result.states, "scores": self.scores.to_json()}
-            folder.finish_stage(number, spec.name, states, facts=facts)
-            folder.write_json("report.json", report)
-        self.accelerator.wait_for_everyone()
-        model.name_or_path = str(folder.model_path(number, spec.name))  # what the next stage's adapter stands on
+        report = run_report(self.recipe, "running", self.scores, self.stages)
+        states = {**result.states, "scores": self.scores.to_json()}
+        model = export_stage(stage, self.folder, loaded.processor, states, report, self.recipe)
         self.events(
             "stage_finished", stage=number,
             **{key: facts[key] for key in ("name", "steps", "seconds", "tokens", "tokens_per_second")},
         )  # fmt: skip
-        return model
+        return Loaded(model, loaded.processor), result.states
 
     def _measure_start(self, loaded: Loaded, tasks: Sequence[Task]) -> None:
         assert self.folder is not None
@@ -256,14 +245,19 @@ class Run:
         return measured, done, carried
 
     def _load(self, done: int) -> Loaded:
-        """The model that the last finished stage left, or the starting model."""
-        if not done:
-            return self.load_start()
-        assert self.folder is not None
-        self.events("phase", text=f"loading the model that stage {done} left")
-        set_seed(self.recipe.seed)  # as before every load: a new head is drawn the same whenever the run resumes
-        folder = self.folder.model_path(done, self.recipe.stages[done - 1].name)
-        return self.source.load_folder(folder, self._head(min(done + 1, len(self.recipe.stages))))
+        """The model that the last finished stage left, or the starting model; divided if the recipe says so."""
+        if done:
+            assert self.folder is not None
+            self.events("phase", text=f"loading the model that stage {done} left")
+            set_seed(self.recipe.seed)  # as before every load: a new head is drawn the same whenever the run resumes
+            folder = self.folder.model_path(done, self.recipe.stages[done - 1].name)
+            loaded = self.source.load_folder(folder, self._head(min(done + 1, len(self.recipe.stages))))
+        else:
+            loaded = self.load_start()
+        if self.mesh:
+            training = self.recipe.stages[0].training
+            shard(loaded.model, self.mesh, resolve_precision(training.precision, self.accelerator.device))
+        return loaded
 
     def _head_of(self, number: int, loaded: Loaded) -> Loaded:
         """The model with the head that the stage needs, loaded anew where the stage before had another."""

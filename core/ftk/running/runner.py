@@ -19,17 +19,17 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
-from ftk.disk.bundles import Damaged
+from ftk.disk.manifest import Damaged
 from ftk.errors import FtkError, UserError
 from ftk.events import EventLog, Events, RunEvent
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry, own_version
+from ftk.processes.meeting import lost_process, make_accelerator
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
 from ftk.running.folder import RunFolder
 from ftk.running.hardware import describe_device
 from ftk.running.pipeline import Run
-from ftk.running.processes import lost_process, make_accelerator
 
 Observer = Callable[[RunEvent], object]
 LIBRARIES = (

@@ -17,9 +17,11 @@ from torch import nn
 
 from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
+from ftk.disk.pieces import is_divided
 from ftk.errors import Interrupted, RunFailed, UserError
 from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
 from ftk.parts.views import digest_of, lengths_of
+from ftk.processes.sharding import is_sharded
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.running.composition import Composition
@@ -125,7 +127,9 @@ class Stage:
             )
         if self.folder and not saved and self.mitigations.parts:
             self.save(self.progress)  # what was remembered is not computed again after an interruption
-        prepared = cast(nn.Module, self.accelerator.prepare_model(self.ctx.model))
+        prepared = self.ctx.model
+        if not is_sharded(prepared):
+            prepared = cast(nn.Module, self.accelerator.prepare_model(prepared))
         return Loop(
             self.ctx, options, self.accelerator, self.switches.compiled(prepared), batches, self.mitigations,
             optimizer, scheduler, self.save, self.check_saved, self.stop_requested, self.switches.around,
@@ -169,11 +173,13 @@ class Stage:
         }
 
     def save(self, progress: Progress) -> None:
-        """Have a checkpoint written, while training goes on."""
-        if self.folder is not None and self.accelerator.is_main_process:
-            keep, best = self.spec.training.keep_checkpoints, self.watch.kept(progress.history)
-            told = partial(self._saved, progress.step)
-            self.folder.checkpoints.save(self.ctx.stage, progress.step, self.states(progress), keep, told, best)
+        """Have a checkpoint written, while training goes on unless the processes write it together."""
+        if self.folder is not None:
+            states = self.states(progress)
+            if self.accelerator.is_main_process or is_divided(states):
+                keep, best = self.spec.training.keep_checkpoints, self.watch.kept(progress.history)
+                told = partial(self._saved, progress.step)
+                self.folder.checkpoints.save(self.ctx.stage, progress.step, states, keep, told, best)
         self.accelerator.wait_for_everyone()
 
     def states(self, progress: Progress) -> dict[str, State]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftk.parts import State
+from ftk.parts import State, own_rows
 
 
 def without_numbers(names: Iterable[str]) -> set[str]:
@@ -35,7 +35,7 @@ def take_back(own: Mapping[str, Tensor], state: State) -> None:
         raise ValueError(f"the saved weights do not fit this adaptation; {'; '.join(complaints)}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(state[name])
+            own_rows(tensor)[0].copy_(own_rows(state[name])[0])
 
 
 def remember_requires_grad(model: nn.Module) -> Callable[[], None]:

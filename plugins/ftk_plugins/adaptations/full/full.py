@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ftk import UserError, did_you_mean
-from ftk.parts import Adaptation, Drift, State, weight_kinds
+from ftk.parts import Adaptation, Drift, State, own_rows, weight_kinds
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.named import remember_requires_grad, take_back, without_numbers
 
@@ -72,6 +73,10 @@ class FullTuning(Adaptation):
     def reference(self) -> Iterator[None]:
         """Swap the starting values in by storage, not by copy, so that open graphs stay valid."""
         self._need_start("the reference model")
+        if any(isinstance(parameter, DTensor) for parameter in self._trained.values()):
+            with self._reference_on_shards():
+                yield
+            return
         kept = {name: parameter.data for name, parameter in self._trained.items()}
         try:
             for name, parameter in self._trained.items():
@@ -81,19 +86,34 @@ class FullTuning(Adaptation):
             for name, parameter in self._trained.items():
                 parameter.data = kept[name]
 
+    @contextmanager
+    def _reference_on_shards(self) -> Iterator[None]:
+        """Copy the starting values into the shards; a graph reads its weights anew when it goes back through them."""
+        kept = {name: own_rows(parameter)[0].clone() for name, parameter in self._trained.items()}
+        try:
+            self._fill(self._start)
+            yield
+        finally:
+            self._fill(kept)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._trained.items():
+            own_rows(parameter)[0].copy_(values[name])
+
     @torch.no_grad()
     def scale(self, alpha: float) -> None:
         self._need_start("scaling")
         if not self._end:
             self._end = {name: self._copy(parameter) for name, parameter in self._trained.items()}
         for name, parameter in self._trained.items():
-            start, end = self._start[name], self._end[name]
+            start, end, own = self._start[name], self._end[name], own_rows(parameter)[0]
             if alpha in (0, 1):
-                parameter.copy_(end if alpha else start)
+                own.copy_(end if alpha else start)
             else:
-                precise = torch.promote_types(parameter.dtype, torch.float32)
-                first, last = (value.to(parameter.device, precise) for value in (start, end))
-                parameter.copy_(first + alpha * (last - first))
+                precise = torch.promote_types(own.dtype, torch.float32)
+                first, last = (value.to(own.device, precise) for value in (start, end))
+                own.copy_(first + alpha * (last - first))
 
     def export(self, directory: Path) -> None:
         """Nothing of its own: the merged model is the result."""
@@ -133,7 +153,7 @@ class FullTuning(Adaptation):
 
     def _copy(self, parameter: nn.Parameter) -> Tensor:
         target = torch.device("cpu") if self.options.start_copy == "cpu" else parameter.device
-        return parameter.detach().to(target, copy=True)
+        return own_rows(parameter)[0].detach().to(target, copy=True)
 
     def _need_start(self, what: str) -> None:
         """Make sure that there is a copy, and that it is where the model went after ``attach``."""
@@ -162,14 +182,20 @@ class FullDrift(Drift):
         return self._parameter.shape or torch.Size((1,))
 
     def rows(self, start: int, stop: int) -> Tensor:
-        now = self._parameter.detach().view(self.shape)[start:stop]
-        began = self._start.view(self.shape)[start:stop]
+        own, first = own_rows(self._parameter)
+        now = _as_rows(own.detach())[start - first : stop - first]
+        began = _as_rows(self._start)[start - first : stop - first]
         return now.float() - began.to(now.device).float()
 
     def pull_back(self, start: int, stop: int, gradient: Tensor) -> None:
         if self._parameter.grad is None:
             self._parameter.grad = torch.zeros_like(self._parameter)
-        self._parameter.grad.view(self.shape)[start:stop] += gradient
+        own, first = own_rows(self._parameter.grad)
+        _as_rows(own)[start - first : stop - first] += gradient
+
+
+def _as_rows(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim else tensor.view(1)
 
 
 def _matches(names: list[str], patterns: tuple[str, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftk.parts import Drift
 
@@ -17,12 +17,17 @@ class LowRankDrift(Drift):
     there left is Aᵀ and right Bᵀ. A start with BA ≠ 0 is an adapter of its own, frozen and of opposite sign,
     and so is subtracted by the sum.
 
+    Where the base weight is sharded, ``left`` and ``right`` are whole in every process and its rows are not: the pull
+    of one process's rows goes into ``pulls``, to be summed over the processes.
+
     Args:
         layer: PEFT's LoRA layer around the base layer.
+        pulls: by parameter, what this process's rows have given so far; None where a pull goes to ``.grad``.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, pulls: dict[nn.Parameter, Tensor] | None = None) -> None:
         self._layer = layer
+        self._pulls = pulls
 
     @property
     def weight(self) -> Tensor:
@@ -49,7 +54,7 @@ class LowRankDrift(Drift):
                     continue
                 scale = self._layer.scaling[adapter]
                 left, right = self._factors(a, b)
-                left_grad, right_grad = self._factors(_grad(a), _grad(b))
+                left_grad, right_grad = self._factors(self._grad(a), self._grad(b))
                 left_grad[start:stop].addmm_(gradient, right.mT, alpha=scale)
                 right_grad.addmm_(left[start:stop].mT, gradient, alpha=scale)
 
@@ -57,8 +62,11 @@ class LowRankDrift(Drift):
         """Left and right of the stored layout; views, so that adding to them adds to ``a`` and ``b``."""
         return (a.mT, b.mT) if self._layer.fan_in_fan_out else (b, a)
 
-
-def _grad(parameter: Tensor) -> Tensor:
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
+    def _grad(self, parameter: nn.Parameter) -> Tensor:
+        if self._pulls is not None:
+            if parameter not in self._pulls:
+                self._pulls[parameter] = torch.zeros_like(parameter)
+            return self._pulls[parameter]
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        return parameter.grad

@@ -13,6 +13,8 @@ from peft import LoraConfig, LoraModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
@@ -20,7 +22,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.pytorch_utils import Conv1D
 
 from ftk import RunFailed
-from ftk.parts import Adaptation, Drift, State
+from ftk.parts import Adaptation, Drift, State, own_rows
 from ftk_plugins.adaptations.lora.drift import LowRankDrift
 from ftk_plugins.adaptations.lora.options import LoraOptions
 from ftk_plugins.adaptations.lora.targets import choose_targets
@@ -49,6 +51,8 @@ class Lora(Adaptation):
         self._adapters = (TRAINED, START) if options.init in ("pissa", "milora") else (TRAINED,)
         self._layers: dict[str, Any] = {}
         self._trained_b: dict[str, Tensor] = {}
+        self._pulls: dict[nn.Parameter, Tensor] = {}
+        self._sharded = False
 
     def attach(self, model: Any) -> nn.Module:
         """Wrap the targets.
@@ -68,6 +72,7 @@ class Lora(Adaptation):
         if wrapped != set(targets):
             raise RunFailed(f"PEFT wrapped other layers than chosen: {', '.join(sorted(wrapped ^ set(targets)))}")
         self._layers = {name: model.get_submodule(name) for name in targets}
+        self._sharded = any(isinstance(layer.get_base_layer().weight, DTensor) for layer in self._layers.values())
         self._trained_b = {}
         for layer in self._layers.values():
             layer.train(layer.get_base_layer().training)
@@ -87,7 +92,20 @@ class Lora(Adaptation):
         return [{"params": a, "lr": lr}, {"params": b, "lr": lr * self.options.b_lr_ratio}]
 
     def drift(self) -> Mapping[str, Drift]:
-        return {f"{name}.weight": LowRankDrift(layer) for name, layer in self._layers.items()}
+        pulls = self._pulls if self._sharded else None
+        return {f"{name}.weight": LowRankDrift(layer, pulls) for name, layer in self._layers.items()}
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """A and B are whole in every process: each adds what all of them pulled, in one exchange."""
+        trained = [part[TRAINED].weight for la in self._layers.values() for part in (la.lora_A, la.lora_B)]
+        flat = torch.cat([self._pulls.get(p, torch.zeros_like(p)).flatten() for p in trained])
+        self._pulls.clear()
+        torch.distributed.all_reduce(flat)
+        sizes = [parameter.numel() for parameter in trained]
+        for parameter, pull in zip(trained, torch.split(flat, sizes), strict=True):
+            pull = pull.view_as(parameter)
+            parameter.grad = pull.clone() if parameter.grad is None else parameter.grad.add_(pull)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -128,14 +146,16 @@ class Lora(Adaptation):
         config.inference_mode = True
         config.task_type = _task_type(model)
         config.base_model_name_or_path = getattr(model, "name_or_path", "") or None
-        kind = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+        plain = _class_of(model)
+        kind = {"base_model_class": plain.__name__, "parent_library": plain.__module__}
         config.save_pretrained(str(folder), auto_mapping_dict=None if config.task_type else kind)
 
     @torch.no_grad()
     def merge(self) -> Any:
         for drift in self.drift().values():
             for start, stop in drift.chunks():
-                rows = drift.weight[start:stop]
+                own, first = own_rows(drift.weight)
+                rows = own[start - first : stop - first]
                 rows.copy_(rows.float() + drift.rows(start, stop))
         model = self._tuner.unload()
         self._restore_requires_grad()
@@ -185,7 +205,8 @@ class Lora(Adaptation):
         PiSSA: Meng et al. 2024, https://arxiv.org/abs/2404.02948. MiLoRA: Wang et al. 2024,
         https://arxiv.org/abs/2406.09044.
         """
-        weight = layer.get_base_layer().weight.float()
+        weight = layer.get_base_layer().weight
+        weight = (weight.full_tensor() if isinstance(weight, DTensor) else weight).float()
         u, values, vh = torch.linalg.svd(weight.mT if layer.fan_in_fan_out else weight, full_matrices=False)
         some = slice(0, self.options.rank) if self.options.init == "pissa" else slice(-self.options.rank, None)
         root = (values[some] / layer.scaling[TRAINED]).sqrt()
@@ -197,7 +218,14 @@ class Lora(Adaptation):
 
 def _task_type(model: Any) -> str | None:
     """PEFT's name of the model's task, where loading it as such adds nothing; None elsewhere."""
-    name = type(model).__name__
+    name = _class_of(model).__name__
     if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return "CAUSAL_LM"
     return "SEQ_2_SEQ_LM" if name in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values() else None
+
+
+def _class_of(model: nn.Module) -> type[nn.Module]:
+    """The model's class, under the one that sharding puts over it."""
+    return next(
+        kind for kind in type(model).__mro__ if issubclass(kind, nn.Module) and not issubclass(kind, FSDPModule)
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftk import RunFailed
-from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Mitigation, State, Task
+from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Mitigation, State, Task, own_rows
 
 from .fisher import Fisher, estimate_fisher, rehearse_fisher
 from .options import EwcOptions
@@ -85,17 +85,17 @@ class Ewc(Mitigation):
         for drift, fisher, start, stop in self._pieces(ctx)[ctx.step % every :: every]:
             pull = drift.rows(start, stop)
             # strength · F · drift in one pass and in place
-            torch.addcmul(nothing, pull, fisher[start:stop], value=strength, out=pull)
+            torch.addcmul(nothing, pull, fisher, value=strength, out=pull)
             drift.pull_back(start, stop, pull)
 
     def _pieces(self, ctx: Context) -> list[tuple[Drift, Tensor, int, int]]:
-        """Each guarded weight with its Fisher, cut into ranges of rows of even size."""
+        """Each guarded weight with its Fisher in ranges of rows of even size, those of this process where sharded."""
         limit = CPU_CHUNK_ELEMENTS * torch.get_num_threads() if ctx.device.type == "cpu" else CHUNK_ELEMENTS
         pieces = []
         for drift, fisher in self._guarded:
-            rows = drift.shape[0]
-            step = -(-rows // -(-fisher.numel() // limit))
-            pieces += [(drift, fisher, start, min(start + step, rows)) for start in range(0, rows, step)]
+            own, first = own_rows(fisher)
+            own = own if own.ndim else own.view(1)
+            pieces += [(drift, own[start - first : stop - first], start, stop) for start, stop in drift.chunks(limit)]
         return pieces
 
     def report(self) -> dict[str, Any]:
@@ -116,13 +116,16 @@ class Ewc(Mitigation):
         count = sum(diagonal.numel() for diagonal in new.diagonal.values())
         scale = count / new.trace if self.options.normalise and new.trace > 0 else 1.0
         for fisher in self._fisher.values():
-            fisher.mul_(self.options.gamma)
+            own_rows(fisher)[0].mul_(self.options.gamma)
         for name, diagonal in new.diagonal.items():
             known = self._fisher.get(name)
+            own = own_rows(diagonal)[0]
             if known is None:
-                self._fisher[name] = diagonal.mul_(scale)
+                own.mul_(scale)
+                self._fisher[name] = diagonal
             else:
-                self._fisher[name] = known.to(diagonal.device).add_(diagonal, alpha=scale)
+                self._fisher[name] = known.to(diagonal.device)
+                own_rows(self._fisher[name])[0].add_(own, alpha=scale)
 
     def _check_shapes(self, drifts: Mapping[str, Drift], ctx: Context) -> None:
         for name, drift in drifts.items():

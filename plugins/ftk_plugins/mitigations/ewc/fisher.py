@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,9 +11,10 @@ from functools import partial
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ftk import RunFailed, UserError
-from ftk.parts import Batch, Context, Features, Task, attention_by
+from ftk.parts import Batch, Context, Features, Task, attention_by, own_rows
 
 from .collector import Collector, NotPerSample
 
@@ -39,7 +40,8 @@ def estimate_fisher(
     """Estimate the Fisher information of ``weights`` on the training rows of ``task``.
 
     The model runs in ``eval`` mode and float32. Rows are drawn without replacement; each process takes its
-    share.
+    share. A sharded model runs in the precision of the training instead: its weights are put together in that type,
+    and no process could hold all of them in another. What it gives is sharded as the weights are.
 
     Args:
         task: whose training rows and objective.
@@ -59,9 +61,10 @@ def estimate_fisher(
             "give the task training rows, or drop the mitigation",
         )
     rows = _draw_rows(task, samples, ctx.generator("fisher", task.name))
+    sharded = any(isinstance(weight, DTensor) for weight in weights.values())
     # The hooks must hear every call of a layer, the output layer's too, with all of its outputs.
-    ctx = replace(ctx, precision="fp32", loss_chunks=1)
-    scoring = _Scoring(task, ctx, weights, draw, len(rows))
+    ctx = replace(ctx, precision=ctx.precision if sharded else "fp32", loss_chunks=1)
+    scoring = _Scoring(task, ctx, weights, draw, len(rows), sharded)
     with _exact_arithmetic(ctx.model, ctx.device):
         try:
             diagonal = scoring.batched(rows, batch_size)
@@ -72,12 +75,12 @@ def estimate_fisher(
                 "information is estimated row by row, which gives the same and takes longer",
             )
             diagonal = scoring.one_by_one(rows)
-    if ctx.world_size > 1:
+    if ctx.world_size > 1 and not sharded:
         for total in diagonal.values():
             torch.distributed.all_reduce(total)
     for total in diagonal.values():
-        total.div_(len(rows))
-    trace = sum(float(total.sum(dtype=torch.float64)) for total in diagonal.values())
+        own_rows(total)[0].div_(len(rows))
+    trace = sum(_sums(diagonal).values())
     if not math.isfinite(trace):
         raise _not_finite(task)
     return Fisher(diagonal, trace, len(rows))
@@ -91,7 +94,7 @@ def rehearse_fisher(
     A batch is squared as one row would be: the gradient of one weight at a time beside what its layers keep.
     """
     rows = _draw_rows(task, samples, ctx.generator("fisher", task.name))[:batch_size]
-    scoring = _Scoring(task, replace(ctx, precision="fp32"), weights, False, len(rows))
+    scoring = _Scoring(task, replace(ctx, precision="fp32"), weights, False, len(rows), sharded=False)
     with _exact_arithmetic(ctx.model, ctx.device):
         squares = scoring.zeros()
         scoring.add_by_autograd(squares, task.objective.collate(rows).to(ctx.device))
@@ -107,6 +110,7 @@ class _Scoring:
     weights: Mapping[str, Tensor]
     draw: bool
     rows: int
+    sharded: bool
 
     def __post_init__(self) -> None:
         self.generator = self.ctx.generator("fisher targets", self.task.name, self.ctx.rank)
@@ -117,36 +121,42 @@ class _Scoring:
         collector = Collector(self.ctx.model, self.weights, squares)
         self._check(collector, [rows[0], rows[-1]][:batch_size])
         with collector:
-            for share in self._shares(rows, batch_size):
+            for share, counts in self._shares(rows, batch_size):
                 batch = self._batch(share)
-                collector.add(lambda batch=batch: self._total(batch), len(share))  # type: ignore[misc]
+                collector.add(lambda batch=batch, counts=counts: self._total(batch) * counts, len(share))  # type: ignore[misc]
         return squares
 
     def one_by_one(self, rows: Sequence[Features]) -> dict[str, Tensor]:
-        """One backward pass for each row; knows nothing of the model."""
+        """One backward pass for each row; knows nothing of the model. A sharded one's processes all take each row."""
         squares = self.zeros()
-        for share in self._shares(rows, 1):
+        shares = (([row], True) for row in rows) if self.sharded else self._shares(rows, 1)
+        for share, _ in shares:
+            self.ctx.check_interrupt()
             self.add_by_autograd(squares, self._batch(share))
         return squares
 
     def _check(self, collector: Collector, pair: Sequence[Features]) -> None:
-        """Raise unless hooks and autograd agree on two rows; finds weights used outside their layers."""
+        """Raise unless hooks and autograd agree on two rows; finds weights used outside their layers.
+
+        Each process takes these two; the sums of a sharded model then hold them once for each.
+        """
         batch = self.task.objective.collate(pair).to(self.ctx.device)
         if any(tensor.shape[0] != len(pair) for tensor in batch.inputs.values()):
             raise NotPerSample("the objective's batches do not have one entry for each row")
         with collector:
             collector.add(lambda: self._total(batch), len(pair))
-        sums = {name: float(total.sum(dtype=torch.float64)) for name, total in collector.squares.items()}
+        sums = _sums(collector.squares)
         if not math.isfinite(sum(sums.values())):
             raise _not_finite(self.task)
         for item in pair:
             single = self.task.objective.collate([item]).to(self.ctx.device)
-            self.add_by_autograd(collector.squares, single, sign=-1)
+            self.add_by_autograd(collector.squares, single, sign=-self.ctx.world_size if self.sharded else -1)
         noise = 1e-6 * sum(sums.values())
-        for name, difference in collector.squares.items():
-            if not float(difference.abs().sum(dtype=torch.float64)) <= 1e-3 * sums[name] + noise:
+        share = 1e-3 if self.ctx.precision == "fp32" else 2e-2
+        for name, difference in _sums(collector.squares, torch.abs).items():
+            if not difference <= share * sums[name] + noise:
                 raise NotPerSample(f"{name} is used in a way that its layer does not show")
-            difference.zero_()
+            own_rows(collector.squares[name])[0].zero_()
 
     def add_by_autograd(self, squares: Mapping[str, Tensor], batch: Batch, sign: int = 1) -> None:
         """Add or take away the squares of one row; each gradient is dropped as soon as it is squared."""
@@ -154,7 +164,8 @@ class _Scoring:
 
         def square(name: str, weight: Tensor) -> None:
             assert weight.grad is not None
-            squares[name].addcmul_(weight.grad, weight.grad, value=sign)
+            gradient = own_rows(weight.grad)[0]
+            own_rows(squares[name])[0].addcmul_(gradient, gradient, value=sign)
             weight.grad = None
 
         with ExitStack() as stack:
@@ -163,20 +174,30 @@ class _Scoring:
                 stack.callback(weight.requires_grad_, False)
                 weight.grad = None
                 weight.requires_grad_()
-                hear = partial(square, name)
-                hook = weight.register_post_accumulate_grad_hook(hear)  # type: ignore[no-untyped-call]
-                stack.callback(hook.remove)
+                if not self.sharded:
+                    hear = partial(square, name)
+                    hook = weight.register_post_accumulate_grad_hook(hear)  # type: ignore[no-untyped-call]
+                    stack.callback(hook.remove)
             with torch.enable_grad():
                 self._total(batch).backward()  # type: ignore[no-untyped-call]
+            for name, weight in self.weights.items() if self.sharded else ():
+                if weight.grad is not None:
+                    square(name, weight)
 
-    def _shares(self, rows: Sequence[Features], batch_size: int) -> Iterator[Sequence[Features]]:
-        """This process's rows in batches; every process makes the same number of stops."""
+    def _shares(self, rows: Sequence[Features], batch_size: int) -> Iterator[tuple[Sequence[Features], bool]]:
+        """This process's rows in batches, all of which count; every process makes the same number of stops.
+
+        A sharded model answers only where all processes call it: one that has no more rows gets the first again, and
+        that does not count.
+        """
         mine = rows[self.ctx.rank :: self.ctx.world_size]
         most = -(-len(rows) // self.ctx.world_size)
         for start in range(0, most, batch_size):
             self.ctx.check_interrupt()
             if share := mine[start : start + batch_size]:
-                yield share
+                yield share, True
+            elif self.sharded:
+                yield rows[:1], False
             done = min(self.rows, min(most, start + batch_size) * self.ctx.world_size)
             text = f"Fisher information of {self.task.name}"
             self.ctx.events("phase", text=text, done=done, total=self.rows)
@@ -184,18 +205,25 @@ class _Scoring:
     def _batch(self, items: Sequence[Features]) -> Batch:
         batch = self.task.objective.collate(items).to(self.ctx.device)
         if self.draw:
-            with torch.no_grad():
+            with torch.no_grad(), self.ctx.autocast():
                 batch = self.task.objective.draw_targets(self.ctx.model, batch, self.generator)
         return batch
 
     def _total(self, batch: Batch) -> Tensor:
-        return self.task.objective.loss(self.ctx.model, batch, self.ctx).total
+        with self.ctx.autocast():
+            return self.task.objective.loss(self.ctx.model, batch, self.ctx).total
 
     def zeros(self) -> dict[str, Tensor]:
-        return {
-            name: torch.zeros(weight.shape, dtype=torch.float32, device=self.ctx.device)
-            for name, weight in self.weights.items()
-        }
+        weights = {name: weight.detach() for name, weight in self.weights.items()}
+        return {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
+
+
+def _sums(tensors: Mapping[str, Tensor], of: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> dict[str, float]:
+    """The sum over each tensor, in float64, over the rows of all processes where it is sharded."""
+    sums = torch.stack([of(own_rows(tensor)[0]).sum(dtype=torch.float64) for tensor in tensors.values()])
+    if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
+        torch.distributed.all_reduce(sums)
+    return dict(zip(tensors, sums.tolist(), strict=True))
 
 
 def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Features]:
@@ -208,7 +236,7 @@ def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Fea
 
 @contextmanager
 def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """``eval`` mode, float32, no parameter asking for a gradient; everything as it was afterwards.
+    """``eval`` mode, float32 unless sharded, no parameter asking for a gradient; everything as it was afterwards.
 
     Flash attention has no float32, and gives way to torch's own.
     """
@@ -216,7 +244,8 @@ def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tensors = [*model.parameters(), *model.buffers()]
-    halves = [(t, t.data) for t in tensors if t.dtype in (torch.bfloat16, torch.float16)]
+    narrow = (torch.bfloat16, torch.float16)
+    halves = [(t, t.data) for t in tensors if t.dtype in narrow and not isinstance(t, DTensor)]
     try:
         model.eval()
         for parameter in trainable:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial, Shard
+
+from ftk.parts import own_rows
 
 from .sites import Dense, Outer, Part, Scatter
 
@@ -19,6 +22,9 @@ GROUP_ELEMENTS = 1 << 27
 def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
     """Add ``Σ_b g_b²`` to ``squares``; sample ``b``'s gradient ``g_b`` is the sum over the parts.
 
+    Sharded sums take in the samples of every process, and so all of them call this at the same time; none keeps more
+    than its rows.
+
     Args:
         squares: float32, shaped as the weight; changed in place.
         parts: from every call of every layer that uses the weight, for one batch of samples.
@@ -26,6 +32,12 @@ def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
     Raises:
         TypeError: the weight is used in ways that do not go together.
     """
+    if isinstance(squares, DTensor):
+        whole = torch.zeros(squares.shape, dtype=squares.dtype, device=squares.device)
+        add_squares(whole, parts)
+        partial = DTensor.from_local(whole, squares.device_mesh, [Partial()], run_check=False)
+        own_rows(squares)[0].add_(own_rows(partial.redistribute(placements=[Shard(0)]))[0])
+        return
     dense = [part for part in parts if isinstance(part, Dense)]
     outer = [part for part in parts if isinstance(part, Outer)]
     scatter = [part for part in parts if isinstance(part, Scatter)]

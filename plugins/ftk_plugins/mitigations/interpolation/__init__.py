@@ -12,6 +12,7 @@ def ftk_mitigations() -> list[Variant]:
             options="ftk_plugins.mitigations.interpolation.options:InterpolationOptions",
             build="ftk_plugins.mitigations.interpolation.interpolation:Interpolation",
             needs=("weight-scale",),
+            provides=("sharding",),
             paper="Wortsman et al. 2022, Robust fine-tuning of zero-shot models, https://arxiv.org/abs/2109.01903",
         )
     ]

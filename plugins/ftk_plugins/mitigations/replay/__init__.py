@@ -12,6 +12,7 @@ def ftk_mitigations() -> list[Variant]:
             options="ftk_plugins.mitigations.replay.options:ReplayOptions",
             build="ftk_plugins.mitigations.replay.replay:Replay",
             needs=("earlier-data",),
+            provides=("sharding",),
             paper="Rolnick et al. 2019, Experience Replay for Continual Learning, https://arxiv.org/abs/1811.11682",
         )
     ]

@@ -1,0 +1,57 @@
+"""What a recipe that divides the model among the processes cannot ask for, each with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftk.errors import Problem
+from ftk.plugin.registry import Registry
+from ftk.recipe.specs import StageSpec
+
+SHARDING = "sharding"
+"""The capability of acting on weights of which each process holds its rows."""
+
+WHOLE = {
+    "muon": "makes whole matrices orthogonal",
+    "adafactor": "works with means over whole columns",
+    "adamw_8bit": "keeps its state in blocks that do not follow a weight's rows",
+}
+"""Why an optimizer cannot step on shards."""
+
+
+def check_divided(stage: StageSpec, registry: Registry) -> list[Problem]:
+    """What of a stage cannot act on a divided model; nothing where the model is whole."""
+    training = stage.training
+    if training.sharding == "none":
+        return []
+    found = []
+    for spec in (stage.adaptation, *stage.mitigations):
+        if SHARDING not in spec.provides():
+            able = sorted({e.variant.name for e in registry.entries(spec.kind) if SHARDING in e.variant.provides})
+            reason = f"`{spec.name}` is not made for weights that are divided among processes (training.sharding)"
+            found.append(Problem(spec.path, reason, f"{spec.kind}s that are: {', '.join(able)}" if able else ""))
+    if (name := training.optimizer.use) in WHOLE:
+        reason = f"{name} {WHOLE[name]}, and training.sharding leaves no process with a whole weight"
+        found.append(Problem("training.optimizer", reason, 'write optimizer = "adamw" or "sgd"'))
+    if training.precision == "fp16":
+        reason = "a step that fp16 must skip would be skipped by some of the processes and not by others"
+        found.append(Problem("training.precision", f"{reason}, with training.sharding", 'write precision = "bf16"'))
+    if training.compile:
+        reason = "has not been tried on a model that training.sharding puts together layer by layer"
+        found.append(Problem("training.compile", reason, "leave one of the two out"))
+    if training.loss_chunks not in ("auto", 1):
+        reason = "reads the output layer's weight outside its layer, and training.sharding divides it"
+        found.append(Problem("training.loss_chunks", reason, "leave it out; a smaller micro_batch_size saves memory"))
+    return found
+
+
+def check_alike(stages: Sequence[StageSpec]) -> list[Problem]:
+    """A model is divided once, before the first stage, for a precision that then holds."""
+    found = []
+    for key in ("sharding", "precision"):
+        values = list(dict.fromkeys(getattr(stage.training, key) for stage in stages))
+        if len(values) > 1 and any(stage.training.sharding != "none" for stage in stages):
+            told = " and ".join(f'"{value}"' for value in values)
+            reason = f"is {told} in different stages, and a model is divided once for all of them"
+            found.append(Problem(f"training.{key}", reason, "write it once, in the [training] at the top"))
+    return found
