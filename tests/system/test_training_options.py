@@ -237,7 +237,7 @@ def test_what_is_switched_for_training_leaves_no_mark_on_the_model(here: Path, m
     run(here, *settings, output="stopped")
     assert weights_of(here / "whole") == weights_of(here / "stopped")
     assert weights_of(here / "whole") != weights_of(here / "plain")
-    assert compiled == ["partial", "LlamaForCausalLM"] * 3
+    assert compiled.count("LlamaForCausalLM") == 3
     for name in ("config.json", "generation_config.json"):
         assert (whole / name).read_text() == (plain / name).read_text()
 

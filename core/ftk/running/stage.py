@@ -74,7 +74,7 @@ class Stage:
         self.stop_requested = stop_requested
         self.carried = dict(carried)
         self.adaptation = build(spec.adaptation, Adaptation)
-        self.switches = Switches(spec.training, ctx)
+        own = list(ctx.model.modules())
         set_seed(ctx.derived_seed("attach") % 2**32)
         try:
             model = self.adaptation.attach(ctx.model)
@@ -88,6 +88,7 @@ class Stage:
         self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
         self.watch = Watch(spec.training)
         self.ctx = replace(ctx, model=model, adaptation=self.adaptation)
+        self.switches = Switches(spec.training, self.ctx, own)
 
     @property
     def task(self) -> Task:

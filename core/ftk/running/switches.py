@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -21,31 +21,31 @@ BACKEND = "inductor"
 
 
 class Switches:
-    """Sets what the options ask for on the model that a stage starts from.
-
-    They are set before the adaptation is attached, so that what it adds (the dropout of LoRA) is not touched.
+    """Sets what the options ask for on the model that a stage trains.
 
     Args:
         options: the stage's ``[training]``.
-        ctx: the stage's context; its model is changed until :meth:`release`.
+        ctx: the stage's context; its model, with the adaptation attached, is changed until :meth:`release`.
+        own: the modules that the model had before; what an adaptation added (the dropout of LoRA) is left alone.
 
     Raises:
         UserError: an option cannot act on this model or this device; the model is as it was.
     """
 
-    def __init__(self, options: Training, ctx: Context) -> None:
+    def __init__(self, options: Training, ctx: Context, own: Sequence[nn.Module]) -> None:
         self.options = options
         self._noise: Noise | None = None
         with ExitStack() as stack:
             if options.attention != "auto":
                 _set_attention(stack, options.attention, ctx)
             if options.dropout is not None:
-                _set_dropout(stack, options.dropout, ctx.model)
+                _set_dropout(stack, options.dropout, ctx.model, own)
             if options.gradient_checkpointing:
                 _set_checkpointing(stack, ctx.model)
             if options.neftune_noise is not None:
-                self._noise = Noise(options.neftune_noise)
-                stack.callback(_embedding(ctx.model).register_forward_hook(self._noise).remove)
+                embedding = _embedding(ctx.model)
+                self._noise = Noise(options.neftune_noise, embedding)
+                stack.callback(embedding.register_forward_hook(self._noise.add).remove)
             if options.compile:
                 _try_compiler(ctx.device)
                 stack.callback(torch.compiler.reset)
@@ -74,27 +74,27 @@ class Noise:
     seeded for every step.
     """
 
-    def __init__(self, alpha: float) -> None:
+    def __init__(self, alpha: float, embedding: nn.Embedding) -> None:
         self.alpha = alpha
-        self._lengths: Tensor | None = None
+        self.embedding = embedding
+        self._drawn: Tensor | None = None
 
     @contextmanager
     def on(self, batch: Batch) -> Iterator[None]:
         """Within it the embedding of this batch is noisy."""
-        self._lengths = row_lengths(batch)
+        lengths, weight = row_lengths(batch)[..., None], self.embedding.weight
+        scale = self.alpha / (lengths * weight.shape[1]).clamp(min=1).sqrt() * (lengths > 0)
+        uniform = torch.empty(*lengths.shape[:-1], weight.shape[1], device=lengths.device).uniform_(-1, 1)
+        self._drawn = uniform.mul_(scale).to(weight.dtype)
         try:
             yield
         finally:
-            self._lengths = None
+            self._drawn = None
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        lengths = self._lengths
-        if lengths is None or lengths.numel() != output.shape[:-1].numel():
-            return None
-        scale = self.alpha / (lengths * output.shape[-1]).clamp(min=1).sqrt() * (lengths > 0)
-        noise = torch.empty_like(output).uniform_(-1, 1)
-        return output + noise * scale.view(*output.shape[:-1], 1).to(output.dtype)
+    def add(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The hook. Drawing is not its business, so that a compiler sees nothing but a sum."""
+        drawn = self._drawn
+        return output if drawn is None or drawn.numel() != output.numel() else output + drawn.view(output.shape)
 
 
 def row_lengths(batch: Batch) -> Tensor:
@@ -132,10 +132,10 @@ def _set_attention(stack: ExitStack, wanted: str, ctx: Context) -> None:
         raise _cannot(model, f"compute attention by {wanted}", "attention")
 
 
-def _set_dropout(stack: ExitStack, share: float, model: nn.Module) -> None:
+def _set_dropout(stack: ExitStack, share: float, model: nn.Module, own: Sequence[nn.Module]) -> None:
     """Every dropout module, and every number that a module, or the configuration, keeps under such a name."""
     places: list[tuple[Any, str]] = []
-    for module in model.modules():
+    for module in own:
         names = ["p"] if isinstance(module, _DropoutNd) else _dropouts(module)
         places += [(module, name) for name in names]
     if not places:
@@ -165,9 +165,9 @@ def _set_checkpointing(stack: ExitStack, model: Any) -> None:
     # transformers renamed the pair in 5.23.
     name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
-    model.enable_input_require_grads()
+    # What it hangs on the embedding under an adapter is needed for re-entering alone, and stops a compiler.
+    model.disable_input_require_grads()
     stack.callback(getattr(model, f"{name}_checkpointing_disable"))
-    stack.callback(model.disable_input_require_grads)
 
 
 def _embedding(model: Any) -> nn.Embedding:
