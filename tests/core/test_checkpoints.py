@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +71,23 @@ def test_the_step_goes_on_while_the_disk_writes_and_waits_for_one_write_at_most(
     checkpoints.settle()
     assert [path.name for path in told] == names(checkpoints) == ["step-000001", "step-000002"]
     assert [checkpoints.read(step)["w"]["w"].tolist() for step in (1, 2)] == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_the_copy_is_let_go_when_it_is_on_disk(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies: list[weakref.ref[torch.Tensor]] = []
+    plain = Bundle.write
+
+    def write(self: Bundle) -> None:
+        copies.extend(weakref.ref(tensor) for part in self.parts.values() for tensor in part.tensors.values())
+        plain(self)
+
+    monkeypatch.setattr(Bundle, "write", write)
+    checkpoints.save(1, 5, {"w": {"w": torch.ones(3)}}, 2, lambda path: None)
+    checkpoints.settle()
+    until = time.monotonic() + WAIT  # the thread may hold it a moment longer than its result
+    while copies[0]() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert [copy() for copy in copies] == [None]
 
 
 def test_closing_waits_for_the_disk(checkpoints: Checkpoints, disk: Disk) -> None:
