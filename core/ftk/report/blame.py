@@ -88,7 +88,7 @@ def _changed_since(before: Sequence[float] | None, step: int, editors: Sequence[
     shrunk = options.learning_rate * options.weight_decay
     if step == 1:
         return (
-            "nothing was trained before it: look at the starting model's weights and options, and at the rows; or "
+            "nothing was trained before it: look at the options of model and adaptation, at the starting weights and the rows; or "
             "write training.precision = 'fp32'"
         )
     if shrunk > 1:

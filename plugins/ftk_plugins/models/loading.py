@@ -194,7 +194,11 @@ def set_chat_template(processor: Any, chat_template: str) -> None:
                 f"model.chat_template: no file {chat_template}",
                 "give Jinja text, or the path of a file with it",
             )
-        chat_template = file.read_text(encoding="utf-8")
+        try:
+            chat_template = file.read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+            raise UserError(f"model.chat_template: {file} cannot be read: {reason}", "give UTF-8 text") from None
     tokenizer.chat_template = chat_template
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)

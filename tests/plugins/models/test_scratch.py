@@ -278,6 +278,13 @@ def test_mistakes_are_named(options: dict[str, Any], message: str, hint: str) ->
     assert hint in caught.value.hint
 
 
+def test_a_chat_template_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "chat.jinja").write_bytes(b"\xff\xfe")
+    options = ScratchOptions(layers=1, chat_template=str(tmp_path / "chat.jinja"))
+    with pytest.raises(UserError, match="model.chat_template: .*cannot be read: invalid start byte"):
+        Scratch(options).load(Head("causal_lm"), corpus)
+
+
 @pytest.mark.parametrize("texts", [[], ["", "  \n"]])
 def test_an_empty_corpus_is_named(texts: list[str]) -> None:
     with pytest.raises(UserError, match="no text to train a tokenizer on"):
