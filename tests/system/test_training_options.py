@@ -52,7 +52,8 @@ def weights(result: ftk.RunResult) -> dict[str, torch.Tensor]:
 
 def test_every_option_has_a_test() -> None:
     here = Path(__file__)
-    others = (here.parent / "test_run_watched.py", here.parents[1] / "core" / "test_loop.py")
+    beside = (here.parent / name for name in ("test_run_watched.py", "test_sharded.py"))
+    others = (*beside, here.parents[1] / "core" / "test_loop.py")
     tests = "".join(path.read_text() for path in (here, *others))
     untested = [name for name in Training.model_fields if not re.search(rf"\b{name}(=|\"|\.)", tests)]
     assert not untested
