@@ -78,8 +78,7 @@ def divide(count: int, options: RowOptions, place: str) -> dict[Split, list[int]
     Raises:
         UserError: no row is left for training.
     """
-    lots = {row: hashlib.sha256(f"{options.seed} {row}".encode()).digest() for row in range(count)}
-    drawn = sorted(range(count), key=lots.__getitem__)
+    drawn = sorted(range(count), key=lambda row: hashlib.sha256(f"{options.seed} {row}".encode()).digest())
     division: dict[Split, list[int]] = {}
     for split, fraction in options.fractions.items():
         share = max(1, round(count * fraction))
