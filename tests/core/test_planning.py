@@ -235,6 +235,41 @@ def test_sizes_in_words() -> None:
     assert told == ["80 GiB", "1.5 GiB", "100 MiB", "0.5 MiB"]
 
 
+def each_of_four(rows: Path, **changes: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """The parts of a step on one device, and on each of four."""
+    alone, shared = (
+        Planner(recipe_from_table(recipe_table(rows, **changes), "test", ""), gpus(GIB, devices)).stage(1)
+        for devices in (1, 4)
+    )
+    return dict(alone.stations[-1].parts), dict(shared.stations[-1].parts)
+
+
+def test_divided_among_four_each_holds_a_quarter_and_puts_layers_together(rows: Path) -> None:
+    training = {"steps": 6, "batch_size": 4, "sharding": "full"}
+    alone, shared = each_of_four(rows, training=training)
+    for part in ("weights", "optimizer", "starting copy"):
+        assert shared[part] == pytest.approx(alone[part] / 4, abs=4)
+    # Two layers in bf16, one more for its gradients and again for these in float32; embedding and norm throughout.
+    layer = PROJECTIONS // LAYERS + 2 * CHANNELS
+    assert shared["put together"] == 2 * 2 * layer + (2 + 4) * layer + 4 * (VOCABULARY + 1) * CHANNELS
+
+
+def test_adapters_are_whole_on_each_device(rows: Path) -> None:
+    training = {"steps": 6, "batch_size": 4, "sharding": "full"}
+    ewc = [{"use": "ewc", "samples": 4}]
+    alone, shared = each_of_four(rows, training=training, adaptation={"use": "lora", "rank": 4}, mitigation=ewc)
+    adapters = LAYERS * 4 * 4 * (4 * 2 * CHANNELS + 3 * (CHANNELS + WIDE))
+    assert shared["weights"] == pytest.approx(WEIGHTS + adapters, rel=0.01)
+    assert shared["optimizer"] == alone["optimizer"]
+    assert shared["mitigation ewc"] == PROJECTIONS
+
+
+def test_whole_models_on_several_devices_exchange_gradients_in_buckets(rows: Path) -> None:
+    alone, shared = each_of_four(rows)
+    assert shared["exchange"] == 4 * WEIGHTS
+    assert shared["weights"] == alone["weights"]
+
+
 def ftk_plan(*arguments: str, probe: bool = False) -> Result:
     return CliRunner().invoke(cli, ["plan", *arguments, *([] if probe else ["--no-probe"])])
 

@@ -66,6 +66,9 @@ def _candidates(planner: Planner, number: int) -> Iterator[str]:
     prefix = f"stage.{number}." if "[[stage]]" in planner.recipe.text.replace(" ", "") else ""
     yield f"{prefix}training.micro_batch_size=1"
     yield f"{prefix}training.gradient_checkpointing=true"
+    if planner.machine.devices > 1:
+        yield 'training.sharding="full"'
+    yield f'{prefix}training.optimizer="adamw_8bit"'
     yield f'{prefix}adaptation.start_copy="none"'
     if stage.adaptation.variant.name != "lora":
         yield f'{prefix}adaptation={{use="lora"}}'

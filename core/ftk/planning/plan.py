@@ -12,6 +12,7 @@ from torch import nn
 from ftk.data.batches import pass_rows
 from ftk.events import Events
 from ftk.parts import Loaded, ModelSource, Task, lengths_of
+from ftk.planning.devices import shares_of
 from ftk.planning.machine import Machine
 from ftk.planning.memory import Station, count_memory
 from ftk.planning.widest import Cut, longest, widest_cuts
@@ -107,7 +108,14 @@ class Planner:
         found = count_memory(self.outline(number), lambda loaded: self.set_up(number, loaded), choose, device)
         stage = found.stage
         taken = {"libraries" if self.machine.kind == "cpu" else "device": self._taken}
-        stations = tuple(replace(station, parts={**taken, **station.parts}) for station in found.stations)
+        options, ctx = stage.spec.training, stage.ctx
+        divided = options.sharding == "full"
+        shares = shares_of(
+            self.outline(number).model, ctx.model, self.machine.devices, divided, ctx.precision == "bf16"
+        )
+        stations = tuple(
+            replace(station, parts={**taken, **station.parts}) for station in map(shares.of, found.stations)
+        )
         cut = (cuts or widest_cuts(stage, self.machine.devices))[0]
         plan = StagePlan(
             stage.spec.name, stage.plan(), stage.ctx.precision, (len(cut[1]), longest(cut)), stations,

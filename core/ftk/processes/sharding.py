@@ -53,10 +53,7 @@ def shard(model: Any, mesh: DeviceMesh, precision: str) -> None:
     computes_in = torch.bfloat16 if precision == "bf16" else None
     rest = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     inside = MixedPrecisionPolicy(computes_in, torch.float32, cast_forward_inputs=False)
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    ends = {model.get_input_embeddings(), model.get_output_embeddings()} - {None}
-    if len({id(end.weight) for end in ends}) < len(ends):
-        ends = set()  # one weight at both ends: it belongs to what is left
+    names, ends = _layers_and_ends(model)
     for module in reversed(list(model.modules())):
         is_layer = type(module).__name__ in names
         if is_layer or module in ends:
@@ -64,6 +61,23 @@ def shard(model: Any, mesh: DeviceMesh, precision: str) -> None:
     fully_shard(model, mesh=mesh, reshard_after_forward=True, mp_policy=rest)
     # Now, while all weights ask for gradients: what type those have is fixed here, and holds for what is thawed later.
     fully_shard.state(model)._lazy_init()  # type: ignore[attr-defined]
+
+
+def units(model: Any) -> tuple[list[list[nn.Parameter]], list[list[nn.Parameter]], list[nn.Parameter]]:
+    """The parameters that :func:`shard` puts together at a time: of each layer, of each end, and what is left."""
+    names, ends = _layers_and_ends(model)
+    layers = [list(module.parameters()) for module in model.modules() if type(module).__name__ in names]
+    outer = [list(end.parameters()) for end in ends]
+    taken = {id(parameter) for unit in (*layers, *outer) for parameter in unit}
+    return layers, outer, [parameter for parameter in model.parameters() if id(parameter) not in taken]
+
+
+def _layers_and_ends(model: Any) -> tuple[set[str], set[nn.Module]]:
+    """The class names of the model's layers, and its embedding and output layer where each has its own weight."""
+    ends = {model.get_input_embeddings(), model.get_output_embeddings()} - {None}
+    if len({id(end.weight) for end in ends}) < len(ends):
+        ends = set()  # one weight at both ends: it belongs to what is left
+    return set(getattr(model, "_no_split_modules", None) or ()), ends
 
 
 def is_sharded(model: nn.Module) -> bool:

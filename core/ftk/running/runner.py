@@ -28,7 +28,7 @@ from ftk.processes.meeting import lost_process, make_accelerator
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
 from ftk.running.folder import RunFolder
-from ftk.running.hardware import describe_device
+from ftk.running.hardware import describe_device, give_back_large_blocks
 from ftk.running.pipeline import Run
 
 Observer = Callable[[RunEvent], object]
@@ -89,6 +89,8 @@ def run(
         recipe = load_recipe(recipe, overrides=overrides, without=without, registry=registry)
     disable_progress_bar()  # ours tells what goes on
     accelerator = make_accelerator()
+    if accelerator.device.type == "cpu":
+        give_back_large_blocks()
     path = Path(output) if output else default_output(recipe, without)
     folder, report, damage = open_folder(path, recipe, accelerator, fresh)
     log = None
