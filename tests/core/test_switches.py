@@ -161,6 +161,13 @@ def test_gradient_checkpointing_uses_no_call_that_goes_away() -> None:
     assert not model.model.layers[0].gradient_checkpointing
 
 
+def test_gradient_checkpointing_leaves_no_hook_behind() -> None:
+    model = toy_model()
+    with switched(model, gradient_checkpointing=True):
+        assert model.get_input_embeddings()._forward_hooks
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 def embedded(model: Any, made: Switches, batch: Batch) -> torch.Tensor:
     """The noise that the embedding of a batch gets."""
     ids = batch.inputs["input_ids"]
@@ -224,6 +231,18 @@ def test_noise_is_in_the_pass_that_trains_and_in_no_other() -> None:
 def test_noise_is_refused_where_there_is_no_embedding_of_tokens() -> None:
     with pytest.raises(UserError, match="a ViTForImageClassification cannot be given noise"):
         Switches(Training(neftune_noise=5), context(ViTForImageClassification(ViTConfig(**SMALL))), [])
+
+
+@pytest.mark.parametrize("inputs", [{"other": torch.ones(2, 3)}, {"input_ids": torch.ones(2, 4, dtype=torch.long)}])
+def test_noise_is_refused_where_a_batch_is_not_embedded_as_it_stands(inputs: dict[str, torch.Tensor]) -> None:
+    model = toy_model()
+    with switched(model, neftune_noise=5) as made:
+        with pytest.raises(UserError, match="neftune_noise: the model does not embed the tokens"):
+            with made.around(Batch(inputs, 1, 1)):
+                model(torch.ones(2, 3, dtype=torch.long))
+        with pytest.raises(ZeroDivisionError):
+            with made.around(Batch(inputs, 1, 1)):
+                raise ZeroDivisionError
 
 
 def test_a_compiled_model_trains_to_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,10 +78,18 @@ class Noise:
         self.alpha = alpha
         self.embedding = embedding
         self._drawn: Tensor | None = None
+        self._added = False
 
     @contextmanager
     def on(self, batch: Batch) -> Iterator[None]:
-        """Within it the embedding of this batch is noisy."""
+        """Within it the embedding of this batch is noisy.
+
+        Raises:
+            UserError: the batch has no ``input_ids``, or the model has not embedded them as they stand there.
+        """
+        if "input_ids" not in batch.inputs:
+            raise _unheard()
+        self._added = False
         lengths, weight = row_lengths(batch)[..., None], self.embedding.weight
         scale = self.alpha / (lengths * weight.shape[1]).clamp(min=1).sqrt() * (lengths > 0)
         uniform = torch.empty(*lengths.shape[:-1], weight.shape[1], device=lengths.device).uniform_(-1, 1)
@@ -90,11 +98,16 @@ class Noise:
             yield
         finally:
             self._drawn = None
+        if not self._added:
+            raise _unheard()
 
     def add(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """The hook. Drawing is not its business, so that a compiler sees nothing but a sum."""
         drawn = self._drawn
-        return output if drawn is None or drawn.numel() != output.numel() else output + drawn.view(output.shape)
+        if drawn is None or drawn.numel() != output.numel():
+            return output
+        self._added = True
+        return output + drawn.view(output.shape)
 
 
 def row_lengths(batch: Batch) -> Tensor:
@@ -190,6 +203,13 @@ def _try_compiler(device: torch.device) -> None:
             f"training.compile: torch cannot compile for {device.type} here: {one_line(error)}",
             "install a C++ compiler (on Debian: apt install g++), or leave out training.compile",
         ) from error
+
+
+def _unheard() -> UserError:
+    return UserError(
+        "training.neftune_noise: the model does not embed the tokens of this objective's rows as they stand in a batch",
+        "leave out training.neftune_noise",
+    )
 
 
 def _cannot(model: nn.Module, what: str, option: str, more: str = "") -> UserError:
