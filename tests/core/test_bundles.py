@@ -66,7 +66,7 @@ def test_an_interrupted_write_leaves_the_old_bundle(tmp_path, monkeypatch):
 def test_unchanged_tensors_are_linked_and_changed_ones_written(tmp_path):
     bundler = Bundler()
     fixed, moving = torch.randn(5), torch.randn(5)
-    bundle = {"fixed": {"t": fixed}, "moving": {"t": moving}}
+    bundle = {"mitigation.fixed": {"t": fixed}, "mitigation.moving": {"t": moving}}
     write(tmp_path / "one", bundle, bundler)
     moving.add_(1)
     write(tmp_path / "two", bundle, bundler)
@@ -74,32 +74,50 @@ def test_unchanged_tensors_are_linked_and_changed_ones_written(tmp_path):
     def inode(name: str, part: str) -> int:
         return os.stat(tmp_path / name / f"{part}.safetensors").st_ino
 
-    assert inode("one", "fixed") == inode("two", "fixed")
-    assert inode("one", "moving") != inode("two", "moving")
-    assert torch.equal(read_bundle(tmp_path / "two")[0]["moving"]["t"], moving)
+    assert inode("one", "mitigation.fixed") == inode("two", "mitigation.fixed")
+    assert inode("one", "mitigation.moving") != inode("two", "mitigation.moving")
+    assert torch.equal(read_bundle(tmp_path / "two")[0]["mitigation.moving"]["t"], moving)
+
+
+def test_what_a_fused_optimizer_moves_is_written_though_its_version_stands_still(tmp_path):
+    bundler, weight = Bundler(), torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+
+    def step() -> dict[str, dict]:
+        weight.grad = torch.ones(3)
+        optimizer.step()
+        return {"adaptation": {"w": weight}, "optimizer.rank0": {"w/exp_avg": optimizer.state[weight]["exp_avg"]}}
+
+    write(tmp_path / "one", step(), bundler)
+    moved = step()
+    write(tmp_path / "two", moved, bundler)
+    read, _ = read_bundle(tmp_path / "two")
+    for part, state in moved.items():
+        for name, tensor in state.items():
+            assert torch.equal(read[part][name], tensor.detach())
 
 
 @pytest.mark.parametrize("links", [True, False])
 def test_what_is_taken_stays_as_it_was_while_the_states_go_on(tmp_path, monkeypatch, links):
     bundler = Bundler()
     fixed, moving, numbers = torch.randn(5), torch.randn(2, 5).T, {"seconds": [1.0]}
-    bundle = {"fixed": {"t": fixed}, "moving": {"t": moving}, "numbers": numbers}
+    bundle = {"mitigation.fixed": {"t": fixed}, "mitigation.moving": {"t": moving}, "numbers": numbers}
     write(tmp_path / "one", bundle, bundler)
     moving.add_(1)
     then = moving.clone()
     taken = bundler.take(tmp_path / "two", bundle, copy=True)
     moving.add_(1)
     numbers["seconds"].append(2.0)
-    assert not taken.parts["fixed"].tensors, "what has not changed is not copied in memory either"
+    assert not taken.parts["mitigation.fixed"].tensors, "what has not changed is not copied in memory either"
     if not links:
         monkeypatch.setattr("ftk.disk.bundles.os.link", lambda *paths: (_ for _ in ()).throw(OSError()))
     taken.write()
     read, _ = read_bundle(tmp_path / "two")
-    assert torch.equal(read["moving"]["t"], then)
-    assert torch.equal(read["fixed"]["t"], fixed)
+    assert torch.equal(read["mitigation.moving"]["t"], then)
+    assert torch.equal(read["mitigation.fixed"]["t"], fixed)
     assert read["numbers"] == {"seconds": [1.0]}
     write(tmp_path / "three", bundle, bundler)
-    assert torch.equal(read_bundle(tmp_path / "three")[0]["moving"]["t"], moving)
+    assert torch.equal(read_bundle(tmp_path / "three")[0]["mitigation.moving"]["t"], moving)
 
 
 def test_a_bundle_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypatch):
@@ -111,7 +129,7 @@ def test_a_bundle_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypa
 
 def test_what_was_written_is_not_kept_from_being_freed(tmp_path):
     bundler, tensor = Bundler(), torch.zeros(3)
-    write(tmp_path / "one", {"part": {"x": tensor}}, bundler)
+    write(tmp_path / "one", {"mitigation.part": {"x": tensor}}, bundler)
     held = weakref.ref(tensor)
     del tensor
     assert held() is None
@@ -119,9 +137,9 @@ def test_what_was_written_is_not_kept_from_being_freed(tmp_path):
 
 def test_a_tensor_replaced_by_an_equal_looking_one_is_written(tmp_path):
     bundler = Bundler()
-    write(tmp_path / "one", {"p": {"t": torch.zeros(3)}}, bundler)
-    write(tmp_path / "two", {"p": {"t": torch.ones(3)}}, bundler)
-    assert read_bundle(tmp_path / "two")[0]["p"]["t"].tolist() == [1, 1, 1]
+    write(tmp_path / "one", {"mitigation.p": {"t": torch.zeros(3)}}, bundler)
+    write(tmp_path / "two", {"mitigation.p": {"t": torch.ones(3)}}, bundler)
+    assert read_bundle(tmp_path / "two")[0]["mitigation.p"]["t"].tolist() == [1, 1, 1]
 
 
 def test_the_manifest_tells_sizes_and_checksums(tmp_path):

@@ -86,8 +86,13 @@ class Bundle:
             torch.distributed.barrier()
 
 
+RESTING = "mitigation."
+"""How the names of parts begin that may rest between two bundles. What an optimizer moves is taken every time: torch's
+fused kernels leave no trace in a tensor's ``_version``."""
+
+
 class Bundler:
-    """Takes bundles; a part whose tensors have not changed since the last one is linked to it, not taken again."""
+    """Takes bundles; a mitigation's part that has not changed since the last one is linked to it, not taken again."""
 
     def __init__(self) -> None:
         # By part: each tensor, weakly so that nothing is kept from being freed, with its version; and the file.
@@ -122,8 +127,9 @@ class Bundler:
         tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
         values = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
         text = json.dumps(values, ensure_ascii=False) if values or not tensors else None
-        same = self._unchanged(name, tensors) if tensors else None
-        if tensors:
+        resting = bool(tensors) and name.startswith(RESTING)
+        same = self._unchanged(name, tensors) if resting else None
+        if resting:
             marked = [(key, ref(tensor), tensor._version) for key, tensor in tensors.items()]
             self._last[name] = marked, directory / f"{name}.safetensors"
         taken = {} if same else {key: _on_cpu(tensor, copy) for key, tensor in tensors.items()}
