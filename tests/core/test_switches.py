@@ -161,13 +161,6 @@ def test_gradient_checkpointing_uses_no_call_that_goes_away() -> None:
     assert not model.model.layers[0].gradient_checkpointing
 
 
-def test_gradient_checkpointing_leaves_no_hook_behind() -> None:
-    model = toy_model()
-    with switched(model, gradient_checkpointing=True):
-        assert model.get_input_embeddings()._forward_hooks
-    assert not any(module._forward_hooks for module in model.modules())
-
-
 def embedded(model: Any, made: Switches, batch: Batch) -> torch.Tensor:
     """The noise that the embedding of a batch gets."""
     ids = batch.inputs["input_ids"]
@@ -240,9 +233,6 @@ def test_noise_is_refused_where_a_batch_is_not_embedded_as_it_stands(inputs: dic
         with pytest.raises(UserError, match="neftune_noise: the model does not embed the tokens"):
             with made.around(Batch(inputs, 1, 1)):
                 model(torch.ones(2, 3, dtype=torch.long))
-        with pytest.raises(ZeroDivisionError):
-            with made.around(Batch(inputs, 1, 1)):
-                raise ZeroDivisionError
 
 
 def test_a_compiled_model_trains_to_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
