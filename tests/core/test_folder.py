@@ -137,6 +137,21 @@ def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_a_checkpoint_that_was_being_replaced_when_the_run_was_killed_is_taken_back(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    path = save(folder, 1, 5, {"x": {"value": 1}})
+    old = path.with_name(".step-000005.old")
+    path.rename(old)
+    folder.close()
+    folder = opened(tmp_path / "run", "a")
+    assert folder.checkpoints.latest(1, Events([])) == (5, {"x": {"value": 1}})
+    old.mkdir()
+    folder.close()
+    folder = opened(tmp_path / "run", "a")
+    assert folder.checkpoints.read(5) == {"x": {"value": 1}}, "one that is there is left alone"
+    folder.close()
+
+
 def test_a_process_that_does_not_hold_the_folder_deletes_nothing(tmp_path: Path) -> None:
     holder, peer = opened(tmp_path / "run"), opened(tmp_path / "run", held=False)
     path = save(holder, 1, 5, {"x": {"value": 1}})

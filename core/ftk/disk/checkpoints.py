@@ -147,6 +147,13 @@ class Checkpoints:
                 shutil.rmtree(path)
         return None
 
+    def take_back(self) -> None:
+        """Give a checkpoint its name again that was making room for a newer one of its step when the run was killed."""
+        for old in self.path.glob(".step-*.old"):
+            path = self.path / old.name.removeprefix(".").removesuffix(".old")
+            if not path.exists():
+                old.rename(path)
+
     def there(self) -> list[Path]:
         """The folders of those that are on disk, the oldest first."""
         found = self.path.glob("step-*")

@@ -61,6 +61,7 @@ class RunFolder:
         try:
             if fresh:
                 self._clear()
+            self.checkpoints.take_back()
             self._claim(recipe)
         except BaseException:
             self.close()
