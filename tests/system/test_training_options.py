@@ -124,6 +124,10 @@ def test_every_stage_warms_up_anew(here: Path) -> None:
     endless = load_recipe(written(here, ONE_STAGE.replace("steps = 9", "warmup_steps = 5"), "endless.toml"))
     with pytest.raises(ftk.UserError, match="a warm-up of 5 steps leaves none of 5 at the peak"):
         dry_run(endless)
+    late = written(here, ONE_STAGE + stages.replace("steps = 3", "steps = 99"), "late.toml")
+    with pytest.raises(ftk.UserError, match="stage `second`: a warm-up of 99 steps leaves none of 18"):
+        ftk.run(late, overrides=["training.epochs=12"], output=here / "late")
+    assert not events_of(here / "late", "stage_started")
 
 
 @pytest.fixture

@@ -36,7 +36,9 @@ def rehearse(stages: Sequence[tuple[StageSpec, Context]], accelerator: Accelerat
 
 def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
     try:
-        Stage(spec, replace(ctx, model=without_weights(ctx.model)), accelerator, None, {}, lambda: False)
+        stage = Stage(spec, replace(ctx, model=without_weights(ctx.model)), accelerator, None, {}, lambda: False)
+        if spec.training.warmup_steps:
+            stage.plan()  # counts the steps, of which the warm-up must leave some
     except FtkError:
         raise
     except Exception:
