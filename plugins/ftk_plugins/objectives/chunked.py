@@ -85,7 +85,7 @@ class _Chunked(torch.autograd.Function):
         ]
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         matrix, shift = weight.to(dtype), None if bias is None else bias.to(dtype)
-        size = -(-len(labels) // chunks)
+        size = max(1, -(-len(labels) // chunks))
         for start in range(0, len(labels), size):
             piece = slice(start, start + size)
             states = hidden[piece].to(dtype)

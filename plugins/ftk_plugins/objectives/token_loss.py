@@ -104,11 +104,13 @@ def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None,
     """
     base = _base_model(model)
     layer = output_layer(base)
+    # A pass that is only made together with other processes counts nothing, and has logits all the same.
+    count = batch.count or batch.inputs["labels"].numel()
     if ctx.loss_chunks is None:
         vocab = len(getattr(layer, "weight", ()))
-        chunks = -(-batch.count * vocab // AUTO_LOGITS)
+        chunks = -(-count * vocab // AUTO_LOGITS)
     else:
-        chunks = min(ctx.loss_chunks, batch.count)
+        chunks = min(ctx.loss_chunks, count)
     if chunks <= 1 or is_watched(model, base, layer):
         return None, 1
     try:

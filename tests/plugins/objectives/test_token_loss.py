@@ -1,6 +1,7 @@
 """The loss in chunks against the loss from all logits, and label smoothing against its formula."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -91,6 +92,18 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_textbook(name, smoothing)
 def test_any_number_of_chunks_is_the_same(chunks):
     model = toy_model()
     assert_same(model, loss_of(model, 1), loss_of(model, chunks))
+
+
+def test_a_pass_that_counts_nothing_is_cut_as_well():
+    model = toy_model()
+    _, batch = batch_of()
+    found = loss_of(model, 3, replace(batch, count=0))
+    assert isinstance(found.outputs, LateLogits)
+    torch.testing.assert_close(found.total, loss_of(model, 1).total)
+    hidden, weight = torch.ones(0, 4, requires_grad=True), torch.ones(9, 4, requires_grad=True)
+    none = chunked_cross_entropy(hidden, weight, None, torch.ones(0, dtype=torch.long), chunks=3)
+    assert none.item() == 0
+    assert not torch.autograd.grad(none, weight)[0].any()
 
 
 def test_an_output_layer_with_a_bias():
