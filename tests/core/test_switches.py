@@ -230,9 +230,9 @@ def test_noise_is_refused_where_there_is_no_embedding_of_tokens() -> None:
 def test_noise_is_refused_where_a_batch_is_not_embedded_as_it_stands(inputs: dict[str, torch.Tensor]) -> None:
     model = toy_model()
     with switched(model, neftune_noise=5) as made:
-        with pytest.raises(UserError, match="neftune_noise: the model does not embed the tokens"):
-            with made.around(Batch(inputs, 1, 1)):
-                model(torch.ones(2, 3, dtype=torch.long))
+        refused = pytest.raises(UserError, match="neftune_noise: the model does not embed the tokens")
+        with refused, made.around(Batch(inputs, 1, 1)):
+            model(torch.ones(2, 3, dtype=torch.long))
 
 
 def test_a_compiled_model_trains_to_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:

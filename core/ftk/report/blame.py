@@ -88,8 +88,8 @@ def _changed_since(before: Sequence[float] | None, step: int, editors: Sequence[
     shrunk = options.learning_rate * options.weight_decay
     if step == 1:
         return (
-            "nothing was trained before it: look at the options of model and adaptation, at the starting weights and the rows; or "
-            "write training.precision = 'fp32'"
+            "nothing was trained before it: look at the options of model and adaptation, at the starting weights and "
+            "the rows; or write training.precision = 'fp32'"
         )
     if shrunk > 1:
         return (

@@ -281,7 +281,7 @@ def test_mistakes_are_named(options: dict[str, Any], message: str, hint: str) ->
 def test_a_chat_template_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "chat.jinja").write_bytes(b"\xff\xfe")
     options = ScratchOptions(layers=1, chat_template=str(tmp_path / "chat.jinja"))
-    with pytest.raises(UserError, match="model.chat_template: .*cannot be read: invalid start byte"):
+    with pytest.raises(UserError, match=r"model.chat_template: .*cannot be read: invalid start byte"):
         Scratch(options).load(Head("causal_lm"), corpus)
 
 
