@@ -20,7 +20,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
 from ftk.disk.manifest import Damaged
-from ftk.errors import FtkError, UserError
+from ftk.errors import FtkError, Interrupted, UserError
 from ftk.events import EventLog, Events, RunEvent
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry, own_version
@@ -106,12 +106,16 @@ def run(
         if damage:
             events("warning", text=f"{damage}; it is made anew from the stages")
         with catch_signals() as stop_requested:
-            report = Run(recipe, folder, accelerator, events, stop_requested).run()
+            try:
+                report = Run(recipe, folder, accelerator, events, stop_requested).run()
+            except Exception as error:
+                lost = lost_process(error, accelerator)
+                if lost and stop_requested():  # the peer heeded the signal that came here too
+                    raise Interrupted("interrupted; what was finished is saved") from error
+                if lost:
+                    raise lost from error
+                raise
         return RunResult(folder.path, report)
-    except Exception as error:
-        if lost := lost_process(error, accelerator):
-            raise lost from error
-        raise
     finally:
         if log is not None:
             log.close()

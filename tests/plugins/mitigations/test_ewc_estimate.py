@@ -205,3 +205,10 @@ def test_gradients_that_were_there_before_stay() -> None:
     found = estimate(model, all_weights(model))
     assert all(bool((parameter.grad == 7).all()) for parameter in model.parameters())
     assert_same(found.diagonal, brute_force(model, all_weights(model)))
+
+
+def test_drawn_targets_are_estimated_in_batches_too() -> None:
+    """The pass that draws them is heard by no hook, which would take it for the one that is squared."""
+    model, events = llama(), []
+    estimate(model, all_weights(model), draw=True, batch_size=3, events=events)
+    assert [event for event in events if event.kind == "warning"] == []

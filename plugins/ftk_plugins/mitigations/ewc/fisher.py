@@ -120,18 +120,21 @@ class _Scoring:
         squares = self.zeros()
         collector = Collector(self.ctx.model, self.weights, squares)
         self._check(collector, [rows[0], rows[-1]][:batch_size])
-        with collector:
-            for share, counts in self._shares(rows, batch_size):
-                batch = self._batch(share)
-                collector.add(lambda batch=batch, counts=counts: self._total(batch) * counts, len(share))  # type: ignore[misc]
+        for share, counts in self._shares(rows, batch_size):
+            batch = self._batch(share)  # drawing targets is a pass of its own, which the hooks must not hear
+            with collector:
+                collector.add(lambda: self._total(batch) * counts, len(share))  # noqa: B023 - called before it returns
         return squares
 
     def one_by_one(self, rows: Sequence[Features]) -> dict[str, Tensor]:
         """One backward pass for each row; knows nothing of the model. A sharded one's processes all take each row."""
         squares = self.zeros()
+        if self.sharded:  # the same row in every process, and the same draws
+            self.generator = self.ctx.generator("fisher targets", self.task.name)
         shares = (([row], True) for row in rows) if self.sharded else self._shares(rows, 1)
         for share, _ in shares:
-            self.ctx.check_interrupt()
+            if self.sharded:
+                self.ctx.check_interrupt()
             self.add_by_autograd(squares, self._batch(share))
         return squares
 

@@ -1,0 +1,65 @@
+"""Full tuning and the Fisher information on a model that is divided, here among one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from ftk.parts import own_rows
+from ftk.processes.sharding import make_mesh, shard
+from ftk.testing import toy_model
+from ftk_plugins.adaptations.full.full import FullTuning
+from ftk_plugins.adaptations.full.options import FullOptions
+
+
+@pytest.fixture
+def divided() -> Iterator[Any]:
+    """A toy model, divided; with its process group gone afterwards."""
+    model = toy_model()
+    shard(model, make_mesh(Accelerator(cpu=True)), "fp32")
+    yield model
+    torch.distributed.destroy_process_group()
+
+
+def loss_of(model: Any) -> torch.Tensor:
+    ids = torch.tensor([[5, 9, 7, 20]])
+    return model(input_ids=ids, labels=ids).loss
+
+
+def test_the_reference_is_the_start_and_an_open_graph_stays_valid(divided: Any) -> None:
+    plain = toy_model()
+    start = loss_of(plain).item()
+    adaptation = FullTuning(FullOptions())
+    adaptation.attach(divided)
+    with torch.no_grad():
+        for moved in (plain, divided):
+            for parameter in moved.parameters():
+                own_rows(parameter)[0].mul_(1.1)
+    expected = loss_of(plain)
+    expected.backward()
+
+    found = loss_of(divided)
+    with torch.no_grad(), adaptation.reference():
+        assert loss_of(divided).item() == pytest.approx(start, rel=1e-6)
+    found.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(divided.get_parameter(name).grad.full_tensor(), parameter.grad, msg=name)
+
+
+def test_a_scaled_drift_is_that_of_whole_weights(divided: Any) -> None:
+    adaptation = FullTuning(FullOptions())
+    adaptation.attach(divided)
+    name = "model.layers.0.mlp.up_proj.weight"
+    began = toy_model().get_parameter(name).detach()
+    with torch.no_grad():
+        own_rows(divided.get_parameter(name))[0].add_(1)
+    adaptation.scale(0.25)
+    torch.testing.assert_close(divided.get_parameter(name).full_tensor(), began + 0.25)
+    drift = adaptation.drift()[name]
+    rows = [drift.rows(start, stop) for start, stop in drift.chunks(100)]
+    torch.testing.assert_close(torch.cat(rows), torch.full_like(began, 0.25))
