@@ -11,6 +11,7 @@ import pytest
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry
 from tests.core.lab import LAB_FILES
+from tests.core.read import Read
 
 Add = Callable[..., None]
 
@@ -45,6 +46,12 @@ def lab(lab_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]
     monkeypatch.syspath_prepend(lab_folder)
     yield load_registry()
     _forget(lab_folder, before)
+
+
+@pytest.fixture
+def read(tmp_path: Path, lab: Registry) -> Read:
+    """``read(text, "key=value", without=("name",))`` gives a recipe."""
+    return Read(tmp_path, lab)
 
 
 def install(

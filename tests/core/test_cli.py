@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from rich.text import Text
 
 import ftk
-from ftk.cli import VERBS, cli
+from ftk.cli import VERBS
 from ftk.cli.show import example, option_rows
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import RESERVED_KEYS, Entry, Registry
 from ftk.plugin.variant import KINDS
 from ftk.recipe.complaints import validate
 from ftk.recipe.reading import load_recipe
-from ftk.report.console import SafeConsole
+from tests.core.command import ftk_
 from tests.core.conftest import Add
 from tests.core.lab import GOOD, PIPELINE
 
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 BUILT_IN = load_registry(third_party=False).entries()
-
-
-def ftk_(*arguments: str, **kwargs: Any) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(cli, arguments, prog_name="ftk", **kwargs)
 
 
 @pytest.fixture
@@ -210,46 +201,6 @@ def test_every_option_of_every_variant_is_described(entry: Entry) -> None:
         assert "any value" not in kind, f"{entry.variant.name}.{name} has no type that a reader knows"
 
 
-def test_doctor_is_healthy_and_names_devices() -> None:
-    result = ftk_("doctor", "--no-third-party", "--json")
-    told = json.loads(result.stdout)
-    assert result.exit_code == 0, told
-    assert told["healthy"] is True
-    assert told["ftk"] == ftk.__version__
-    assert told["devices"][-1]["name"].startswith("CPU")
-    assert {"torch", "pluggy"} <= {package["name"] for package in told["packages"]}
-    assert told["memory_bytes"] > 2**28
-
-
-def test_doctor_tells_the_cache_and_empties_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "kept"))
-    (tmp_path / "kept" / "0123").mkdir(parents=True)
-    (tmp_path / "kept" / "0123" / "0.values").write_bytes(b"x" * 1000)
-    cache = json.loads(ftk_("doctor", "--no-third-party", "--json").stdout)["cache"]
-    assert cache == {"folder": str(tmp_path / "kept"), "bytes": 1000}
-    result = ftk_("doctor", "--no-third-party", "--empty-cache")
-    assert "0.00 GiB of rows in" in result.output
-    assert list((tmp_path / "kept").iterdir()) == []
-
-
-def test_doctor_fails_where_a_plugin_is_broken(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": "import nowhere"}, {"agem": "ftk_agem"})
-    result = ftk_("doctor")
-    assert result.exit_code == 1
-    assert "broken  agem (ftk-agem 1.0)\n    ModuleNotFoundError: No module named 'nowhere'" in result.stdout
-    assert result.stdout.endswith("something is broken, see above\n")
-
-
-def test_doctor_fails_where_a_requirement_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib import metadata
-
-    real = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "0.1" if name == "peft" else real(name))
-    result = ftk_("doctor", "--no-third-party")
-    assert result.exit_code == 1
-    assert re.search(r'peft +0\.1 +>=\S+ +pip install "peft>=', result.stdout)
-
-
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter."""
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
@@ -300,35 +251,3 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_kinds_are_told_in_the_help_of_list_plugins() -> None:
     told = " ".join(ftk_("list-plugins", "--help").stdout.split())
     assert all(kind in told for kind in KINDS)
-
-
-def test_control_characters_reach_no_terminal_and_stay_in_json(tmp_path: Path, add_plugin: Add) -> None:
-    """From recipes, rows' names and plugins' summaries: shown as text in errors and tables, as they are in JSON."""
-    source = """
-from ftk import Variant, hookimpl
-@hookimpl
-def ftk_objectives():
-    return [Variant(name="gong", summary="Rings\\x1b]0;bell\\x07 and \\u202eback.", options="a:B", build="a:B")]
-"""
-    add_plugin("ftk-gong", {"ftk_gong.py": source}, {"gong": "ftk_gong"})
-    (tmp_path / "r.toml").write_text('name = "r"\nmodel = { use = "\\u001b[31mred\\u009b2J" }\n', encoding="utf-8")
-
-    listed, refused = ftk_("list-plugins", "objective"), ftk_("check", str(tmp_path / "r.toml"))
-    as_json = ftk_("list-plugins", "objective", "--json")
-
-    assert refused.exit_code == 2
-    for text in (listed.output, refused.output):
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
-    assert "Rings\\x1b]0;bell" in listed.output
-    assert "\\u202eback" in listed.output
-    assert "`\\x1b[31mred\\x9b2J`" in refused.stderr
-    assert "\u202eback." in next(v["summary"] for v in json.loads(as_json.output)["variants"] if v["name"] == "gong")
-
-
-def test_a_console_keeps_its_own_colours() -> None:
-    out = io.StringIO()
-    console = SafeConsole(file=out, force_terminal=True, width=60, color_system="standard")
-    console.print("[red]warm[/]", Text("c\x1b[5mold\x00"), "tab\tand\nline")
-    assert "\x1b[31mwarm" in out.getvalue()
-    assert "c\\x1b[5mold\\x00" in out.getvalue()
-    assert out.getvalue().count("\n") == 2

@@ -7,87 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
-from ftk.data.batches import Batches
-from ftk.data.mixing import Mixer
-from ftk.errors import Interrupted, RunFailed
+from ftk.errors import Interrupted
 from ftk.parts import Mitigation
-from ftk.plugin.discovery import load_registry
-from ftk.recipe.training import Training
-from ftk.running.composition import Composition
 from ftk.running.loop import Loop, Progress
-from ftk.running.optimizing import build_schedule
-from ftk.testing import toy_context, toy_model, toy_task, toy_tokenizer
-
-STEPS, BATCH = 50, 8
-
-
-def build(kind: str, name: str, **options: Any) -> Any:
-    entry = load_registry().find(kind, name)
-    from ftk.plugin.variant import import_reference
-
-    return import_reference(entry.variant.build)(entry.options_class()(**options))
-
-
-def rows(count: int) -> list[dict[str, str]]:
-    """Texts of several lengths; the padding of a batch differs from micro-batch to micro-batch."""
-    return [{"text": f"{n * 7919 % 1000} and {'x' * (n % 11)} make {n * 31 % 97}"} for n in range(count)]
-
-
-def make_loop(
-    adaptation: str = "full",
-    parts: dict[str, Mitigation] | None = None,
-    save: Any = lambda progress: None,
-    stop: Any = lambda: False,
-    events: list | None = None,
-    dropout: float = 0.0,
-    **training: Any,
-) -> Loop:
-    size = {} if "batch_tokens" in training else {"batch_size": BATCH}
-    options = Training(**{
-        "steps": STEPS, **size, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
-        "weight_decay": 0.01, "log_every": 1, "precision": "fp32", **training,
-    })  # fmt: skip
-    objective = build("objective", "causal_lm", packing=False, max_length=64)
-    extra = {"rank": 4, "alpha": 8, "dropout": dropout} if adaptation == "lora" else {}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        part = build("adaptation", adaptation, **extra)
-        model = part.attach(toy_model())
-    task = toy_task(rows(STEPS * BATCH), objective)
-    ctx = toy_context(
-        model, objective, part, task, steps=options.steps, events=events,
-        micro_batch_size=options.micro_batch_size or BATCH,
-    )  # fmt: skip
-    optimizer = torch.optim.AdamW(
-        part.param_groups(model, options.learning_rate), weight_decay=options.weight_decay, eps=1e-8
-    )
-    scheduler = build_schedule(options, optimizer, options.steps)
-    mixer = Mixer(task.train.items, objective, [], 0)
-    return Loop(
-        ctx,
-        options,
-        Accelerator(cpu=True),
-        model,
-        Batches(mixer, options),
-        Composition(parts or {}),
-        optimizer,
-        scheduler,
-        save,
-        lambda: None,
-        stop,
-    )
-
-
-def losses(events: list) -> list[float]:
-    return [event.data["loss"] for event in events if event.kind == "step"]
-
-
-def weights(loop: Loop) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in loop.ctx.model.parameters() if p.requires_grad])
+from ftk.testing import toy_tokenizer
+from tests.core.loops import BATCH, STEPS, losses, make_loop, weights
 
 
 @pytest.mark.parametrize("adaptation", ["full", "lora"])
@@ -219,87 +146,6 @@ def test_a_signal_saves_and_stops():
     with pytest.raises(Interrupted, match="after step 3"):
         loop.train(Progress())
     assert saved == [3]
-
-
-def test_a_loss_that_is_not_finite_stops_the_run():
-    loop = make_loop(steps=3)
-    with torch.no_grad():
-        next(loop.ctx.model.parameters()).fill_(float("nan"))
-    with pytest.raises(RunFailed, match=r"loss is nan at step 1 of stage `toy`\n  nothing was trained before it"):
-        loop.train(Progress())
-
-
-class Breaks(Mitigation):
-    """Makes something infinite in one step."""
-
-    def __init__(self, step: int = 2) -> None:
-        self.step = step
-
-
-class BreaksGradients(Breaks):
-    def edit_gradients(self, gradients: Any, ctx: Any) -> None:
-        if ctx.step == self.step:
-            next(iter(gradients.values())).fill_(float("inf"))
-
-
-class BreaksLoss(Breaks):
-    def penalty(self, batch: Any, loss: Any, ctx: Any) -> Any:
-        return loss.total * (float("inf") if ctx.step == self.step else 0.0)
-
-
-class Idle(Mitigation):
-    def edit_gradients(self, gradients: Any, ctx: Any) -> None:
-        pass
-
-
-class Strong(Mitigation):
-    """Too strong by far: after it a gradient's norm is a thousand times what it was, and then the weights leave."""
-
-    def edit_gradients(self, gradients: Any, ctx: Any) -> None:
-        for name, gradient in gradients.items():
-            gradient.mul_(1000)
-            if ctx.step == 1:
-                gradients.parameters()[name].fill_(float("nan"))
-
-
-RATE, STRENGTH = "lower training.learning_rate", "lower the strength of mitigation"
-
-
-@pytest.mark.parametrize("log_every", [1, 5])
-@pytest.mark.parametrize(
-    ("parts", "training", "said"),
-    [
-        (
-            {"idle": Idle(), "mine": BreaksGradients()},
-            {},
-            ("the gradient's norm is inf after mitigation `mine` changed it, and finite before at step 3", STRENGTH),
-        ),
-        (
-            {"mine": BreaksGradients(), "idle": Idle()},
-            {},
-            ("the gradient's norm is inf after mitigation `mine` changed it, and finite before at step 3", STRENGTH),
-        ),
-        (
-            {"idle": Idle(), "mine": BreaksLoss()},
-            {},
-            ("the loss is inf with the penalty of mitigation `mine`, and finite without at step 3", STRENGTH),
-        ),
-        ({"mine": Strong()}, {}, ("the loss is nan at step 3", f"{STRENGTH} `mine`, which made the gradient's norm")),
-        ({}, {"weight_decay": 1e9, "learning_rate": 1e-2}, ("lower training.weight_decay", "it is 1e+07")),
-        ({}, {"learning_rate": 1e30, "weight_decay": 0.0}, ("is nan at step 2", RATE)),
-    ],
-    ids=["gradients", "gradients first", "penalty", "strength", "weight decay", "learning rate"],
-)
-def test_what_broke_first_is_told_and_nothing_is_saved_after_it(parts, training, said, log_every):
-    saved: list[int] = []
-    loop = make_loop(
-        parts=parts, save=lambda progress: saved.append(progress.step),
-        **{"steps": 10, "warmup": 0.0, "log_every": log_every, **training},
-    )  # fmt: skip
-    with pytest.raises(RunFailed) as stopped:
-        loop.train(Progress())
-    assert all(text in str(stopped.value) for text in said), str(stopped.value)
-    assert not saved
 
 
 def test_the_schedule_warms_up_and_decays():

@@ -28,7 +28,7 @@ from ftk.running import switches
 from ftk.running.loop import Progress
 from ftk.running.switches import Switches, row_lengths
 from ftk.testing import toy_context, toy_model
-from tests.core.test_loop import build, make_loop
+from tests.core.loops import build, make_loop
 
 SMALL: dict[str, Any] = {"num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1, "hidden_size": 16}
 

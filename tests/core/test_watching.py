@@ -15,7 +15,7 @@ from ftk.recipe.training import Training
 from ftk.running.loop import Loop, Progress
 from ftk.running.watching import Watch, criterion
 from ftk.testing import toy_task
-from tests.core.test_loop import make_loop, rows, weights
+from tests.core.loops import make_loop, rows, weights
 
 
 def watch(**options: Any) -> Watch:

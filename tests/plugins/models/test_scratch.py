@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +16,7 @@ from ftk import UserError
 from ftk.parts import Head
 from ftk_plugins.models.scratch.options import ScratchOptions
 from ftk_plugins.models.scratch.scratch import Scratch
-
-TEXTS = [
-    "What is 2 plus 2? It's 4.",
-    "你好，世界！什么是AI？人工智能是计算机科学的一个分支。",
-    "こんにちは、コーヒーをください。",
-    "안녕하세요 세계\n\t  def f(x): return x ** 2  # 12345",
-]
-
-
-def corpus() -> Iterator[str]:
-    return iter(TEXTS * 5)
-
-
-def make(head: str = "causal_lm", texts: list[str] = TEXTS * 5, **options: Any) -> Any:
-    sizes = {"hidden_size": 32, "layers": 2, "max_length": 64, "vocabulary_size": 400}
-    return Scratch(ScratchOptions(**{**sizes, **options})).load(Head(head), lambda: iter(texts))
-
-
-def fingerprint(loaded: Any) -> str:
-    digest = hashlib.sha256(loaded.processor.backend_tokenizer.to_str().encode())
-    for name, tensor in sorted(loaded.model.state_dict().items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
+from tests.plugins.models.small_scratch import TEXTS, corpus, fingerprint, make
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "mistral", "gemma3_text", "gpt_neox", "opt"])
@@ -95,7 +69,7 @@ def test_seeds_decide_the_weights_and_leave_the_global_state_alone() -> None:
 
 
 def test_another_process_makes_the_same_bits() -> None:
-    code = "from tests.plugins.models.test_scratch import fingerprint, make; print(fingerprint(make(seed=7)))"
+    code = "from tests.plugins.models.small_scratch import fingerprint, make; print(fingerprint(make(seed=7)))"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == fingerprint(make(seed=7))
@@ -118,92 +92,6 @@ def test_a_saved_model_comes_back_bit_for_bit(architecture: str, tmp_path: Path)
         assert ids[0].tolist() == made.processor(text).input_ids
         with torch.no_grad():
             assert torch.allclose(plain(ids).logits, made.model(ids).logits, atol=1e-5)
-
-
-def test_any_text_survives_the_tokenizer() -> None:
-    tokenizer = make().processor
-    for text in [*TEXTS, "Ελληνικά 🙂 ไทย हिन्दी 𠮷野家", " two  spaces\r\n", "don't I'LL"]:
-        ids = tokenizer(text).input_ids
-        assert tokenizer.unk_token_id not in ids
-        assert tokenizer.decode(ids) == text
-    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (0, 1, None)
-
-
-def test_chinese_becomes_words_and_not_sentences_or_broken_characters() -> None:
-    sentence = "人工智能是计算机科学的一个分支它研究如何让机器思考"
-    tokenizer = make(vocabulary_size=2000, texts=[sentence, "AI人工智能"] * 50).processor
-
-    def pieces(text: str) -> list[str]:
-        return [tokenizer.decode([token]) for token in tokenizer(text).input_ids]
-
-    assert "".join(pieces(sentence)) == sentence
-    assert max(map(len, pieces(sentence))) == 4
-    assert pieces("AI人工智能") == ["AI", "人工智能"]
-    assert pieces("能工人") == ["能", "工", "人"]
-
-
-def test_the_rarest_characters_give_way_where_the_vocabulary_is_small() -> None:
-    many = "".join(chr(code) for code in range(0x4E00, 0x4E00 + 500))
-    texts = ["我们我们我们" * 10, f"words {many} words"]
-    tokenizer = make(vocabulary_size=400, texts=texts).processor
-    assert len(tokenizer) <= 400
-    assert [tokenizer.decode([token]) for token in tokenizer("我们").input_ids] == ["我们"]
-    assert tokenizer.decode(tokenizer(texts[1]).input_ids) == texts[1]
-
-
-def test_merges_are_those_of_byte_pair_encoding() -> None:
-    """Against the textbook's loop, on a corpus without ties."""
-    words = {"ab": 100, "bc": 83, "abc": 31, "cab": 17, "bcab": 7}
-    expected = []
-    state = {tuple(word): count for word, count in words.items()}
-    for _ in range(5):
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, count in state.items():
-            for pair in pairwise(word):
-                pairs[pair] += count
-        (left, right), _ = pairs.most_common(1)[0]
-        expected.append(left + right)
-        state = {_joined(word, left, right): count for word, count in state.items()}
-    texts = [word for word, count in words.items() for _ in range(count)]
-    tokenizer = make(vocabulary_size=264, texts=texts).processor
-    assert tokenizer.convert_ids_to_tokens(range(259, 264)) == expected
-
-
-def _joined(word: tuple[str, ...], left: str, right: str) -> tuple[str, ...]:
-    pieces: list[str] = []
-    for piece in word:
-        if pieces and (pieces[-1], piece) == (left, right):
-            pieces[-1] += piece
-        else:
-            pieces.append(piece)
-    return tuple(pieces)
-
-
-def test_the_vocabulary_is_as_large_as_asked_where_the_corpus_gives_it() -> None:
-    assert len(make(vocabulary_size=300).processor) == 300
-
-
-def test_special_tokens_and_chat_template(tmp_path: Path) -> None:
-    template = tmp_path / "chat.jinja"
-    template.write_text("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}", encoding="utf-8")
-    tokenizer = make(special_tokens=("<|user|>",), chat_template=str(template)).processor
-    written = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-    assert written == "<|user|>x"
-    assert len(tokenizer(written).input_ids) == 2
-    tokenizer.save_pretrained(tmp_path / "saved")
-    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
-    assert again.chat_template == tokenizer.chat_template
-    assert again(written).input_ids == tokenizer(written).input_ids
-
-
-def test_an_existing_tokenizer_is_used(tmp_path: Path) -> None:
-    first = make().processor
-    first.save_pretrained(tmp_path)
-    options = ScratchOptions(hidden_size=32, max_length=32, tokenizer=str(tmp_path))
-    loaded = Scratch(options).load(Head("causal_lm"), lambda: pytest.fail("the corpus must not be read"))
-    assert loaded.processor.get_vocab() == first.get_vocab()
-    assert loaded.model.get_input_embeddings().weight.shape[0] == len(first)
-    assert loaded.processor.model_max_length == 32
 
 
 @pytest.mark.parametrize(
@@ -281,7 +169,7 @@ def test_mistakes_are_named(options: dict[str, Any], message: str, hint: str) ->
 def test_a_chat_template_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "chat.jinja").write_bytes(b"\xff\xfe")
     options = ScratchOptions(layers=1, chat_template=str(tmp_path / "chat.jinja"))
-    with pytest.raises(UserError, match=r"model.chat_template: .*cannot be read: invalid start byte"):
+    with pytest.raises(UserError, match=r"model\.chat_template: .*cannot be read: invalid start byte"):
         Scratch(options).load(Head("causal_lm"), corpus)
 
 

@@ -9,64 +9,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GPT2Config, GraniteConfig, LlamaForCausalLM
 
-from ftk import UserError
-from ftk.testing import toy_context, toy_model, toy_task
-from ftk_plugins.mitigations.ewc.fisher import estimate_fisher
+from ftk.testing import toy_model
 from ftk_plugins.objectives import token_loss
 from ftk_plugins.objectives.chunked import chunked_cross_entropy
-from ftk_plugins.objectives.output_layer import Unsuitable, tap_of
 from ftk_plugins.objectives.token_loss import LateLogits
+from tests.plugins.objectives.chunked_losses import CONFIGS, assert_same, batch_of, loss_of, made
 from tests.plugins.objectives.text_rows import encoded
-
-SIZES = {
-    "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1,
-}  # fmt: skip
-CONFIGS = {
-    "gpt2, tied": GPT2Config(vocab_size=259, n_embd=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1),
-    "gemma2, capped": Gemma2Config(**SIZES, final_logit_softcapping=1.5),
-    "granite, divided": GraniteConfig(**SIZES, logits_scaling=0.13),
-    "cohere, multiplied": CohereConfig(**SIZES, logit_scale=3.0),
-}
-
-
-def made(name):
-    torch.manual_seed(0)
-    if name in CONFIGS:
-        return AutoModelForCausalLM.from_config(CONFIGS[name])
-    return toy_model(vocab_size=259, tie_word_embeddings=name == "llama, tied")
-
-
-def batch_of(*items):
-    part, rows = encoded()
-    return part, part.collate(items or rows)
-
-
-def loss_of(model, chunks, batch=None, call=None, **changes):
-    part, whole = batch_of()
-    ctx = toy_context(model, part, loss_chunks=chunks, **changes)
-    with ctx.autocast():
-        return part.loss(model if call is None else call, batch or whole, ctx)
-
-
-def gradients(model, total):
-    model.zero_grad()
-    total.backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def assert_same(model, one, other, rtol=1e-5):
-    """Two losses are equal, and so are their gradients relative to the largest of each weight."""
-    torch.testing.assert_close(one.total, other.total, rtol=rtol, atol=0)
-    first = {name: g.clone() for name, g in gradients(model, one.total * 0.3).items()}
-    second = gradients(model, other.total * 0.3)
-    assert first.keys() == second.keys()
-    for name, gradient in first.items():
-        # A key's bias has no gradient but rounding.
-        scale = max(float(gradient.abs().max()), 1e-4)
-        torch.testing.assert_close(second[name] / scale, gradient / scale, rtol=0, atol=rtol, msg=name)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -213,110 +162,6 @@ def test_chunks_are_taken_where_many_logits_would_be(monkeypatch):
     assert sizes == [math.ceil(batch.count * 260 / (batch.count * 260 // 3))]
     with torch.no_grad():
         torch.testing.assert_close(loss_of(model, None).total, loss_of(model, 1).total)
-
-
-def test_finding_out_changes_neither_the_model_nor_the_random_state():
-    model = made("gpt2, tied").train()
-    torch.manual_seed(3)
-    whole = loss_of(model, 1)
-    torch.manual_seed(3)
-    assert_same(model, whole, loss_of(model, 3))
-    assert "forward" not in model.lm_head.__dict__
-    torch.testing.assert_close(loss_of(model.eval(), 1).total, loss_of(model, 3).total)
-
-
-class Masked(LlamaForCausalLM):
-    """Never writes token 7, as models do that keep some tokens to themselves."""
-
-    def forward(self, *args, **kwargs):
-        output = super().forward(*args, **kwargs)
-        output.logits[..., 7] = torch.finfo(output.logits.dtype).min
-        return output
-
-
-class Shifted(LlamaForCausalLM):
-    """Adds a bias to one token's logit."""
-
-    def forward(self, *args, **kwargs):
-        output = super().forward(*args, **kwargs)
-        output.logits = output.logits + torch.arange(output.logits.shape[-1]).eq(9) * 0.5
-        return output
-
-
-class Narrowed(LlamaForCausalLM):
-    """Leaves the last tokens out."""
-
-    def forward(self, *args, **kwargs):
-        output = super().forward(*args, **kwargs)
-        output.logits = output.logits[..., :-4]
-        return output
-
-
-def adapted_output_layer():
-    return get_peft_model(toy_model(), LoraConfig(r=2, target_modules=["lm_head"]))
-
-
-def trained_copy():
-    return get_peft_model(toy_model(), LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"]))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [*(lambda kind=kind: kind(toy_model().config) for kind in (Masked, Shifted, Narrowed)),
-     adapted_output_layer, trained_copy],
-)  # fmt: skip
-def test_what_is_no_plain_output_layer_keeps_all_its_logits(make, monkeypatch):
-    torch.manual_seed(0)
-    model = make()
-    whole = loss_of(model, 1)
-    with pytest.raises(UserError, match="cannot be computed in chunks") as caught:
-        loss_of(model, 2)
-    assert "training.loss_chunks" in str(caught.value)
-    monkeypatch.setattr(token_loss, "AUTO_LOGITS", 100)
-    found = loss_of(model, None)
-    assert not isinstance(found.outputs, LateLogits)
-    assert_same(model, whole, found)
-
-
-def test_a_trial_that_fails_is_a_reason():
-    def broken():
-        raise RuntimeError("no such thing")
-
-    with pytest.raises(Unsuitable, match="no such thing"):
-        tap_of(toy_model(), broken)
-
-
-def test_whoever_listens_to_the_output_layer_hears_its_calls():
-    model, seen = toy_model(), []
-    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    loss_of(model, 3)
-    assert seen == [(3, 50, 260)]
-
-
-def test_whoever_listens_to_the_model_hears_its_logits():
-    """As FSDP does, whose hooks gather and drop weights around the calls."""
-    model, seen = toy_model(), []
-    model.register_forward_hook(lambda module, inputs, output: seen.append(output.logits.shape))
-    loss_of(model, 3)
-    assert seen == [(3, 50, 260)]
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_fisher_information_is_the_same(tied):
-    model, events = toy_model(tie_word_embeddings=tied), []
-    part, _ = encoded()
-    task = toy_task([{"text": text} for text in ("The sea is wide.", "Salt.", "Birds know.")], part)
-    weights = dict(model.named_parameters())
-    found = [
-        estimate_fisher(
-            task, toy_context(model, part, loss_chunks=chunks, events=events), weights, samples=3, draw=False,
-            batch_size=2,
-        )
-        for chunks in (1, 3)
-    ]  # fmt: skip
-    for name, diagonal in found[0].diagonal.items():
-        assert torch.equal(found[1].diagonal[name], diagonal), name
-    assert not [event for event in events if event.kind == "warning"]
 
 
 def test_the_gradient_can_be_taken_once():
