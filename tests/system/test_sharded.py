@@ -95,3 +95,13 @@ def test_a_lost_process_ends_the_other_and_any_number_goes_on(trial: Trial, forg
         assert rank.wait() == 0, rank.told()
     assert "going on after step 3" in ranks[0].told()
     assert_same(tmp_path / "run", trial.alone)
+
+
+def test_a_model_that_cannot_be_read_ends_both_though_they_take_turns(
+    recipe: Path, forge: Forge, tmp_path: Path
+) -> None:
+    nowhere = ("--set", "model={ use = 'pretrained', path = '/nowhere' }", *SHARDED)
+    ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run", *nowhere)
+    assert [rank.wait() for rank in ranks] == [2, 2]
+    assert "model.path: no folder /nowhere" in ranks[0].told()
+    assert "was lost" not in ranks[0].told() + ranks[1].told()

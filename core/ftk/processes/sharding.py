@@ -6,9 +6,9 @@ optimizer at the same time, while mitigations read the shards before there is on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -18,8 +18,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from ftk.errors import UserError
+from ftk.errors import FtkError, UserError
 from ftk.parts import Gradients
+
+Result = TypeVar("Result")
 
 EXPORT_SHARD = "5GB"
 """Size of a file of an exported model; so much of it lies in the main process's memory at a time."""
@@ -32,6 +34,29 @@ def make_mesh(accelerator: Accelerator) -> DeviceMesh:
         backend = torch.distributed.get_default_backend_for_device(device)
         torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     return init_device_mesh(device.type, (accelerator.num_processes,))
+
+
+def in_turns(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """Let the processes of each machine do something one after another, so that a machine has room for it only once.
+
+    Raises:
+        FtkError: what ``work`` raised in one process, in all of them.
+    """
+    turns = torch.tensor(accelerator.local_process_index + 1, device=accelerator.device)
+    torch.distributed.all_reduce(turns, torch.distributed.ReduceOp.MAX)
+    done: list[Result] = []
+    for turn in range(int(turns)):
+        failure: FtkError | None = None
+        if turn == accelerator.local_process_index:
+            try:
+                done.append(work())
+            except FtkError as error:
+                failure = error
+        heard: list[Any] = [None] * accelerator.num_processes
+        torch.distributed.all_gather_object(heard, failure)
+        for told in filter(None, [failure, *heard]):
+            raise told
+    return done[0]
 
 
 def shard(model: Any, mesh: DeviceMesh, precision: str) -> None:

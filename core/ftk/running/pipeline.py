@@ -16,7 +16,7 @@ from ftk.data.rows import RowReader, Rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task, lengths_of
-from ftk.processes.sharding import make_mesh, shard
+from ftk.processes.sharding import in_turns, make_mesh, shard
 from ftk.recipe.building import build, same_spec
 from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
@@ -246,18 +246,25 @@ class Run:
 
     def _load(self, done: int) -> Loaded:
         """The model that the last finished stage left, or the starting model; divided if the recipe says so."""
-        if done:
-            assert self.folder is not None
-            self.events("phase", text=f"loading the model that stage {done} left")
-            set_seed(self.recipe.seed)  # as before every load: a new head is drawn the same whenever the run resumes
-            folder = self.folder.model_path(done, self.recipe.stages[done - 1].name)
-            loaded = self.source.load_folder(folder, self._head(min(done + 1, len(self.recipe.stages))))
-        else:
-            loaded = self.load_start()
-        if self.mesh:
-            training = self.recipe.stages[0].training
-            shard(loaded.model, self.mesh, resolve_precision(training.precision, self.accelerator.device))
-        return loaded
+        mesh, device = self.mesh, self.accelerator.device
+        if mesh is None:
+            return self._load_whole(done)
+
+        def load_and_shard() -> Loaded:
+            loaded = self._load_whole(done)
+            shard(loaded.model, mesh, resolve_precision(self.recipe.stages[0].training.precision, device))
+            return loaded
+
+        return in_turns(self.accelerator, load_and_shard)
+
+    def _load_whole(self, done: int) -> Loaded:
+        if not done:
+            return self.load_start()
+        assert self.folder is not None
+        self.events("phase", text=f"loading the model that stage {done} left")
+        set_seed(self.recipe.seed)  # as before every load: a new head is drawn the same whenever the run resumes
+        folder = self.folder.model_path(done, self.recipe.stages[done - 1].name)
+        return self.source.load_folder(folder, self._head(min(done + 1, len(self.recipe.stages))))
 
     def _head_of(self, number: int, loaded: Loaded) -> Loaded:
         """The model with the head that the stage needs, loaded anew where the stage before had another."""

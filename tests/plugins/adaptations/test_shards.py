@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
 
 from ftk.parts import own_rows
 from ftk.processes.sharding import make_mesh, shard
@@ -19,7 +20,7 @@ from ftk_plugins.adaptations.full.options import FullOptions
 @pytest.fixture
 def divided() -> Iterator[Any]:
     """A toy model, divided; with its process group gone afterwards."""
-    model = toy_model()
+    model = toy_model(num_hidden_layers=4)
     shard(model, make_mesh(Accelerator(cpu=True)), "fp32")
     yield model
     torch.distributed.destroy_process_group()
@@ -31,7 +32,7 @@ def loss_of(model: Any) -> torch.Tensor:
 
 
 def test_the_reference_is_the_start_and_an_open_graph_stays_valid(divided: Any) -> None:
-    plain = toy_model()
+    plain = toy_model(num_hidden_layers=4)
     start = loss_of(plain).item()
     adaptation = FullTuning(FullOptions())
     adaptation.attach(divided)
@@ -55,7 +56,7 @@ def test_a_scaled_drift_is_that_of_whole_weights(divided: Any) -> None:
     adaptation = FullTuning(FullOptions())
     adaptation.attach(divided)
     name = "model.layers.0.mlp.up_proj.weight"
-    began = toy_model().get_parameter(name).detach()
+    began = toy_model(num_hidden_layers=4).get_parameter(name).detach()
     with torch.no_grad():
         own_rows(divided.get_parameter(name))[0].add_(1)
     adaptation.scale(0.25)
@@ -63,3 +64,21 @@ def test_a_scaled_drift_is_that_of_whole_weights(divided: Any) -> None:
     drift = adaptation.drift()[name]
     rows = [drift.rows(start, stop) for start, stop in drift.chunks(100)]
     torch.testing.assert_close(torch.cat(rows), torch.full_like(began, 0.25))
+
+
+def test_one_layer_is_whole_at_a_time_and_none_between_passes(divided: Any) -> None:
+    layers, seen = divided.model.layers, []
+
+    def whole() -> int:
+        return sum(not isinstance(layer.mlp.up_proj.weight, DTensor) for layer in layers)
+
+    for layer in layers:
+        layer.mlp.register_forward_hook(lambda *_: seen.append(whole()))
+        layer.mlp.register_full_backward_hook(lambda *_: seen.append(whole()))
+    loss = loss_of(divided)
+    assert seen == [1] * len(layers)
+    assert whole() == 0
+    loss.backward()
+    assert max(seen) <= 2, "in the backward pass the next one is fetched ahead"
+    assert whole() == 0
+    assert all(isinstance(parameter.grad, DTensor) for parameter in divided.parameters())
