@@ -127,7 +127,7 @@ def test_the_peak_is_that_of_the_real_allocator(rows: Path) -> None:
     recipe = recipe_from_table(recipe_table(rows, training={"steps": 1, "batch_size": 10}), "test", "")
     planner = Planner(recipe, this_machine(1))
     plan = planner.stage(1)
-    parts = plan.stations[-1].parts
+    parts = next(station.parts for station in plan.stations if station.name == "step")
     passing = sum(parts.get(part, 0) for part in ("activations", "loss", "gradients"))
     loaded = planner.job.load_start()
     stage = planner.set_up(1, loaded)
@@ -165,6 +165,15 @@ def test_lora_under_ewc_holds_adapters_and_one_number_for_each_weight_that_drift
     assert "starting copy" not in step
     assert found["remember"]["mitigation ewc"] >= 4 * PROJECTIONS
     assert "optimizer" not in found["remember"]
+
+
+def test_a_checkpoint_copies_weights_and_state_and_lasts_while_training_goes_on(parts_of) -> None:
+    copied = 4 * WEIGHTS + 8 * WEIGHTS
+    found = parts_of(training={"steps": 6, "batch_size": 4, "precision": "fp32", "checkpoint_every": 3})
+    assert found["step"]["checkpoint"] == pytest.approx(copied, rel=0.01)
+    assert found["save"]["checkpoint"] == pytest.approx(copied, rel=0.01)
+    assert {"activations", "gradients"}.isdisjoint(found["save"])
+    assert "checkpoint" not in parts_of()["step"]  # the only one is the last
 
 
 def test_optimizers_hold_what_they_keep(parts_of) -> None:

@@ -142,7 +142,9 @@ def _show_memory(out: Console, found: StagePlan) -> None:
     lines = [[part, *(in_words(station.parts[part]) if part in station.parts else "" for station in found.stations)]
              for part in parts]  # fmt: skip
     lines.append(["together", *(in_words(station.bytes) for station in found.stations)])
-    names = [{"remember": "remembering", "step": "a step"}[station.name] for station in found.stations]
+    names = [
+        {"remember": "remembering", "step": "a step", "save": "saving"}[station.name] for station in found.stations
+    ]
     rows = [["memory of a device", *names], *lines]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class Station:
     """A moment of a stage at which much is held.
 
     Attributes:
-        name: ``remember`` (a mitigation looks at an earlier task) or ``step`` (an optimizer step).
+        name: ``remember`` (a mitigation looks at an earlier task), ``step`` (an optimizer step) or ``save`` (a
+            checkpoint is copied after the last one).
         parts: bytes by part: ``weights``, ``gradients``, ``optimizer``; ``starting copy`` and ``mitigation NAME``,
             what adaptation and mitigations keep; ``activations``, what the model's layers keep and make on the way
             forward and back; ``loss``, the same of what comes behind the last layer.
@@ -51,11 +52,33 @@ class Counted:
         stage: the stage, on tensors without values.
         stations: each with the most that is held there.
         unknown: why activations and loss are not among the parts; empty where they are.
+        copied: bytes that a checkpoint copies: of what is trained and of the optimizer's state, and of what the
+            mitigations keep, which does not change again.
     """
 
     stage: Stage
     stations: tuple[Station, ...]
     unknown: str
+    copied: tuple[int, int, int] = (0, 0, 0)
+
+    def with_checkpoints(self) -> Counted:
+        """The same where checkpoints are copied into the memory that is planned: on a CPU.
+
+        A copy lasts until it is written, while training goes on. The first is made before there is an optimizer's
+        state, where there is something to remember; the last when the gradients are gone.
+        """
+        *before, step = self.stations
+        trained, optimizer, kept = self.copied
+        options, steps = self.stage.spec.training, self.stage.plan()["steps"]
+        beside = max(0, trained + kept - optimizer) if self.stage.mitigations.parts else 0
+        if options.checkpoint_every and steps > options.checkpoint_every:
+            beside = max(beside, trained + optimizer)
+        passing = ("activations", "loss", "gradients")
+        lasting = {part: size for part, size in step.parts.items() if part not in passing}
+        saving = Station("save", {**lasting, "checkpoint": trained + optimizer})
+        if beside:
+            step = Station(step.name, {**step.parts, "checkpoint": beside})
+        return replace(self, stations=(*before, step, saving))
 
 
 def count_memory(
@@ -80,7 +103,7 @@ def count_memory(
             stage = set_up(loaded)
         model = stage.ctx.model
         tracker.claim([*model.parameters(), *model.buffers()], "weights")
-        stations, unknown = [], ""
+        stations, unknown, optimizer = [], "", None
         with told_apart(model, tracker):
             try:
                 tracker.restart()
@@ -92,8 +115,18 @@ def count_memory(
                 take_step(stage, optimizer, cuts(stage), tracker.counting)
             except (DataDependentOutputException, DynamicOutputShapeException) as error:
                 unknown = f"what is computed depends on values, which a plan does not have ({error.func})"
-        stations.append(_station("step", tracker))
-    return Counted(stage, tuple(stations), unknown)
+            stations.append(_station("step", tracker))
+            copied = (
+                _size(stage.adaptation.state_dict().values()),
+                0 if optimizer is None else _size(v for kept in optimizer.state.values() for v in kept.values()),
+                _size(v for part in stage.mitigations.parts.values() for v in part.state_dict().values()),
+            )
+    return Counted(stage, tuple(stations), unknown, copied)
+
+
+def _size(values: Iterable[Any]) -> int:
+    """Bytes of the tensors among these."""
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
 
 
 def _station(name: str, tracker: Tracker) -> Station:

@@ -106,6 +106,8 @@ class Planner:
 
         device = self.job.accelerator.device
         found = count_memory(self.outline(number), lambda loaded: self.set_up(number, loaded), choose, device)
+        if self.machine.kind == "cpu":
+            found = found.with_checkpoints()
         stage = found.stage
         taken = {"libraries" if self.machine.kind == "cpu" else "device": self._taken}
         options, ctx = stage.spec.training, stage.ctx
