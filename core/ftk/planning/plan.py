@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from ftk.data.batches import pass_rows
@@ -105,7 +107,8 @@ class Planner:
             return cuts
 
         device = self.job.accelerator.device
-        found = count_memory(self.outline(number), lambda loaded: self.set_up(number, loaded), choose, device)
+        with _many_threads() if self.machine.kind != device.type else nullcontext():
+            found = count_memory(self.outline(number), lambda loaded: self.set_up(number, loaded), choose, device)
         if self.machine.kind == "cpu":
             found = found.with_checkpoints()
         stage = found.stage
@@ -147,6 +150,17 @@ class Planner:
         )
         ctx = replace(ctx, model=loaded.model, micro_batch_size=size)
         return Stage(spec, ctx, self.job.accelerator, None, {}, lambda: False)
+
+
+@contextmanager
+def _many_threads() -> Iterator[None]:
+    """Within it methods that cut their work by the threads of a CPU cut it about as coarsely as on a GPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(16)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _to_plan(recipe: Recipe, machine: Machine) -> Recipe:
