@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
+from transformers import LlamaForCausalLM
 
 from ftk.parts import own_rows
+from ftk.processes import sharding
 from ftk.processes.sharding import make_mesh, shard
 from ftk.testing import toy_model
 from ftk_plugins.adaptations.full.full import FullTuning
@@ -82,3 +85,16 @@ def test_one_layer_is_whole_at_a_time_and_none_between_passes(divided: Any) -> N
     assert max(seen) <= 2, "in the backward pass the next one is fetched ahead"
     assert whole() == 0
     assert all(isinstance(parameter.grad, DTensor) for parameter in divided.parameters())
+
+
+def test_the_export_is_an_ordinary_folder_in_files_of_a_size(
+    divided: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "EXPORT_SHARD", "40KB")
+    sharding.save_model(divided, tmp_path / "model", keep=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "what was gathered beside it is gone"
+    assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 1
+    loaded = LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    for name, parameter in toy_model(num_hidden_layers=4).named_parameters():
+        assert torch.equal(loaded.get_parameter(name), parameter), name
