@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -52,6 +53,15 @@ def lab(lab_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]
 def read(tmp_path: Path, lab: Registry) -> Read:
     """``read(text, "key=value", without=("name",))`` gives a recipe."""
     return Read(tmp_path, lab)
+
+
+@pytest.fixture(scope="module")
+def planned_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of ten texts of 4 to 40 bytes."""
+    path = tmp_path_factory.mktemp("planned") / "rows.jsonl"
+    texts = ["".join(chr(97 + (7 * n + k * k) % 26) for k in range(4 * n)) for n in range(1, 11)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
 
 
 def install(
