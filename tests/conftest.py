@@ -29,6 +29,14 @@ os.environ["FTK_CACHE"] = _cache.name
 Found = TypeVar("Found")
 
 
+LONG = ("test_main_job.py", "test_real_model.py")
+"""Files that take minutes: they begin first, each on a core of its own, so that no core waits for them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def fetched(fetch: Callable[[], Found]) -> Found:
     """What ``fetch`` gives; without the package index the test is skipped, or fails where ``CI=true``."""
     try:
