@@ -33,6 +33,10 @@ LONG = ("test_main_job.py", "test_real_model.py")
 """Files that take minutes: they begin first, each on a core of its own, so that no core waits for them at the end."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # xdist would begin with the files that hold the most tests
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
