@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ftk.errors import RunFailed
 from ftk.parts import Features
+from ftk.parts.views import View
 
 FACTS = "facts.json"
 
@@ -21,7 +22,7 @@ Flat = dict[str, tuple[np.ndarray, np.ndarray]]
 """Some rows by feature: all values one after the other, and the length of each row; 0 where a row lacks it."""
 
 
-class EncodedRows(Sequence[Features]):
+class EncodedRows(View):
     """Rows that :func:`write_rows` wrote. An item's arrays are read-only views into the mapped files.
 
     Attributes:
@@ -35,7 +36,7 @@ class EncodedRows(Sequence[Features]):
     def __init__(self, folder: Path) -> None:
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            self.digest: str = facts["digest"]
+            self.digest = facts["digest"]
             self._rows: int = facts["rows"]
             self._columns = {
                 name: (_mapped(folder / f"{index}.values", dtype), _mapped(folder / f"{index}.ends", np.int64))
@@ -50,17 +51,7 @@ class EncodedRows(Sequence[Features]):
     def __len__(self) -> int:
         return self._rows
 
-    @overload
-    def __getitem__(self, index: int) -> Features: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Features]: ...
-    def __getitem__(self, index: int | slice) -> Features | list[Features]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(self._rows))]
-        if index < 0:
-            index += self._rows
-        if not 0 <= index < self._rows:
-            raise IndexError(index)
+    def item(self, index: int) -> Features:
         features = {}
         for name, (values, ends) in self._columns.items():
             start, stop = int(ends[index - 1]) if index else 0, int(ends[index])
@@ -69,7 +60,7 @@ class EncodedRows(Sequence[Features]):
         return features
 
     @cached_property
-    def lengths(self) -> np.ndarray:
+    def lengths(self) -> np.ndarray:  # type: ignore[override]
         longest = np.zeros(self._rows, np.int64)
         for _, ends in self._columns.values():
             np.maximum(longest, np.diff(ends, prepend=0), out=longest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, overload
@@ -23,8 +24,9 @@ class View(Sequence[Features]):
     lengths: np.ndarray
     digest: str
 
+    @abstractmethod
     def item(self, index: int) -> Features:
-        raise NotImplementedError
+        """The item at an index from 0."""
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -1,9 +1,8 @@
-"""Which device a run uses, what it can compute in, and how much of it at a time."""
+"""Which device a run uses, what it can compute in, and the memory it takes."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import platform
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import torch
 
 from ftk.errors import UserError
-from ftk.recipe.training import Training
 
 M_MMAP_THRESHOLD = -3
 """The number of that option of ``mallopt``, as in glibc's ``malloc.h``."""
@@ -43,21 +41,6 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
             'write precision = "auto", "bf16" or "fp32"',
         )
     return wanted
-
-
-def micro_batch_size(training: Training, world_size: int) -> int:
-    """Rows of one forward pass: what the recipe says, else the whole of one process's share.
-
-    Raises:
-        UserError: there are more processes than rows in a batch.
-    """
-    if training.batch_size < world_size:
-        raise UserError(
-            f"training.batch_size {training.batch_size} gives {world_size} processes less than a row each",
-            "raise it, or use fewer processes",
-        )
-    share = math.ceil(training.batch_size / world_size)
-    return min(share, training.micro_batch_size or share)
 
 
 def describe_device() -> str:
