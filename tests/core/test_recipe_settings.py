@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ftk.plugin.registry import Registry
+from ftk.recipe.overrides import merge_training
 from ftk.recipe.reading import recipe_from_table
 from tests.core.bad_recipes import pipeline
 from tests.core.lab import GOOD, PIPELINE
@@ -89,3 +90,13 @@ def test_without_leaves_a_mitigation_out_everywhere(read: Read) -> None:
     recipe = read(text, without=("anchor", "anchor"))
     assert [[spec.name for spec in stage.mitigations] for stage in recipe.stages] == [[], ["mix"]]
     assert recipe.notes == ()
+
+
+def test_a_stage_takes_back_with_false_what_the_defaults_set(read: Read) -> None:
+    text = PIPELINE.replace("steps = 7 }", "steps = 7, dropout = false }")
+    assert [stage.training.dropout for stage in read(text, "training.dropout=0.5").stages] == [0.5, None]
+    watched = {"evaluate_every": 5, "early_stopping": {"patience": 2}, "compile": True}
+    assert merge_training(watched, {"early_stopping": False, "compile": False}) == {
+        "evaluate_every": 5,
+        "compile": False,
+    }

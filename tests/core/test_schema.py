@@ -53,6 +53,7 @@ def test_it_is_printed() -> None:
         GOOD + 'optimizer = "muon"',
         GOOD + 'optimizer = { use = "sgd", momentum = 0.5 }',
         GOOD + "optimizer = { beta2 = 0.99 }",
+        GOOD + "early_stopping = false",
     ],
 )
 def test_good_recipes_are_valid(text: str, validator: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftk.errors import Problem, RecipeError, UserError, did_you_mean
+from ftk.recipe.training import Training
 
 TOP_KEYS = (
     "name", "seed", "model", "objective", "adaptation", "data", "mitigation", "evaluator",
@@ -19,6 +20,9 @@ STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluato
 
 NAMED = ("optimizer", "schedule")
 """Keys of ``[training]`` that hold a name or a table; a table without ``use`` changes options of the default's."""
+
+UNSET = frozenset(name for name, field in Training.model_fields.items() if field.default is None)
+"""Keys of ``[training]`` that nothing stands for where they are not written."""
 
 ONE_OF = (
     ("epochs", "steps"),
@@ -58,14 +62,18 @@ def override(table: Mapping[str, Any], source: str, settings: Sequence[str], wit
 
 
 def merge_training(default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``default``, key by key; of two keys that say one thing, the one in ``own`` replaces either."""
+    """``own`` over ``default``, key by key.
+
+    Of two keys that say one thing, the one in ``own`` replaces either; and ``false`` takes a key back that is unset
+    by default.
+    """
     kept = {key: value for key, value in default.items() if not other_ways(key) & own.keys()}
     merged = {**kept, **own}
     for key in NAMED:
         table, changed = as_table(default.get(key)), own.get(key)
         if isinstance(table, dict) and isinstance(changed, dict) and "use" not in changed:
             merged[key] = {**table, **changed}
-    return merged
+    return {key: value for key, value in merged.items() if value is not False or key not in UNSET}
 
 
 def other_ways(key: str) -> set[str]:

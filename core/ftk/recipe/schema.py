@@ -11,6 +11,7 @@ from ftk.plugin.options import Options
 from ftk.plugin.registry import Entry, Registry
 from ftk.plugin.variant import KINDS
 from ftk.recipe.levels import OVERLAPS, PART_NAME, RETAIN_KEYS
+from ftk.recipe.overrides import UNSET
 from ftk.recipe.reading import SEEDS
 from ftk.recipe.training import Training
 
@@ -29,6 +30,9 @@ def recipe_schema(registry: Registry) -> Schema:
         refs = [{"$ref": _define(definitions, entry)} for entry in entries]
         definitions[kind] = {"oneOf": refs} if refs else {"not": {}}
     definitions["training"] = _lifted(definitions, "training", Training)
+    for key in UNSET:
+        forms = definitions["training"]["properties"][key]["anyOf"]
+        forms[forms.index({"type": "null"})] = {"const": False, "description": "Takes the default's back."}
     definitions["name"] = {"type": "string", "pattern": f"^{PART_NAME.pattern}$", "maxLength": 100}
     for kind in ("objective", "adaptation"):
         changed = {
