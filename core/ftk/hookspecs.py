@@ -16,10 +16,10 @@ from ftk.plugin.variant import Variant
 if TYPE_CHECKING:
     from ftk.events import RunEvent
 
-HOOK_VERSION = 2
+HOOK_VERSION = 3
 """The number of this surface, of `ftk.parts` and of `ftk.testing`; it grows when a plugin must change with them.
 
-A plugin says which it was written for with ``FTK_HOOK_VERSION = 2`` in the module behind its entry point.
+A plugin says which it was written for with ``FTK_HOOK_VERSION = 3`` in the module behind its entry point.
 """
 
 hookspec = pluggy.HookspecMarker("ftk")

@@ -1,6 +1,6 @@
 """The variants that come with ftk; each module offers its own through the same hooks as any third party's."""
 
-FTK_HOOK_VERSION = 2
+FTK_HOOK_VERSION = 3
 
 PLUGINS = (
     "ftk_plugins.models.pretrained",

@@ -98,6 +98,17 @@ class PacksInOneRow(CausalLM):
         return {name: array for name, array in super().join(pieces).items() if name != "position_ids"}
 
 
+class VariesInPlace(CausalLM):
+    def vary(self, item, processor, rng):
+        item["input_ids"][:] = rng.integers(3, 200, len(item["input_ids"]))
+        return item
+
+
+class VariesByItself(CausalLM):
+    def vary(self, item, processor, rng):
+        return {**item, "input_ids": item["input_ids"] + random.randrange(1000)}
+
+
 class HidesADrift(FullTuning):
     def drift(self):
         return dict(list(super().drift().items())[1:])

@@ -38,6 +38,8 @@ BROKEN = [
     ("objective", "SmoothsWhatIsMeasured", "smoothing_is_for_training"),
     ("objective", "NeverSmooths", "smoothing_is_for_training"),
     ("objective", "DrawsInPlace", "drawn_targets_are_a_new_batch"),
+    ("objective", "VariesInPlace", "varies_by_its_generator_alone"),
+    ("objective", "VariesByItself", "varies_by_its_generator_alone"),
     ("adaptation", "HidesADrift", "drift_is_the_real_displacement"),
     ("adaptation", "StaleStart", "drift_is_the_real_displacement"),
     ("adaptation", "DoublePull", "pull_back_is_the_chain_rule"),

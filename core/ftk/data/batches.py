@@ -61,7 +61,7 @@ class Batches:
         number = step - self._starts[epoch]
         chosen = order[ends[number - 1] if number else 0 : ends[number]]
         labels, indices = self.mixer.epoch(epoch)
-        return self.mixer.take(labels[chosen], indices[chosen])
+        return self.mixer.take(labels[chosen], indices[chosen], chosen + self.mixer.epoch_start(epoch))
 
     def _start(self, epoch: int) -> int:
         """The first step of an epoch."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ftk.errors import UserError
 from ftk.parts import Features, Objective, Source, derive_seed
+from ftk.parts.varying import Varied
 from ftk.recipe.checking import MOST_SHARED
 
 Drawn = tuple[Source, Features]
@@ -66,10 +67,17 @@ class Mixer:
         """For each position of an epoch: the number of its source, and the number of its row there."""
         return self._plan(number)
 
-    def take(self, labels: np.ndarray, indices: np.ndarray) -> list[Drawn]:
-        """These rows of these sources."""
-        sources = [self.sources[label] for label in labels]
-        return [(source, source.items[index]) for source, index in zip(sources, indices.tolist(), strict=True)]
+    def take(self, labels: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Drawn]:
+        """These rows of these sources, varied as their objectives do it at these positions of the endless stream."""
+        drawn: list[Drawn] = []
+        for label, index, position in zip(labels.tolist(), indices.tolist(), positions.tolist(), strict=True):
+            source = self.sources[label]
+            if isinstance(source.items, Varied):
+                item = source.items.drawn(index, self.random("vary", source.name, position))
+            else:
+                item = source.items[index]
+            drawn.append((source, item))
+        return drawn
 
     def draw(self, start: int, stop: int) -> list[Drawn]:
         """The rows at positions ``start`` to ``stop − 1`` of the endless stream, each with its source."""
@@ -83,7 +91,8 @@ class Mixer:
             labels, indices = self.epoch(epoch)
             first = start + len(drawn) - self.epoch_start(epoch)
             last = first + stop - start - len(drawn)
-            drawn += self.take(labels[first:last], indices[first:last])
+            positions = np.arange(first, min(last, len(labels))) + self.epoch_start(epoch)
+            drawn += self.take(labels[first:last], indices[first:last], positions)
         return drawn
 
     def random(self, *keys: object) -> np.random.Generator:

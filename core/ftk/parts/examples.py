@@ -14,6 +14,7 @@ from ftk.parts.evaluator import Evaluator
 from ftk.parts.objective import Objective
 from ftk.parts.packing import Packing, packed
 from ftk.parts.part import Features, Row
+from ftk.parts.varying import varied
 from ftk.parts.views import Selected
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Examples:
 
     @cached_property
     def encoded(self) -> Sequence[Features]:
-        """Each row encoded on its own, in the order of ``rows``; the arrays may be read-only.
+        """Each row encoded on its own, in the order of ``rows``, not varied; the arrays may be read-only.
 
         Raises:
             UserError: a row cannot be encoded; names the origin and the row, counted from 1.
@@ -59,17 +60,16 @@ class Examples:
 
     @cached_property
     def pieces(self) -> Sequence[Features]:
-        """:attr:`encoded`, with long rows cut as for training and none joined."""
+        """:attr:`items`, with none joined."""
         packing = self.objective.packing()
-        return (
-            self.encoded
-            if packing is None
-            else packed(self.encoded, replace(packing, joined=False), self.objective.join)
-        )
+        return self._packed(packing and replace(packing, joined=False))
 
     @cached_property
     def items(self) -> Sequence[Features]:
-        """What training draws from: :attr:`encoded`, cut and joined if the objective asks for it."""
+        """What training draws from: :attr:`encoded`, cut and joined if the objective asks for it, and varied.
+
+        Read here, they are varied by their content alone, so that a measurement can be repeated.
+        """
         return self._packed(self.objective.packing())
 
     def row(self, index: int) -> Row:
@@ -85,7 +85,8 @@ class Examples:
         return chosen
 
     def _packed(self, packing: Packing | None) -> Sequence[Features]:
-        return self.encoded if packing is None else packed(self.encoded, packing, self.objective.join)
+        items = self.encoded if packing is None else packed(self.encoded, packing, self.objective.join)
+        return varied(items, self.objective, self.processor)
 
     def _encode_here(self) -> list[Features]:
         return encode_rows(list(self.rows), self.objective, self.processor, self.origin)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -87,6 +88,21 @@ class Objective(Part):
     def packing(self) -> Packing | None:
         """How training cuts and joins encoded rows; None: it takes them as they are."""
         return None
+
+    def vary(self, item: Features, processor: Any, rng: np.random.Generator) -> Features:
+        """What training makes of a row each time it draws it: masks, corrupted spans, another view.
+
+        The core calls it between the cache and :meth:`join` or :meth:`collate`, on rows as :meth:`packing` cuts them
+        and before it joins them. In training ``rng`` depends on the recipe's seed, the stage, the source of the row
+        and the position in the stream of rows, and so differs in each epoch and is the same after a restart. Where
+        rows are measured (scores, Fisher information) it depends on the content of ``item`` alone.
+
+        Args:
+            item: as :meth:`encode` made it, or a window of that; not to be changed in place.
+            processor: as in :meth:`encode`.
+            rng: all randomness comes from here; the result depends on nothing else.
+        """
+        return item
 
     def join(self, pieces: Sequence[Features]) -> Features:
         """Make one item of several rows, which must not see each other. Needed where :meth:`packing` joins."""

@@ -20,11 +20,13 @@ class Packing:
         length: the most positions of an item; a longer row is cut into windows of so many, all its arrays alike.
         joined: whether short rows and windows share an item.
         repeated: positions that a window takes over from the end of the one before.
+        added: the most positions that :meth:`Objective.vary` adds to a row or window; they count towards ``length``.
     """
 
     length: int
     joined: bool = False
     repeated: int = 0
+    added: int = 0
 
 
 class Packed(View):
@@ -43,15 +45,16 @@ class Packed(View):
         self._packing = packing
         self._join = join
         self._row, self._start, self._stop = windows(lengths_of(rows), packing)
-        pieces = self._stop - self._start
+        pieces = self._stop - self._start + packing.added
         block_of = best_fit(pieces, packing.length) if packing.joined else np.arange(len(pieces))
         self._order = np.argsort(block_of, kind="stable")
         self._ends = np.cumsum(np.bincount(block_of))
         self.lengths = np.bincount(block_of, weights=pieces).astype(np.int64)
 
-    def item(self, index: int) -> Features:
+    def item(self, index: int, change: Callable[[Features], Features] = lambda piece: piece) -> Features:
+        """The item at an index from 0, each of its pieces changed before they are joined."""
         start = self._ends[index - 1] if index else 0
-        pieces = [self._piece(piece) for piece in self._order[start : self._ends[index]]]
+        pieces = [change(self._piece(piece)) for piece in self._order[start : self._ends[index]]]
         return self._join(pieces) if self._packing.joined else pieces[0]
 
     @cached_property
@@ -68,18 +71,19 @@ def packed(
     rows: Sequence[Features], packing: Packing, join: Callable[[Sequence[Features]], Features]
 ) -> Sequence[Features]:
     """The rows cut and joined; the rows themselves where there is nothing to cut and nothing to join."""
-    if not packing.joined and (not len(rows) or lengths_of(rows).max() <= packing.length):
+    if not packing.joined and not packing.added and (not len(rows) or lengths_of(rows).max() <= packing.length):
         return rows
     return Packed(rows, packing, join)
 
 
 def windows(lengths: np.ndarray, packing: Packing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pieces that rows are cut into: for each the row, its first position there, and the one after its last."""
-    step = packing.length - packing.repeated
-    counts = np.where(lengths > packing.length, -(-(lengths - packing.repeated) // step), 1)
+    length = packing.length - packing.added
+    step = length - packing.repeated
+    counts = np.where(lengths > length, -(-(lengths - packing.repeated) // step), 1)
     row = np.repeat(np.arange(len(lengths)), counts)
     start = (np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)) * step
-    return row, start, np.minimum(start + packing.length, lengths[row])
+    return row, start, np.minimum(start + length, lengths[row])
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:

@@ -184,13 +184,13 @@ def _train(subject: Subject, adaptation: Adaptation, model: nn.Module) -> None:
     objective = subject.companion("objective")
     ctx = subject.context(model, objective, adaptation=adaptation)
     groups = adaptation.param_groups(model, 1e-2)
-    train(model, groups, objective, ctx, subject.examples(objective).encoded, steps=3)
+    train(model, groups, objective, ctx, subject.examples(objective).pieces, steps=3)
 
 
 def _logits(subject: Subject, model: Any) -> Tensor:
     """What the model computes on the rows, in ``eval`` mode."""
     objective = subject.companion("objective")
-    batch = objective.collate(subject.examples(objective).encoded)
+    batch = objective.collate(subject.examples(objective).pieces)
     model.eval()
     with torch.no_grad():
         logits: Tensor = objective.loss(model, batch, subject.context(model, objective)).outputs["logits"]

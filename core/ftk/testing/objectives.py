@@ -95,6 +95,19 @@ def encodes_a_batch_as_its_rows(subject: Subject) -> None:
             hold(same, f"the row {row!r:.80} is encoded in another way than alone")
 
 
+def varies_by_its_generator_alone(subject: Subject) -> None:
+    """`vary` gives the same for the same row and generator, and leaves the row as it is; no other randomness."""
+    objective, processor = subject.build(), subject.processor()
+    for item in subject.examples(objective).encoded:
+        before = {name: array.copy() for name, array in item.items()}
+        one, same = (objective.vary(item, processor, np.random.default_rng(7)) for _ in range(2))
+        hold(one and one.keys() == same.keys(), "`vary` gives other features the second time, or none")
+        for name, array in one.items():
+            hold(np.array_equal(array, same[name]), f"{name} differs though the generator starts the same")
+        for name, array in before.items():
+            hold(name in item and np.array_equal(array, item[name]), f"{name} was changed in the row that was given")
+
+
 def packing_keeps_rows_apart(subject: Subject) -> None:
     """Cut and joined as `packing` says, rows keep their loss: they do not see each other, and keep their targets."""
     objective = subject.build()
@@ -102,13 +115,14 @@ def packing_keeps_rows_apart(subject: Subject) -> None:
     if packing is None:
         return
     items, whole = examples.items, int(lengths_of(examples.encoded).max())
+    uncut = packing.length - packing.added
     hold(max(lengths_of(items)) <= packing.length, f"an item has more than {packing.length} positions")
     hold(all(len(items[index]) for index in range(len(items))), "an item has no features")
-    if whole <= packing.length:  # otherwise a long row was cut, and its windows do not see what was before them
-        told = objective.collate(items).count, objective.collate(examples.encoded).count
+    if whole <= uncut:  # otherwise a long row was cut, and its windows do not see what was before them
+        told = objective.collate(items).count, objective.collate(examples.pieces).count
         hold(told[0] == told[1], f"the items have {told[0]} targets, their rows {told[1]}")
         _hold_close(
-            _loss(subject, objective, items), _loss(subject, objective, examples.encoded), "packed and unpacked rows"
+            _loss(subject, objective, items), _loss(subject, objective, examples.pieces), "packed and unpacked rows"
         )
 
 
@@ -224,7 +238,7 @@ def drawn_targets_are_a_new_batch(subject: Subject) -> None:
 
 
 def _items(subject: Subject, objective: Objective) -> Sequence[Features]:
-    return subject.examples(objective).encoded
+    return subject.examples(objective).pieces
 
 
 def _loss(subject: Subject, objective: Objective, items: Sequence[Features], model: Any = None) -> Tensor:
@@ -249,6 +263,7 @@ CLAUSES = (
     a_bad_row_is_a_user_error,
     a_batch_says_what_it_holds,
     a_loss_is_the_sum_of_its_rows,
+    varies_by_its_generator_alone,
     packing_keeps_rows_apart,
     a_loss_has_a_graph,
     a_loss_leaves_the_model_alone,

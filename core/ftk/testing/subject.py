@@ -124,7 +124,7 @@ class Subject:
         return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     def _items(self, objective: Objective) -> Sequence[Any]:
-        return self.examples(objective).encoded
+        return self.examples(objective).pieces
 
     def _read(self, kind: str, table: Mapping[str, Any]) -> PartSpec:
         reader = Reader(self.registry)

@@ -2,7 +2,7 @@
 
 from ftk import Variant, hookimpl
 
-FTK_HOOK_VERSION = 2
+FTK_HOOK_VERSION = 3
 
 
 @hookimpl
