@@ -23,6 +23,19 @@ def test_a_loss_that_is_not_finite_stops_the_run():
         loop.train(Progress())
 
 
+def test_weights_that_are_not_finite_are_not_saved():
+    class Drives(Mitigation):
+        def after_step(self, ctx: Any) -> None:
+            if ctx.step == 2:
+                next(p for p in ctx.model.parameters() if p.requires_grad).fill_(float("inf"))
+
+    saved = []
+    loop = make_loop(steps=3, parts={"drives": Drives()}, save=lambda progress: saved.append(progress.step))
+    with pytest.raises(RunFailed, match=r"the weights that step 3 of stage `toy` left are not finite\n  lower"):
+        loop.train(Progress())
+    assert saved == []
+
+
 class Breaks(Mitigation):
     """Makes something infinite in one step."""
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ftk.parts import Context
 from ftk.recipe.training import Training
 
 RATE = "lower training.learning_rate, or write training.precision = 'fp32'"
+
+KEPT = "; the last checkpoint is kept"
 
 
 class Trace:
@@ -38,7 +41,12 @@ class Trace:
 
 
 def what_broke(
-    traces: Sequence[Trace], penalties: Sequence[str], editors: Sequence[str], ctx: Context, options: Training
+    traces: Sequence[Trace],
+    penalties: Sequence[str],
+    editors: Sequence[str],
+    ctx: Context,
+    options: Training,
+    weights: Iterable[Tensor] = (),
 ) -> str:
     """Say which number of these steps was the first that is not finite, and what to change; nothing if all are.
 
@@ -48,6 +56,7 @@ def what_broke(
         editors: those that edit gradients.
         ctx: the stage.
         options: its training.
+        weights: as the last of these steps left them, where they are about to be saved.
     """
     numbers = torch.stack([trace.numbers() for trace in traces])
     if ctx.world_size > 1:  # losses are each process's own, and all must come to one answer
@@ -63,7 +72,10 @@ def what_broke(
         if not math.isfinite(step[column])
     ]
     if not broken:
-        return ""
+        if math.isfinite(_norm(weights)):
+            return ""
+        step, cause = traces[-1].step, _changed_since(steps[-1], traces[-1].step + 1, editors, options)
+        return f"the weights that step {step} of stage `{ctx.stage_name}` left are not finite\n  {cause}{KEPT}"
     row, column = broken[0]
     step, value = traces[row].step, steps[row][column]
     since_before = _changed_since(steps[row - 1] if row else None, step, editors, options)
@@ -80,7 +92,7 @@ def what_broke(
         editor = editors[column - 3]
         what = f"gradient's norm is {value} after {_named([editor])} changed it, and finite before"
         hint = f"lower the strength of {_named([editor])}, or look at its other options"
-    return f"the {what} at step {step} of stage `{ctx.stage_name}`\n  {hint}; the last checkpoint is kept"
+    return f"the {what} at step {step} of stage `{ctx.stage_name}`\n  {hint}{KEPT}"
 
 
 def _changed_since(before: Sequence[float] | None, step: int, editors: Sequence[str], options: Training) -> str:
@@ -102,6 +114,11 @@ def _changed_since(before: Sequence[float] | None, step: int, editors: Sequence[
             f"{before[2]:.3g} in the step before; or lower training.learning_rate"
         )
     return RATE
+
+
+def _norm(weights: Iterable[Tensor]) -> float:
+    norm = torch.nn.utils.get_total_norm([weight.detach() for weight in weights])
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,7 +94,8 @@ class Loop:
             measure = watch.due(progress.step, ctx.steps, progress.history)
             last = progress.step == ctx.steps
             if progress.step % self.options.log_every == 0 or last or due or stop or measure:
-                self.hold_finite(meter, ctx)
+                kept = gradients.parameters().values() if last or due or stop or measure else ()
+                self.hold_finite(meter, ctx, kept)
                 meter.report(ctx, rate, norm)
                 progress.scaler = scaler.state_dict()
             better = measure and not stop and self.evaluate(watch, progress)
@@ -157,10 +158,10 @@ class Loop:
         self.mitigations.after_step(ctx)
         return stop, norm
 
-    def hold_finite(self, meter: Meter, ctx: Context) -> None:
-        """Stop where a number of the steps since the last report is not finite; ``RunFailed`` says why."""
+    def hold_finite(self, meter: Meter, ctx: Context, weights: Iterable[nn.Parameter]) -> None:
+        """Stop where a number of the steps since the last report is not finite, or what they leave to be kept."""
         stations = self.mitigations.acting("penalty"), self.mitigations.acting("edit_gradients")
-        if reason := what_broke(meter.traces, *stations, ctx, self.options):
+        if reason := what_broke(meter.traces, *stations, ctx, self.options, weights):
             raise RunFailed(reason)
 
     def micro_batches(self, ctx: Context) -> list[tuple[Objective, Batch]]:
