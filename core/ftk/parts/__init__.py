@@ -13,6 +13,8 @@ from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.objective import Batch, Loss, Objective
 from ftk.parts.packing import Packing
 from ftk.parts.part import Features, Part, Row, Split, State
+from ftk.parts.predicting import Predictions, predictions
+from ftk.parts.sharing import add_up, batches_of_process, gathered, tested
 from ftk.parts.views import lengths_of
 from ftk.parts.weights import WeightKind, weight_kinds
 
@@ -36,6 +38,7 @@ __all__ = [
     "Objective",
     "Packing",
     "Part",
+    "Predictions",
     "Row",
     "Source",
     "Split",
@@ -43,9 +46,14 @@ __all__ = [
     "Task",
     "Transform",
     "WeightKind",
+    "add_up",
     "attention_by",
+    "batches_of_process",
     "derive_seed",
+    "gathered",
     "lengths_of",
     "own_rows",
+    "predictions",
+    "tested",
     "weight_kinds",
 ]

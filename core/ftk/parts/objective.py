@@ -17,6 +17,7 @@ from ftk.parts.part import Features, Part, Row
 
 if TYPE_CHECKING:
     from ftk.parts.context import Context
+    from ftk.parts.predicting import Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,13 @@ class Objective(Part):
     def answer(self, row: Row) -> str:
         """The answer that the row gives. Needs the capability ``prompts``."""
         raise TypeError(f"{type(self).__name__} has no answers")
+
+    def predict(self, model: nn.Module, batch: Batch, ctx: Context) -> Predictions:
+        """What the model predicts of a batch, under ``no_grad``; :func:`ftk.parts.predictions` asks for all test rows.
+
+        Needs ``class-predictions``, ``scalar-predictions`` or ``embedding-predictions``, by the kind that is given.
+        """
+        raise TypeError(f"{type(self).__name__} does not predict")
 
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch with each target replaced by a draw from the model's own prediction at that position.

@@ -12,8 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
 
 from ftk import UserError
-from ftk.parts import Context, Examples, Task
-from ftk_plugins.evaluators.sharing import batches_of_process, tested
+from ftk.parts import Context, Examples, Task, batches_of_process, tested
 from ftk_plugins.objectives.tokens import Codec
 
 

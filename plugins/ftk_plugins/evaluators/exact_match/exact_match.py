@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ftk.parts import Context, Evaluator, Metric, Task
+from ftk.parts import Context, Evaluator, Metric, Task, add_up, tested
 from ftk_plugins.evaluators.exact_match.options import ExactMatchOptions
 from ftk_plugins.evaluators.folding import fold
 from ftk_plugins.evaluators.generation import generate_answers
-from ftk_plugins.evaluators.sharing import add_up, tested
 
 
 class ExactMatch(Evaluator):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from ftk import UserError
-from ftk.parts import Context, Evaluator, Examples, Metric, Task
+from ftk.parts import Context, Evaluator, Examples, Metric, Task, add_up, tested
 from ftk_plugins.evaluators.folding import fold, occurs
 from ftk_plugins.evaluators.generation import generate_answers
 from ftk_plugins.evaluators.keyword_accuracy.options import KeywordAccuracyOptions
-from ftk_plugins.evaluators.sharing import add_up, tested
 
 
 class KeywordAccuracy(Evaluator):

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from ftk import RunFailed, UserError
-from ftk.parts import Context, Evaluator, Metric, Task, lengths_of
+from ftk.parts import Context, Evaluator, Metric, Task, add_up, batches_of_process, lengths_of, tested
 from ftk_plugins.evaluators.perplexity.options import PerplexityOptions
-from ftk_plugins.evaluators.sharing import add_up, batches_of_process, tested
 
 
 class Perplexity(Evaluator):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from ftk import UserError
-from ftk.parts import Context, Examples, Task
+from ftk.errors import UserError
+
+if TYPE_CHECKING:
+    from ftk.parts.context import Context
+    from ftk.parts.examples import Examples, Task
+
+Piece = TypeVar("Piece")
 
 
 def tested(task: Task) -> Examples:
@@ -33,7 +39,7 @@ def batches_of_process(lengths: Sequence[int], batch_size: int, ctx: Context) ->
     that too large a batch fails at once.
 
     Args:
-        lengths: the length of each row, in tokens.
+        lengths: the length of each row, in positions.
         batch_size: rows per batch.
         ctx: says which process this is.
 
@@ -55,3 +61,12 @@ def add_up(values: Sequence[float], ctx: Context) -> list[float]:
     sums = torch.tensor(values, dtype=torch.float64, device=ctx.device)
     torch.distributed.all_reduce(sums)
     return [float(value) for value in sums]
+
+
+def gathered(own: Sequence[Piece], ctx: Context) -> list[Piece]:
+    """What every process has, one process after the other; each gets all. Tensors among it are on the CPU."""
+    if ctx.world_size == 1:
+        return list(own)
+    found: list[Sequence[Piece]] = [()] * ctx.world_size
+    torch.distributed.all_gather_object(found, list(own))
+    return [piece for pieces in found for piece in pieces]
