@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from datasets import Dataset
 
-from ftk.parts import DatasetSource, Evaluator, Loaded, Metric, Transform
+from ftk.parts import DatasetSource, Evaluator, Loaded, Metric, Tally, Transform
 from ftk.plugin.options import Options
 from ftk_plugins.adaptations.full.full import FullDrift, FullTuning
 from ftk_plugins.models.scratch.scratch import Scratch
@@ -265,6 +265,18 @@ class Shuffles(Transform):
 
     def apply(self, dataset):
         return dataset.select(torch.randperm(len(dataset)).tolist())
+
+
+class ForgetsRows(Transform):
+    def __init__(self, options):
+        self.tally = Tally()
+
+    def apply(self, dataset):
+        self.tally.dropped("shorter", rows=1)
+        return dataset.select(range(len(dataset) - 2))
+
+    def effects(self):
+        return self.tally.effects()
 
 
 class NoOptions(Options):

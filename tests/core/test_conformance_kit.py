@@ -78,6 +78,7 @@ BROKEN = [
     ("dataset", "SameSplits", "keeps_splits_apart"),
     ("dataset", "Nothing", "gives_rows"),
     ("transform", "Shuffles", "applies_to_rows"),
+    ("transform", "ForgetsRows", "tells_what_it_did"),
 ]
 
 

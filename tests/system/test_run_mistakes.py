@@ -128,7 +128,8 @@ MISTAKES = {
         files={"test.jsonl": [*rows(20, 3), {"instruction": "a?", "output": "b", "keywords": None}]},
     ),
     "no rows are left": Mistake(
-        ["data.train: there are no rows", "limits, filters, fractions"], ["data.train.transform=[{ use = 'nothing' }]"]
+        ["data.train.transform.1: `nothing` leaves none of 4 rows", "look at its options"],
+        ["data.train.transform=[{ use = 'nothing' }]"],
     ),
     "rows in both training and test": Mistake(
         ["data.test: 2 of 3 rows stand in the training data of `small` too", 'overlap = "warn"'],

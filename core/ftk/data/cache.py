@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from ftk.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: it grows when what is stored is laid out or computed in another way."""
 
 NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,29 @@ import pyarrow as pa
 
 from ftk.data.keys import ROWS_AT_A_TIME, rows_key
 from ftk.errors import UserError
-from ftk.parts import Objective, Row
+from ftk.parts import Effect, Objective, Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one transform did to the rows of a role.
+
+    Attributes:
+        place: where the transform stands in the recipe.
+        name: the transform's.
+        before: the rows that it was given.
+        after: the rows that it gave back.
+        effects: what it told of the difference; empty where it told nothing.
+    """
+
+    place: str
+    name: str
+    before: int
+    after: int
+    effects: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -27,11 +47,13 @@ class RoleRows:
         rows: the rows.
         place: where they stand in the recipe, as in ``stage.currencies.data.train``.
         known_key: their key, where it is known.
+        steps: what each transform did, in order; the first was given the rows as they were read.
     """
 
     rows: Dataset
     place: str
     known_key: str = ""
+    steps: tuple[Step, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -39,8 +61,8 @@ class RoleRows:
         return self.known_key or rows_key(self.rows)
 
 
-def keep(rows: Dataset, folder: Path) -> None:
-    """Write rows into an entry of the cache, for :func:`read_kept`."""
+def keep(rows: Dataset, steps: Sequence[Step], folder: Path) -> None:
+    """Write rows, and what they went through, into an entry of the cache, for :func:`read_kept`."""
     with (
         pa.OSFile(str(folder / "rows.arrow"), "wb") as file,
         pa.ipc.new_stream(file, rows.features.arrow_schema) as out,
@@ -48,6 +70,7 @@ def keep(rows: Dataset, folder: Path) -> None:
         for batch in rows.with_format("arrow").iter(ROWS_AT_A_TIME):
             out.write_table(batch.cast(rows.features.arrow_schema))
     (folder / "key").write_text(rows_key(rows), encoding="ascii")
+    (folder / "steps.json").write_text(json.dumps([asdict(step) for step in steps]), encoding="utf-8")
     pa.default_memory_pool().release_unused()
 
 
@@ -56,7 +79,11 @@ def read_kept(folder: Path, place: str) -> RoleRows:
     from datasets import Dataset
 
     rows = Dataset.from_file(str(folder / "rows.arrow"))
-    return RoleRows(rows, place, (folder / "key").read_text(encoding="ascii"))
+    steps = [
+        Step(**{**step, "effects": tuple(Effect(**{**e, "examples": tuple(e["examples"])}) for e in step["effects"])})
+        for step in json.loads((folder / "steps.json").read_text(encoding="utf-8"))
+    ]
+    return RoleRows(rows, place, (folder / "key").read_text(encoding="ascii"), tuple(steps))
 
 
 def texts_of(rows: Iterable[Row], objective: Objective, place: str, first: int = 1) -> Iterator[list[str]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ftk.data.cache import Cache, key_of
 from ftk.data.encoding import Encoder
 from ftk.data.keys import part_key
-from ftk.data.pieces import piece_size, rows_of
-from ftk.data.roles import RoleRows, keep, read_kept, texts_of
-from ftk.errors import RunFailed, UserError
-from ftk.parts import DatasetSource, Evaluator, Examples, Objective, Split, Task, Transform
+from ftk.data.roles import RoleRows, Step, keep, read_kept
+from ftk.data.steps import Chain, Tested, texts_in, told
+from ftk.errors import UserError
+from ftk.parts import DatasetSource, Evaluator, Examples, Objective, Split, Task
 from ftk.recipe.building import build
 from ftk.recipe.specs import DataSpec, PartSpec
 
@@ -42,12 +41,8 @@ class Rows:
 
     def texts(self) -> Iterator[str]:
         """The plain texts of the training rows."""
-        train = self.roles["train"]
-        size = piece_size(train.rows)
-        for start in range(0, len(train.rows), size):
-            rows = rows_of(train.rows, start, start + size)
-            for texts in texts_of(rows, self.objective, train.place, start + 1):
-                yield from texts
+        for texts in texts_in(self.roles["train"], self.objective):
+            yield from texts
 
     def task_with(self, processor: Any, evaluators: tuple[Evaluator, ...], encoder: Encoder) -> Task:
         """The task, with a processor to encode it."""
@@ -61,6 +56,23 @@ class Rows:
         return Task(self.task, self.objective, probes=probes, evaluators=evaluators, **roles)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a recipe says of one task's rows.
+
+    Attributes:
+        task: its name.
+        objective: reads them.
+        spec: what the objective was built from.
+        data: the data sets.
+    """
+
+    task: str
+    objective: Objective
+    spec: PartSpec
+    data: DataSpec
+
+
 class RowReader:
     """Reads the rows of roles; those of a source that knows what they depend on, once for all runs.
 
@@ -71,63 +83,68 @@ class RowReader:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    def stage(self, task: str, objective: Objective, spec: PartSpec, data: DataSpec) -> Rows:
-        """A stage's rows; a validation or test set that is not named comes from the train source's own split."""
-        roles = self._roles(data.train, data.validation, data.test)
-        probes = {name: self.read(spec, "test") for name, spec in data.probes.items()}
-        return Rows(task, objective, spec, roles, probes)
+    def tasks(self, asked: Sequence[Asked]) -> list[Rows]:
+        """The rows of every task; a validation or test set that is not named comes from the train source's own split.
 
-    def retained(
-        self, objective: Objective, spec: PartSpec, train: PartSpec, validation: PartSpec | None, test: PartSpec | None
-    ) -> Rows:
-        """The rows of what the starting model knows, the task ``retain``; missing roles as in a stage."""
-        return Rows("retain", objective, spec, self._roles(train, validation, test))
+        Test sets are read first: a transform of training rows may ask for those of all tasks.
+        """
+        sources = [build(one.data.train, DatasetSource) for one in asked]
+        measured = [self._measured(one.data, source) for one, source in zip(asked, sources, strict=True)]
+        tests = [
+            Tested(found, one.objective, one.spec)
+            for one, (roles, probes) in zip(asked, measured, strict=True)
+            for found in [*roles.values(), *probes.values()]
+        ]
+        rows = []
+        for one, source, (roles, probes) in zip(asked, sources, measured, strict=True):
+            found = {"train": self.read(one.data.train, "train", source, tests)}
+            found |= self._role("validation", one.data.validation, one.data.train, source)
+            rows.append(Rows(one.task, one.objective, one.spec, {**found, **roles}, probes))
+        return rows
 
-    def read(self, spec: PartSpec, split: Split, source: DatasetSource | None = None) -> RoleRows:
+    def read(
+        self, spec: PartSpec, split: Split, source: DatasetSource | None = None, tests: Sequence[Tested] = ()
+    ) -> RoleRows:
         """The rows of one data set with its transforms applied.
 
+        Args:
+            spec: the data set.
+            split: the role they are for.
+            source: what ``spec`` builds, where it was built.
+            tests: the recipe's test sets, for transforms that ask for them.
+
         Raises:
-            UserError: no rows are left, or the source says what is wrong.
+            UserError: no rows are left, or the source or a transform says what is wrong.
         """
-        source = source or build(spec, DatasetSource)
-        with _told(spec):
+        return self._read(spec, split, source or build(spec, DatasetSource), Chain(spec.transforms, tests))
+
+    def _read(self, spec: PartSpec, split: Split, source: DatasetSource, chain: Chain) -> RoleRows:
+        def read() -> tuple[Dataset, tuple[Step, ...]]:
+            with told(spec):
+                rows = source.rows(split)
+            if len(rows) == 0:
+                hint = "look at the source's options: limits, filters, fractions"
+                raise UserError(f"{spec.path}: there are no rows", hint)
+            return chain.apply(rows)
+
+        with told(spec):
             identity = source.identity()
         if identity is None:
-            return RoleRows(_rows(spec, split, source), spec.path)
-        transforms = [part_key(transform) for transform in spec.transforms]
-        key = key_of("rows", identity, split, part_key(spec), transforms)
-        return read_kept(self._cache.entry(key, lambda folder: keep(_rows(spec, split, source), folder)), spec.path)
+            rows, steps = read()
+            return RoleRows(rows, spec.path, steps=steps)
+        key = key_of("rows", identity, split, part_key(spec), chain.key())
+        found = read_kept(self._cache.entry(key, lambda folder: keep(*read(), folder)), spec.path)
+        return replace(found, steps=chain.placed(found.steps))
 
-    def _roles(self, train: PartSpec, validation: PartSpec | None, test: PartSpec | None) -> dict[str, RoleRows]:
-        source = build(train, DatasetSource)
-        roles = {"train": self.read(train, "train", source)}
-        splits: tuple[tuple[Split, PartSpec | None], ...] = (("validation", validation), ("test", test))
-        for split, spec in splits:
-            if spec is not None:
-                roles[split] = self.read(spec, split)
-            elif split in source.splits():
-                roles[split] = self.read(train, split, source)
-        return roles
+    def _measured(self, data: DataSpec, source: DatasetSource) -> tuple[dict[str, RoleRows], dict[str, RoleRows]]:
+        """The test rows of a task, if there are some, and its probes."""
+        probes = {name: self.read(spec, "test") for name, spec in data.probes.items()}
+        return self._role("test", data.test, data.train, source), probes
 
-
-def _rows(spec: PartSpec, split: Split, source: DatasetSource) -> Dataset:
-    with _told(spec):
-        rows = source.rows(split)
-        for transform in spec.transforms:
-            rows = build(transform, Transform).apply(rows)
-    if len(rows) == 0:
-        raise UserError(f"{spec.path}: there are no rows", "look at the source's options: limits, filters, fractions")
-    return rows
-
-
-@contextmanager
-def _told(spec: PartSpec) -> Iterator[None]:
-    """Errors of a source say where it stands in the recipe."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{spec.path}: {error.message}", error.hint) from error
-    except RunFailed:
-        raise
-    except Exception as error:
-        raise RunFailed(f"{spec.path}: `{spec.use}` failed: {type(error).__name__}: {error}") from error
+    def _role(self, split: Split, own: PartSpec | None, train: PartSpec, source: DatasetSource) -> dict[str, RoleRows]:
+        """The rows of a role that has a data set of its own, or that the train source keeps back; or none."""
+        if own is not None:
+            return {split: self.read(own, split)}
+        if split in source.splits():
+            return {split: self._read(train, split, source, Chain(train.transforms, kept_back=True))}
+        return {}

@@ -5,6 +5,7 @@ from ftk.parts.attention import attention_by
 from ftk.parts.context import Context, derive_seed
 from ftk.parts.dataset import DatasetSource, Transform
 from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
+from ftk.parts.effects import Effect, Tally
 from ftk.parts.evaluator import Evaluator, Metric
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
@@ -25,6 +26,7 @@ __all__ = [
     "Context",
     "DatasetSource",
     "Drift",
+    "Effect",
     "Evaluator",
     "Examples",
     "Features",
@@ -43,6 +45,7 @@ __all__ = [
     "Source",
     "Split",
     "State",
+    "Tally",
     "Task",
     "Transform",
     "WeightKind",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ftk.parts.effects import Effect
 from ftk.parts.part import Part, Split
 
 if TYPE_CHECKING:
@@ -35,8 +37,34 @@ class DatasetSource(Part):
 
 
 class Transform(Part):
-    """Cleaning or augmentation of rows."""
+    """Cleaning, choosing or augmentation of rows; :meth:`apply` is called once for each set of rows."""
+
+    def training_only(self) -> bool:
+        """Whether it shapes what is learned and leaves what is measured as it is, as augmentation does.
+
+        Rows that a training source keeps back for validation or testing then do not go through it.
+        """
+        return False
+
+    def see_tests(self, place: str, texts: Iterable[str]) -> None:
+        """Take the texts of one test set of the recipe, before :meth:`apply`.
+
+        Called only where the variant needs ``test-texts``, once for every test set and probe of every task, the
+        retained one too; ``place`` says where it stands in the recipe.
+        """
 
     @abstractmethod
     def apply(self, dataset: Dataset) -> Dataset:
-        """Return the changed rows."""
+        """Return the changed rows; the same for the same rows, in every process.
+
+        Raises:
+            UserError: the rows lack what it works on, naming the column and the mend.
+        """
+
+    def effects(self) -> Sequence[Effect]:
+        """What the last :meth:`apply` did to which rows, and why; `ftk.parts.Tally` gathers it.
+
+        Where anything is told, all is: the rows before, less those dropped, with those made, are the rows after.
+        Where nothing is told, the rows are counted before and after.
+        """
+        return ()

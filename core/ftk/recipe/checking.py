@@ -10,6 +10,7 @@ from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
 from ftk.recipe.dividing import check_divided
 from ftk.recipe.specs import PartSpec, StageSpec
+from ftk.recipe.tested import TESTED
 
 EARLIER = "earlier-data"
 FROM_DATA = {
@@ -65,7 +66,7 @@ def check_stage(
     offered = frozenset().union(*(spec.provides() for spec in chosen))
     if around.has_earlier_stage or "retain" in around.top_data:
         offered |= {EARLIER}
-    offered |= _from_data({**around.top_data, **around.data})
+    offered |= _from_data({**around.top_data, **around.data}) | {TESTED}
     for spec in (*chosen, *stage.data.train.transforms, *stage.mitigations, *stage.evaluators):
         problems += _unmet(spec, chosen, offered, registry)
     problems += _untrainable(stage, chosen, offered, registry)

@@ -17,6 +17,7 @@ from ftk.recipe.dividing import check_alike
 from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS, override
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
+from ftk.recipe.tested import check_tested
 from ftk.recipe.training import Training
 
 __all__ = ["DataSpec", "PartSpec", "Recipe", "StageSpec", "load_recipe", "recipe_from_table"]
@@ -107,6 +108,9 @@ class _Recipe:
                 reader.add(f"data.{key}", "stands alone, without data.retain", hint)
         notes = self._check(stages, top, model)
         self.reader.problems += check_alike(self.stages)
+        self.reader.problems += check_tested(
+            [(level.data, level.probes) for level in (top, *(its for _, its in stages))]
+        )
         objective, evaluators = self._retained(stages, top)
         if reader.problems or model is None or objective is None:
             raise RecipeError(source, list(dict.fromkeys(reader.problems)))

@@ -161,6 +161,13 @@ class Recipe:
             "stages": [stage.resolved() for stage in self.stages],
         }
 
+    def retained_data(self) -> DataSpec | None:
+        """The data sets of the task ``retain``, if there is one; its overlap is the first stage's."""
+        if self.retain is None:
+            return None
+        overlap = self.stages[0].data.overlap
+        return DataSpec(self.retain, self.retain_validation, self.retain_test, overlap=overlap)
+
     @cached_property
     def sha256(self) -> str:
         """Of :meth:`resolved`: two recipes that run the same have the same, however they are written."""

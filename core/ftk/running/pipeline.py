@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from ftk.data.batches import pass_rows, refuse_idle_grouping
 from ftk.data.encoding import Encoder
 from ftk.data.overlap import report_overlap
-from ftk.data.rows import RowReader, Rows
+from ftk.data.rows import Asked, RowReader
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task, lengths_of
@@ -112,19 +112,13 @@ class Run:
         """Read the rows of every task, and tell of those that stand where they must not."""
         recipe = self.recipe
         self.events("phase", text="reading data")
-        reader = RowReader(self.encoder.cache)
-        self.rows: list[Rows] = []
-        if recipe.retain is not None:
+        asked = [Asked(spec.name, self._objective(spec.objective), spec.objective, spec.data) for spec in recipe.stages]
+        if (retained := recipe.retained_data()) is not None:
             spec = recipe.retain_objective
-            sets = recipe.retain, recipe.retain_validation, recipe.retain_test
-            self.rows.append(reader.retained(self._objective(spec), spec, *sets))
-        for stage in recipe.stages:
-            self.rows.append(reader.stage(stage.name, self._objective(stage.objective), stage.objective, stage.data))
-        policies = [stage.data.overlap for stage in recipe.stages]
-        if recipe.retain is not None:
-            policies.insert(0, policies[0])
-        for rows, policy in zip(self.rows, policies, strict=True):
-            report_overlap(rows, policy, self.encoder, self.events)
+            asked.insert(0, Asked("retain", self._objective(spec), spec, retained))
+        self.rows = RowReader(self.encoder.cache).tasks(asked)
+        for rows, one in zip(self.rows, asked, strict=True):
+            report_overlap(rows, one.data.overlap, self.encoder, self.events)
 
     def tasks(self, processor: Any) -> list[Task]:
         """Every task of the run in order, the retained one first."""

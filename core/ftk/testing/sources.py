@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 
-from ftk.parts import Head, Loaded, Split
+from ftk.parts import Head, Loaded, Split, Transform
+from ftk.recipe.tested import TESTED
 from ftk.testing.subject import Subject, hold, hold_equal, seeded
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -123,12 +124,37 @@ def applies_to_rows(subject: Subject) -> None:
     rows = Dataset.from_list([dict(row) for row in subject.rows])
     before = rows.to_list()
     with seeded(1):
-        one = subject.build().apply(rows)
+        one = _transform(subject).apply(rows)
     with seeded(2):
-        other = subject.build().apply(rows)
+        other = _transform(subject).apply(rows)
     hold(isinstance(one, Dataset), f"apply returned a {type(one).__name__}, not a datasets.Dataset")
     hold(one.to_list() == other.to_list(), "applied twice to the same rows, it gives different ones")
     hold(rows.to_list() == before, "it changed the rows that it was given")
+
+
+def tells_what_it_did(subject: Subject) -> None:
+    """What `effects` tells adds up: the rows before, less those dropped, with those made, are the rows after."""
+    transform = _transform(subject)
+    hold(not transform.effects(), "it tells effects before it was applied")
+    rows = Dataset.from_list([dict(row) for row in subject.rows])
+    for _ in range(2):  # the second tells of itself alone
+        after = len(transform.apply(rows))
+        effects = transform.effects()
+        counts = {fate: sum(e.rows for e in effects if e.fate == fate) for fate in ("dropped", "changed", "made")}
+        hold(
+            all(effect.rows > 0 and effect.reason for effect in effects), f"an effect without rows or reason: {effects}"
+        )
+        expected = len(rows) - counts["dropped"] + counts["made"]
+        hold(not effects or after == expected, f"of {len(rows)} rows it tells {counts}, and gives {after}")
+
+
+def _transform(subject: Subject) -> Transform:
+    """The transform, shown the last of the rows as a test set where it asks for test sets."""
+    transform = cast(Transform, subject.build())
+    if TESTED in subject.spec.needs():
+        texts = (value for value in subject.rows[-1].values() if isinstance(value, str))
+        transform.see_tests("data.test", texts)
+    return transform
 
 
 def _texts(subject: Subject) -> Iterator[str]:
@@ -158,4 +184,4 @@ MODEL_CLAUSES = (
     loads_what_a_stage_saved,
 )
 DATASET_CLAUSES = (gives_rows, gives_the_same_rows_twice, keeps_splits_apart)
-TRANSFORM_CLAUSES = (applies_to_rows,)
+TRANSFORM_CLAUSES = (applies_to_rows, tells_what_it_did)
