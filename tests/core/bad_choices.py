@@ -115,6 +115,13 @@ BAD_CHOICES = {
         pipeline(('{ use = "adapter", rank = 2 }', '{ use = "prefix" }')),
         ("mitigation.anchor|adaptation `prefix` does not provide (in stage second)",),
     ),
+    "an adaptation that does not merge, before the last stage": Bad(
+        pipeline(('"whole"', '"prefix"'), ('[[mitigation]]\nuse = "anchor"\n', "")),
+        (
+            "adaptation|what `prefix` learns stays beside the model and cannot be merged into it, so stage `second` "
+            "would start without it|use it in the last stage only; adaptations that merge: adapter, full, lora, whole",
+        ),
+    ),
     # merging
     "stage part without a default": Bad(
         pipeline(('[adaptation]\nuse = "whole"\n', ""), ('{ use = "adapter", rank = 2 }', "{ rank = 2 }")),

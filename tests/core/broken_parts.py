@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -11,7 +10,6 @@ from datasets import Dataset
 
 from ftk.parts import DatasetSource, Evaluator, Loaded, Metric, Tally, Transform
 from ftk.plugin.options import Options
-from ftk_plugins.adaptations.full.full import FullDrift, FullTuning
 from ftk_plugins.models.scratch.scratch import Scratch
 from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
 from ftk_plugins.objectives.instruction.instruction import Instruction
@@ -107,76 +105,6 @@ class VariesInPlace(CausalLM):
 class VariesByItself(CausalLM):
     def vary(self, item, processor, rng):
         return {**item, "input_ids": item["input_ids"] + random.randrange(1000)}
-
-
-class HidesADrift(FullTuning):
-    def drift(self):
-        return dict(list(super().drift().items())[1:])
-
-
-class StaleStart(FullTuning):
-    def drift(self):
-        drifts = super().drift()
-        return {name: FullDrift(drift.weight, self._start[name] + 1) for name, drift in drifts.items()}
-
-
-class DoublePull(FullTuning):
-    def drift(self):
-        class Doubled(FullDrift):
-            def pull_back(self, start, stop, gradient):
-                super().pull_back(start, stop, 2 * gradient)
-
-        return {name: Doubled(drift.weight, self._start[name]) for name, drift in super().drift().items()}
-
-
-class OverwritingPull(FullTuning):
-    def drift(self):
-        class Overwriting(FullDrift):
-            def pull_back(self, start, stop, gradient):
-                if self._parameter.grad is not None:
-                    self._parameter.grad[start:stop] = 0
-                super().pull_back(start, stop, gradient)
-
-        return {name: Overwriting(drift.weight, self._start[name]) for name, drift in super().drift().items()}
-
-
-class NoReference(FullTuning):
-    @contextmanager
-    def reference(self):
-        yield
-
-
-class RelativeScale(FullTuning):
-    def scale(self, alpha):
-        self._end = {}
-        super().scale(alpha)
-
-
-class ForgottenGroup(FullTuning):
-    def param_groups(self, model, lr):
-        return super().param_groups(model, lr)[:1]
-
-
-class RoundedState(FullTuning):
-    def state_dict(self):
-        return {name: tensor.bfloat16().float() for name, tensor in super().state_dict().items()}
-
-
-class MergesToNothing(FullTuning):
-    def merge(self):
-        return torch.nn.Sequential(super().merge())
-
-
-class ExportsPickles(FullTuning):
-    def export(self, directory):
-        (directory / "adapter.bin").write_bytes(b"")
-
-
-class ChangesTheFunction(FullTuning):
-    @torch.no_grad()
-    def attach(self, model):
-        next(model.parameters()).mul_(2)
-        return super().attach(model)
 
 
 class MeanOfBatches(Evaluator):

@@ -30,8 +30,8 @@ def ftk_objectives():
 
 @hookimpl
 def ftk_adaptations():
-    return [variant("whole", "options:Nothing", provides=("weight-drift", "sharding")),
-            variant("adapter", "options:Adapter", provides=("weight-drift",)),
+    return [variant("whole", "options:Nothing", provides=("merge", "weight-drift", "sharding")),
+            variant("adapter", "options:Adapter", provides=("merge", "weight-drift")),
             variant("prefix", "options:Nothing")]
 
 @hookimpl

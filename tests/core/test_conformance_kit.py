@@ -20,8 +20,11 @@ LIKE = {
 }
 PROVIDES = {
     "objective": ("prompts", "token-loss", "target-sampling", "loss-chunks", "label-smoothing"),
-    "adaptation": ("weight-drift", "weight-scale"),
+    "adaptation": ("merge", "weight-drift", "weight-scale"),
 }
+
+APART = {"mitigation": "broken_mitigations", "adaptation": "broken_adaptations"}
+"""Kinds whose broken parts stand in a file of their own."""
 
 BROKEN = [
     ("objective", "MeanLoss", "a_loss_is_the_sum_of_its_rows"),
@@ -47,6 +50,9 @@ BROKEN = [
     ("adaptation", "NoReference", "reference_is_the_start"),
     ("adaptation", "RelativeScale", "scaling_is_absolute"),
     ("adaptation", "ForgottenGroup", "trains_what_it_says"),
+    ("adaptation", "ThawsInSilence", "before_a_step_it_says_what_changes"),
+    ("adaptation", "NeverThaws", "before_a_step_it_says_what_changes"),
+    ("adaptation", "CountsItsSteps", "before_a_step_it_says_what_changes"),
     ("adaptation", "RoundedState", "state_brings_the_model_back"),
     ("adaptation", "MergesToNothing", "merging_gives_the_plain_model"),
     ("adaptation", "ExportsPickles", "exporting_changes_nothing"),
@@ -87,7 +93,7 @@ def subject(kind: str, part: str, **changes) -> Subject:
     declared = {
         "summary": "Broken on purpose.",
         "options": LIKE.get(kind, "tests.core.broken_parts:NoOptions"),
-        "build": f"tests.core.{'broken_mitigations' if kind == 'mitigation' else 'broken_parts'}:{part}",
+        "build": f"tests.core.{APART.get(kind, 'broken_parts')}:{part}",
         "provides": PROVIDES.get(kind, ()),
         **changes,
     }
@@ -107,6 +113,12 @@ def test_a_broken_part_is_found_by_its_clause(kind: str, part: str, name: str) -
     message = str(caught.value)
     assert f"{kind} `broken` breaks `{name}`" in message
     assert "found: " in message
+
+
+def test_an_adaptation_that_neither_merges_nor_exports_is_found() -> None:
+    lost = subject("adaptation", "MergesToTheStart", provides=())
+    with pytest.raises(AssertionError, match="nothing holds what it has learned"):
+        Case(lost, clause("adaptation", "merging_gives_the_plain_model")).check()
 
 
 def test_packing_that_lets_rows_see_each_other_is_found() -> None:

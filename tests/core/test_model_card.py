@@ -32,7 +32,8 @@ class Guard(Options):
 
 
 def part(kind: str, use: str, options: Options, name: str = "") -> PartSpec:
-    variant = Variant(name=use, summary="For tests.", options="a:b", build="a:b")
+    provides = ("merge",) if use == "lora" else ()
+    variant = Variant(name=use, summary="For tests.", options="a:b", build="a:b", provides=provides)
     return PartSpec(kind, use, name or use, options, variant, "somebody", f"{kind}.{use}")
 
 
@@ -125,6 +126,18 @@ def test_every_python_fragment_compiles_and_the_adapter_is_told_only_where_there
     assert "AutoImageProcessor.from_pretrained" in fragments[0]
     assert "path/to/this/folder/adapter" in fragments[1]
     assert "peft" not in model_card(REPORT, recipe("org/base"))
+
+
+def test_it_says_that_an_adapter_which_does_not_merge_belongs_to_the_scores() -> None:
+    whole = recipe("org/base")
+    beside = replace(whole, stages=(replace(whole.stages[0], adaptation=part("adaptation", "prompt", Options())),))
+    card = model_card(REPORT, beside, adapter="adapter")
+    assert "which the last stage started from. Only with what it learned has it the scores" in card
+    assert 'PeftModel.from_pretrained(model, "path' in card
+    own = model_card(REPORT, beside, adapter="adapter", by_itself=True)
+    assert "`adapter/README.md` says how it is put on it." in own
+    assert "peft" not in own
+    assert "Only with what it learned" not in model_card(REPORT, whole, adapter="adapter")
 
 
 def test_a_card_of_an_earlier_stage_tells_of_the_stages_so_far() -> None:

@@ -160,6 +160,7 @@ def _be_ftk(
         os.dup2(sink, 2)
         os.chdir(cwd)
         os.environ.update(environment)
+        sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
         sys.argv = ["ftk", *arguments]
         if death:
             die_at(Death(**death))

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -39,20 +40,23 @@ def alone(recipe: Path, forge: Forge) -> Path:
     return run
 
 
-def start_ranks(forge: Forge, *arguments: str | Path, death: Death | None = None) -> list[Process]:
+def start_ranks(
+    forge: Forge, *arguments: str | Path, death: Death | None = None, environment: Mapping[str, str] | None = None
+) -> list[Process]:
     """Two processes with the environment that `torchrun` and `accelerate launch` give them.
 
     Args:
         forge: starts them.
         arguments: of the command.
         death: when the second of them dies.
+        environment: what they find beside it.
     """
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     common = {
         "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        **({"ACCELERATE_USE_CPU": "true"} if torch.accelerator.is_available() else {}),
+        **({"ACCELERATE_USE_CPU": "true"} if torch.accelerator.is_available() else {}), **(environment or {}),
     }  # fmt: skip
     return [
         forge.start(*arguments, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, death=dies)

@@ -127,6 +127,15 @@ def passes(
     return own + [(source.objective, [shortest], False)] * (max(map(len, cuts)) - len(own))
 
 
+def by_source(drawn: Sequence[Drawn]) -> dict[str, list[Drawn]]:
+    """Rows by where they come from: the source's name, and behind a slash which member of the objective they are of."""
+    found: dict[str, list[Drawn]] = {}
+    for source, item in drawn:
+        name = "/".join(filter(None, (source.name, source.objective.member(item))))
+        found.setdefault(name, []).append((source, item))
+    return found
+
+
 def pass_rows(training: Training, world_size: int, longest: Callable[[], int]) -> int:
     """Rows that surely fit into one forward pass: what the recipe says, else the whole of one process's share.
 

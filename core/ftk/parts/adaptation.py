@@ -6,12 +6,15 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ftk.parts.drift import Drift
 from ftk.parts.part import Part
+
+if TYPE_CHECKING:
+    from ftk.parts.context import Context
 
 
 class Adaptation(Part):
@@ -26,7 +29,19 @@ class Adaptation(Part):
 
     @abstractmethod
     def param_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups: ``params`` and ``lr``, and ``weight_decay`` 0 where none must act."""
+        """The optimizer's parameter groups: ``params`` and ``lr``, and ``weight_decay`` 0 where none must act.
+
+        All that is ever trained in the stage stands here from the start; what is frozen for now has no
+        ``requires_grad``, and no step moves it.
+        """
+
+    def before_step(self, ctx: Context) -> bool:
+        """Before each step: set which parameters require gradients in it; whether that has changed since the last.
+
+        Which they are follows from ``ctx`` and the state alone, the same in every process, so that a stage that
+        resumes trains what it would have trained.
+        """
+        return False
 
     def drift(self) -> Mapping[str, Drift]:
         """The drift of each base weight by its name in the plain model. Needs the capability ``weight-drift``."""
@@ -56,4 +71,8 @@ class Adaptation(Part):
 
     @abstractmethod
     def merge(self) -> Any:
-        """End the adaptation: fold it into the model and return the plain model, as ``transformers`` knows it."""
+        """End the adaptation and return the plain model, as ``transformers`` knows it.
+
+        With the capability ``merge`` it computes what was trained. Without, it is the stage's starting model, and what
+        was trained is what :meth:`export` wrote beside it; no stage can follow.
+        """

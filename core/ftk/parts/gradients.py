@@ -18,6 +18,8 @@ class Gradients(Mapping[str, Tensor]):
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._by_source: dict[str, dict[str, Tensor]] = {}
+        self._reached: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
         parameter = self._parameters[name]
@@ -34,6 +36,43 @@ class Gradients(Mapping[str, Tensor]):
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """The trainable parameters themselves, by the same names."""
         return self._parameters
+
+    @property
+    def by_source(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """The gradient that each source's rows gave, by the source's name and the parameter's; read-only.
+
+        They sum to the step's gradient before anybody edits it. A source is ``train`` or a mitigation's,
+        ``replay/capitals``, with a slash and :meth:`ftk.parts.Objective.member` behind it where the objective tells
+        rows apart. A step has those of which it holds rows. Needs the capability ``source-gradients``.
+
+        Raises:
+            TypeError: nobody asked for them.
+        """
+        if not self._by_source:
+            raise TypeError('gradients by source are for a variant that declares needs=("source-gradients",)')
+        return self._by_source
+
+    def set_aside(self, source: str) -> None:
+        """What the gradients are now came from this source; the next source begins with none. The core calls this."""
+        self._reached |= {name for name, parameter in self._parameters.items() if parameter.grad is not None}
+        self._by_source[source] = {name: self[name] for name in self._parameters}
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def join(self, scale: float = 1.0) -> None:
+        """Make the step's gradient of what was set aside, and divide the latter by ``scale``. The core calls this."""
+        for name in self._reached:
+            first, *others = (gradients[name] for gradients in self._by_source.values())
+            total = first.clone()
+            for gradient in others:
+                total += gradient
+            self._parameters[name].grad = total
+        if scale != 1:
+            torch._foreach_div_([g for gradients in self._by_source.values() for g in gradients.values()], scale)
+
+    def restart(self) -> None:
+        """Forget what was set aside: a new step begins. The core calls this."""
+        self._by_source, self._reached = {}, set()
 
     def norm(self) -> Tensor:
         """The joint L2 norm of all gradients, a scalar on their device."""

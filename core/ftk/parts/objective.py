@@ -86,6 +86,10 @@ class Objective(Part):
         """
         return [self.encode(row, processor) for row in rows]
 
+    def member(self, item: Features) -> str:
+        """Which of several tasks in one an encoded row is of; empty where there is one. For ``source-gradients``."""
+        return ""
+
     def packing(self) -> Packing | None:
         """How training cuts and joins encoded rows; None: it takes them as they are."""
         return None

@@ -101,6 +101,7 @@ def count_memory(
     with tracker:
         with tracker.counting("starting copy"):
             stage = set_up(loaded)
+            go_to_the_end(stage)
         model = stage.ctx.model
         tracker.claim([*model.parameters(), *model.buffers()], "weights")
         stations, unknown, optimizer = [], "", None
@@ -176,10 +177,17 @@ def hold_what_is_remembered(stage: Stage, counting: Counting = lambda part: null
             part.begin(stage.ctx)
 
 
+def go_to_the_end(stage: Stage) -> None:
+    """Train what the last step trains, the most of all steps where an adaptation thaws one part after another."""
+    steps = stage.plan()["steps"]
+    stage.adaptation.before_step(replace(stage.ctx, step=steps - 1, steps=steps))
+
+
 def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut], counting: Counting) -> None:
     """An optimizer step over these micro-batches, as :meth:`ftk.running.loop.Loop.step` takes it."""
     model, ctx = stage.ctx.model, stage.ctx
     gradients = Gradients(model)
+    sources = [source.name for source in stage.mixer().sources] if stage.by_source else []
     model.train()
     for objective, items in cuts:
         with counting("loss"):
@@ -190,6 +198,9 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
             total.backward()  # type: ignore[no-untyped-call]
             del loss, total
     with counting("gradients"):
+        for source in sources:
+            gradients.set_aside(source)
+        gradients.join()
         stage.mitigations.edit_gradients(gradients, ctx)
         gradients.clip_(stage.spec.training.max_grad_norm)
     with counting("optimizer"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ftk.data.batches import Batches
 from ftk.parts import Loaded
-from ftk.planning.memory import hold_what_is_remembered, new_optimizer, take_step
+from ftk.planning.memory import go_to_the_end, hold_what_is_remembered, new_optimizer, take_step
 from ftk.planning.plan import Planner, StagePlan
 from ftk.planning.widest import cuts_of
 from ftk.running.rehearsal import copy_with
@@ -35,6 +35,7 @@ def timed(planner: Planner, number: int, plan: StagePlan) -> StagePlan:
     model = copy_with(outline.model, lambda tensor: _made_up(tensor, device, generator))
     stage = planner.set_up(number, Loaded(model, outline.processor))
     hold_what_is_remembered(stage)
+    go_to_the_end(stage)
     optimizer, batches = new_optimizer(stage), Batches(stage.mixer(), stage.spec.training)
     seconds: list[float] = []
     for step in range(min(1 + STEPS, plan.counts["steps"])):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from itertools import pairwise
 
 from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
@@ -13,6 +14,10 @@ from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.tested import TESTED
 
 EARLIER = "earlier-data"
+SOURCE_GRADIENTS = "source-gradients"
+"""What the core gives to whoever needs it: the gradient of each source's rows apart."""
+MERGE = "merge"
+"""Provided by an adaptation that leaves a plain model which computes what was trained."""
 FROM_DATA = {
     "validation-data": ("validation", "train"),
     "retain-validation-data": ("retain_validation", "retain"),
@@ -63,7 +68,7 @@ def check_stage(
     if around.model is None:
         return stage, problems, notes
     chosen = (around.model, stage.objective, stage.adaptation, stage.data.train)
-    offered = frozenset().union(*(spec.provides() for spec in chosen))
+    offered = frozenset({SOURCE_GRADIENTS}).union(*(spec.provides() for spec in chosen))
     if around.has_earlier_stage or "retain" in around.top_data:
         offered |= {EARLIER}
     offered |= _from_data({**around.top_data, **around.data}) | {TESTED}
@@ -73,6 +78,21 @@ def check_stage(
     problems += _unvalidated(stage, around)
     found, told = _watched(stage, around, "validation-data" in offered)
     return stage, problems + found, notes + told
+
+
+def check_followed(stages: Sequence[StageSpec], registry: Registry) -> list[Problem]:
+    """A stage starts from the plain model that the one before it left, and not every adaptation leaves one."""
+    merging = sorted({e.variant.name for e in registry.entries("adaptation") if MERGE in e.variant.provides})
+    return [
+        Problem(
+            stage.adaptation.path,
+            f"what `{stage.adaptation.name}` learns stays beside the model and cannot be merged into it, so stage "
+            f"`{following.name}` would start without it",
+            f"use it in the last stage only; adaptations that merge: {', '.join(merging)}",
+        )
+        for stage, following in pairwise(stages)
+        if MERGE not in stage.adaptation.provides()
+    ]
 
 
 def check_retained(

@@ -11,7 +11,7 @@ from typing import Any
 from ftk.errors import Problem, RecipeError, UserError, did_you_mean
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry
-from ftk.recipe.checking import Surroundings, check_retained, check_stage
+from ftk.recipe.checking import Surroundings, check_followed, check_retained, check_stage
 from ftk.recipe.complaints import show
 from ftk.recipe.dividing import check_alike
 from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
@@ -107,7 +107,7 @@ class _Recipe:
                 hint = "add data.retain: rows like these to learn from; or name these in data.probes instead"
                 reader.add(f"data.{key}", "stands alone, without data.retain", hint)
         notes = self._check(stages, top, model)
-        self.reader.problems += check_alike(self.stages)
+        self.reader.problems += check_alike(self.stages) + check_followed(self.stages, self.registry)
         self.reader.problems += check_tested(
             [(level.data, level.probes) for level in (top, *(its for _, its in stages))]
         )

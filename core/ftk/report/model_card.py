@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ftk.recipe.checking import MERGE
 from ftk.report.rows import number, percent, score_rows
 from ftk.report.scores import Scores
 
@@ -33,7 +34,12 @@ _LEGEND = (
 
 
 def model_card(
-    report: Mapping[str, Any], recipe: Recipe, *, head: str = "causal_lm", adapter: str | None = None
+    report: Mapping[str, Any],
+    recipe: Recipe,
+    *,
+    head: str = "causal_lm",
+    adapter: str | None = None,
+    by_itself: bool = False,
 ) -> str:
     """Write the README.md of an exported model, with the Hugging Face hub's front matter.
 
@@ -42,6 +48,7 @@ def model_card(
         recipe: what was run.
         head: the kind of the model's head, see :class:`ftk.parts.Head`.
         adapter: the folder of the adapter beside the card, if there is one.
+        by_itself: whether that folder says itself how it is loaded, and not with ``peft``.
     """
     start = getattr(recipe.model.options, "path", None)
     stages = recipe.stages[: len(report["stages"])]
@@ -60,7 +67,7 @@ def model_card(
         "\n".join(_loading(head)),
     ]
     if adapter is not None:
-        sections.append("\n".join(_adapter_loading(adapter, len(stages), _told(start, recipe))))
+        sections.append("\n".join(_adapter_loading(adapter, stages, _told(start, recipe), by_itself)))
     return "\n\n".join(sections) + "\n"
 
 
@@ -153,14 +160,22 @@ def _loading(head: str) -> Iterator[str]:
     yield "```"
 
 
-def _adapter_loading(adapter: str, stages: int, start: str) -> Iterator[str]:
-    base = start if stages == 1 else "the model that the stage before left"
+def _adapter_loading(adapter: str, stages: Sequence[StageSpec], start: str, by_itself: bool) -> Iterator[str]:
+    merged = MERGE in stages[-1].adaptation.provides()
+    base = start if len(stages) == 1 else "the model that the stage before left"
+    if not merged:
+        yield "That is the model which the last stage started from. Only with what it learned has it the scores above."
+        base = "it"
+    if by_itself:
+        yield f"`{adapter}` holds what the last stage learned; `{adapter}/README.md` says how it is put on {base}."
+        return
     yield f"`{adapter}` holds what the last stage learned as an adapter for `peft`; it belongs on {base}:"
     yield ""
     yield "```python"
     yield "from peft import PeftModel"
     yield ""
-    yield f'model = PeftModel.from_pretrained(starting_model, "path/to/this/folder/{adapter}")'
+    on = "starting_model" if merged else "model"
+    yield f'model = PeftModel.from_pretrained({on}, "path/to/this/folder/{adapter}")'
     yield "```"
 
 

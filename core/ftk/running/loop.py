@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from ftk.data.batches import Batches, pass_tokens, passes
+from ftk.data.batches import Batches, by_source, pass_tokens, passes
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Batch, Context, Gradients, Objective
 from ftk.processes.sharding import average_whole, is_sharded
@@ -34,7 +34,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loop:
     """Trains one stage.
 
@@ -51,6 +51,8 @@ class Loop:
         check_saved: raises where a checkpoint could not be written.
         stop_requested: whether a signal asked the run to stop.
         around: what the forward pass that trains on a micro-batch runs in.
+        prepare: prepares a model whose set of trained parameters has changed as ``model`` was.
+        by_source: whether a mitigation needs the gradient of each source apart.
     """
 
     ctx: Context
@@ -65,6 +67,8 @@ class Loop:
     check_saved: Callable[[], None]
     stop_requested: Callable[[], bool]
     around: Callable[[Batch], AbstractContextManager[Any]] = lambda batch: nullcontext()
+    prepare: Callable[[nn.Module], nn.Module] = lambda model: model
+    by_source: bool = False
 
     def train(self, progress: Progress) -> None:
         """Go from ``progress`` to the stage's last step, or to where it no longer improves.
@@ -87,6 +91,8 @@ class Loop:
         while progress.step < self.ctx.steps and not watch.exhausted(progress.history):
             self.check_saved()
             ctx = replace(self.ctx, step=progress.step)
+            if ctx.adaptation is not None and ctx.adaptation.before_step(ctx):
+                gradients, self.model = Gradients(ctx.model), self.prepare(ctx.model)
             rate = float(self.scheduler.get_last_lr()[0])
             stop, norm = self.step(ctx, gradients, scaler, meter)
             progress.step += 1
@@ -129,24 +135,30 @@ class Loop:
     ) -> tuple[bool, torch.Tensor]:
         """One optimizer step: whether a signal asked to stop, and the gradient's norm before clipping."""
         seed_step(ctx)
-        batches = self.micro_batches(ctx)
-        count, stop = self.agree(sum(batch.count for _, batch in batches), ctx)
+        sources = self.micro_batches(ctx)
+        count, stop = self.agree(sum(batch.count for batches in sources.values() for _, batch in batches), ctx)
         trace = meter.begin_step(ctx)
         sharded = is_sharded(ctx.model)
-        for index, (objective, batch) in enumerate(batches, start=1):
-            with self.synced(sharded or index == len(batches)):
-                with ctx.autocast(), self.around(batch):
-                    loss = objective.loss(self.model, batch, ctx)
-                total = self.mitigations.penalty(batch, loss, ctx)
-                weight = ctx.world_size / count if batch.count else 0.0  # of a pass that is only made together
-                scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
-            if batch.count:
-                meter.add(loss.total.detach(), batch.count, batch.tokens)
-                trace.losses.append(loss.total.detach())
-                trace.totals.append(total.detach())
-            del loss, total  # its logits would lie in memory beside the next micro-batch's
-        if sharded:
-            average_whole(gradients)
+        gradients.restart()
+        for source, batches in sources.items():
+            for index, (objective, batch) in enumerate(batches, start=1):
+                with self.synced(sharded or index == len(batches)):
+                    with ctx.autocast(), self.around(batch):
+                        loss = objective.loss(self.model, batch, ctx)
+                    total = self.mitigations.penalty(batch, loss, ctx)
+                    weight = ctx.world_size / count if batch.count else 0.0  # of a pass that is only made together
+                    scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
+                if batch.count:
+                    meter.add(loss.total.detach(), batch.count, batch.tokens)
+                    trace.losses.append(loss.total.detach())
+                    trace.totals.append(total.detach())
+                del loss, total  # its logits would lie in memory beside the next micro-batch's
+            if sharded:
+                average_whole(gradients)
+            if self.by_source:
+                gradients.set_aside(source)
+        if self.by_source:
+            gradients.join(scaler.get_scale())
         scaler.unscale_(self.optimizer)
         trace.norms += self.mitigations.edit_gradients(gradients, ctx)
         norm = gradients.clip_(self.options.max_grad_norm)
@@ -164,15 +176,17 @@ class Loop:
         if reason := what_broke(meter.traces, *stations, ctx, self.options, weights):
             raise RunFailed(reason)
 
-    def micro_batches(self, ctx: Context) -> list[tuple[Objective, Batch]]:
-        """This process's micro-batches of one optimizer step, each with its objective."""
+    def micro_batches(self, ctx: Context) -> dict[str, list[tuple[Objective, Batch]]]:
+        """This process's micro-batches of one optimizer step, each with its objective; by source where one asks."""
         rows, tokens = self.batches.rows(ctx.step), None
         if self.options.batch_tokens is not None:
             tokens = pass_tokens(self.options, ctx.world_size)
-        collated = []
-        for objective, items, counts in passes(rows, ctx.micro_batch_size, tokens, ctx.rank, ctx.world_size):
-            batch = objective.collate(items).to(ctx.device)
-            collated.append((objective, batch if counts else replace(batch, count=0, tokens=0)))
+        collated: dict[str, list[tuple[Objective, Batch]]] = {}
+        for source, its in (by_source(rows) if self.by_source else {"": rows}).items():
+            collated[source] = []
+            for objective, items, counts in passes(its, ctx.micro_batch_size, tokens, ctx.rank, ctx.world_size):
+                batch = objective.collate(items).to(ctx.device)
+                collated[source].append((objective, batch if counts else replace(batch, count=0, tokens=0)))
         return collated
 
     def agree(self, count: int, ctx: Context) -> tuple[int, bool]:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import Adafactor
 
 from ftk.errors import UserError
-from ftk.parts import State, own_rows, weight_kinds
+from ftk.parts import Adaptation, State, own_rows, weight_kinds
 from ftk.plugin.registry import one_line
 from ftk.recipe import optimizers
 from ftk.recipe.training import Training
@@ -50,6 +50,12 @@ def build_optimizer(options: Training, groups: Groups, model: nn.Module, device:
             return factored
         case optimizers.Adamw8bit():
             return _adamw_8bit(chosen, groups, decay, device)
+
+
+def sizes_of(adaptation: Adaptation, model: nn.Module) -> tuple[int, int]:
+    """How many parameters a stage trains, some of them perhaps not from its start, and how many there are."""
+    trained = [parameter for group in adaptation.param_groups(model, 1.0) for parameter in group["params"]]
+    return sum(p.numel() for p in trained), sum(p.numel() for p in model.parameters())
 
 
 def build_schedule(options: Training, optimizer: Optimizer, steps: int) -> LambdaLR:

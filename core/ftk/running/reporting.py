@@ -40,5 +40,6 @@ def stage_facts(name: str, result: StageResult, device: torch.device) -> dict[st
 def write_card(model: Path, report: dict[str, Any], recipe: Recipe, head: str) -> None:
     """Give an exported model its README.md."""
     adapter = "adapter" if (model / "adapter").is_dir() else None
-    card = model_card(report, recipe, head=head, adapter=adapter)
+    by_itself = (model / "adapter" / "README.md").is_file()
+    card = model_card(report, recipe, head=head, adapter=adapter, by_itself=by_itself)
     (model / "README.md").write_text(card, encoding="utf-8")

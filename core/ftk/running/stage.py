@@ -23,11 +23,12 @@ from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
 from ftk.parts.views import digest_of, lengths_of
 from ftk.processes.sharding import is_sharded
 from ftk.recipe.building import build
+from ftk.recipe.checking import SOURCE_GRADIENTS
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.running.composition import Composition
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
-from ftk.running.optimizing import build_optimizer, build_schedule, pack_optimizer, unpack_optimizer
+from ftk.running.optimizing import build_optimizer, build_schedule, pack_optimizer, sizes_of, unpack_optimizer
 from ftk.running.switches import Switches
 from ftk.running.watching import Watch
 
@@ -86,6 +87,7 @@ class Stage:
                 'load the model in "float32"; training.precision = "fp16" computes in float16 all the same',
             )
         self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
+        self.by_source = any(SOURCE_GRADIENTS in part.needs() for part in spec.mitigations)
         self.watch = Watch(spec.training)
         self.ctx = replace(ctx, model=model, adaptation=self.adaptation)
         self.switches = Switches(spec.training, self.ctx, own)
@@ -128,13 +130,19 @@ class Stage:
             )
         if self.folder and not saved and self.mitigations.parts:
             self.save(self.progress)  # what was remembered is not computed again after an interruption
-        prepared = self.ctx.model
-        if not is_sharded(prepared):
-            prepared = cast(nn.Module, self.accelerator.prepare_model(prepared))
         return Loop(
-            self.ctx, options, self.accelerator, self.switches.compiled(prepared), batches, self.mitigations,
+            self.ctx, options, self.accelerator, self.prepared(self.ctx.model), batches, self.mitigations,
             optimizer, scheduler, self.save, self.check_saved, self.stop_requested, self.switches.around,
+            self.prepared, self.by_source,
         )  # fmt: skip
+
+    def prepared(self, model: nn.Module) -> nn.Module:
+        """The model as training calls it: it exchanges the gradients of what is trained now."""
+        if not is_sharded(model):
+            if self.ctx.world_size > 1:
+                self.accelerator.free_memory()  # it keeps every model it has prepared
+            model = cast(nn.Module, self.accelerator.prepare_model(model))
+        return self.switches.compiled(model)
 
     def mixer(self) -> Mixer:
         """The stage's rows with its mitigations' sources mixed in."""
@@ -162,15 +170,15 @@ class Stage:
         shares = {spec.name: spec.options.data_share() for spec in self.spec.mitigations}
         sources = [Source(name, items, share, objective) for name, share in shares.items() if share]
         batches = Batches(Mixer(items, objective, sources, 0), self.spec.training)
-        parameters = list(self.ctx.model.parameters())
+        trainable, total = sizes_of(self.adaptation, self.ctx.model)
         return {
             "rows": len(self.task.train),
             "tokens_per_epoch": int(lengths_of(items).sum()),
             "steps": self.steps(batches),
             "batch": self.spec.training.batch,
             "sources": [{"name": source.name, "share": source.share} for source in sources],
-            "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-            "total_parameters": sum(p.numel() for p in parameters),
+            "trainable_parameters": trainable,
+            "total_parameters": total,
         }
 
     def save(self, progress: Progress) -> None:
@@ -206,8 +214,7 @@ class Stage:
         """Train, and let the mitigations finish. The model is then what the stage leaves, still adapted."""
         loop = self.prepare()
         ctx = self.ctx
-        trainable = sum(p.numel() for p in ctx.model.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in ctx.model.parameters())
+        trainable, total = sizes_of(self.adaptation, ctx.model)
         ctx.events(
             "stage_started", stage=ctx.stage, name=self.spec.name, steps=ctx.steps, first_step=self.progress.step,
             rows=len(self.task.train), precision=ctx.precision, trainable_parameters=trainable, total_parameters=total,

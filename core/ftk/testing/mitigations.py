@@ -164,6 +164,9 @@ def it_edits_gradients_in_place(subject: Subject) -> None:
     ctx, gradients = stage.ctx, Gradients(stage.ctx.model)
     batch = stage.task.objective.collate(stage.task.train.items)
     torch.autograd.backward(stage.task.objective.loss(ctx.model, batch, ctx).total)
+    if stage.by_source:
+        gradients.set_aside("train")
+        gradients.join()
     before = {**bearing(ctx.model), **snapshot(ctx.model)}
     Composition({"part": part}).edit_gradients(gradients, ctx)
     for name, parameter in gradients.parameters().items():

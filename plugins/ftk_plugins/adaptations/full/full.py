@@ -188,6 +188,8 @@ class FullDrift(Drift):
         return now.float() - began.to(now.device).float()
 
     def pull_back(self, start: int, stop: int, gradient: Tensor) -> None:
+        if not self._parameter.requires_grad:
+            return  # frozen for now; a gradient would have the optimizer move it
         if self._parameter.grad is None:
             self._parameter.grad = torch.zeros_like(self._parameter)
         own, first = own_rows(self._parameter.grad)
