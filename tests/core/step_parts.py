@@ -20,7 +20,7 @@ class Odd(Transform):
         kept = []
         for index, row in enumerate(dataset):
             if index % 2:
-                self._tally.dropped("of an odd number", row["text"])
+                self._tally.dropped("of an odd number", next(iter(row.values())))
             else:
                 kept.append(index)
         return dataset.select(kept)

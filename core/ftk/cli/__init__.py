@@ -20,6 +20,7 @@ from ftk.plugin.variant import import_reference
 
 VERBS = {
     "run": ("ftk.cli.run:run", "Run a recipe, or go on with a run that was interrupted."),
+    "data": ("ftk.cli.data:data", "Say what a run would see of its data."),
     "plan": ("ftk.cli.plan:plan", "Say what a recipe will take, and whether it fits."),
     "check": ("ftk.cli.check:check", "Check a recipe and show what it will do."),
     "list-plugins": ("ftk.cli.list_plugins:list_plugins", "List what a recipe can name here."),
