@@ -12,6 +12,8 @@ PLUGINS = (
     "ftk_plugins.objectives.instruction",
     "ftk_plugins.adaptations.full",
     "ftk_plugins.adaptations.lora",
+    "ftk_plugins.adaptations.dora",
+    "ftk_plugins.adaptations.ia3",
     "ftk_plugins.mitigations.ewc",
     "ftk_plugins.mitigations.replay",
     "ftk_plugins.mitigations.interpolation",

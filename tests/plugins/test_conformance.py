@@ -40,7 +40,13 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "gaussian": {"rank": 4, "init": "gaussian", "rslora": True, "b_lr_ratio": 16.0},
         "pissa": {"rank": 4, "init": "pissa"},
         "milora": {"rank": 4, "init": "milora", "rslora": True},
+        "beside_whole": {"rank": 4, "targets": ["q_proj"], "modules_to_save": ["embed_tokens", "mlp"]},
     },
+    ("adaptation", "dora"): {
+        "all_linear": {"rank": 4},
+        "beside_whole": {"rank": 4, "rslora": True, "targets": ["q_proj", "mlp.*"], "modules_to_save": ["o_proj"]},
+    },
+    ("adaptation", "ia3"): {"known": {}, "named": {"targets": "all-linear", "feedforward": ["o_proj", "down_proj"]}},
     ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
     ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"buffer_size": 2, "by": "rows"}},
     ("mitigation", "interpolation"): {

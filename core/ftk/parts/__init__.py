@@ -2,6 +2,7 @@
 
 from ftk.parts.adaptation import Adaptation
 from ftk.parts.attention import attention_by
+from ftk.parts.computed import ComputedDrift
 from ftk.parts.context import Context, derive_seed
 from ftk.parts.dataset import DatasetSource, Transform
 from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
@@ -23,6 +24,7 @@ __all__ = [
     "CHUNK_ELEMENTS",
     "Adaptation",
     "Batch",
+    "ComputedDrift",
     "Context",
     "DatasetSource",
     "Drift",

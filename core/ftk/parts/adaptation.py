@@ -66,8 +66,12 @@ class Adaptation(Part):
         raise TypeError(f"{type(self).__name__} cannot scale its drift")
 
     @abstractmethod
-    def export(self, directory: Path) -> None:
-        """Write what is this method's own (an adapter), if anything, under ``directory``. Called before merge."""
+    def export(self, directory: Path) -> str | None:
+        """Write what is this method's own (an adapter), if anything, under ``directory``. Called before merge.
+
+        Returns:
+            A sentence for the model's card, where something could not be written.
+        """
 
     @abstractmethod
     def merge(self) -> Any:

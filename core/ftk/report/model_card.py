@@ -40,6 +40,7 @@ def model_card(
     head: str = "causal_lm",
     adapter: str | None = None,
     by_itself: bool = False,
+    told: str | None = None,
 ) -> str:
     """Write the README.md of an exported model, with the Hugging Face hub's front matter.
 
@@ -49,6 +50,7 @@ def model_card(
         head: the kind of the model's head, see :class:`ftk.parts.Head`.
         adapter: the folder of the adapter beside the card, if there is one.
         by_itself: whether that folder says itself how it is loaded, and not with ``peft``.
+        told: what the adaptation says of what it could not write.
     """
     start = getattr(recipe.model.options, "path", None)
     stages = recipe.stages[: len(report["stages"])]
@@ -68,6 +70,8 @@ def model_card(
     ]
     if adapter is not None:
         sections.append("\n".join(_adapter_loading(adapter, stages, _told(start, recipe), by_itself)))
+    if told is not None:
+        sections.append(told)
     return "\n\n".join(sections) + "\n"
 
 

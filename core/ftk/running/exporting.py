@@ -38,15 +38,16 @@ def export_stage(
     number, name = stage.ctx.stage, stage.spec.name
     target = folder.aside_path(number, name) / "model"
     is_main = stage.accelerator.is_main_process
+    told = None
     if is_main:
         folder.stage_aside(number, name)
         target.mkdir()
-        stage.adaptation.export(target)
+        told = stage.adaptation.export(target)
     model = stage.adaptation.merge()
     save_model(model, target, keep=is_main)
     if is_main:
         processor.save_pretrained(target)
-        write_card(target, report, recipe, stage.ctx.objective.head.kind)
+        write_card(target, report, recipe, stage.ctx.objective.head.kind, told)
     if is_main or is_divided(states):
         folder.finish_stage(number, name, dict(states), facts=report["stages"][-1])
     if is_main:

@@ -37,9 +37,9 @@ def stage_facts(name: str, result: StageResult, device: torch.device) -> dict[st
     }  # fmt: skip
 
 
-def write_card(model: Path, report: dict[str, Any], recipe: Recipe, head: str) -> None:
-    """Give an exported model its README.md."""
+def write_card(model: Path, report: dict[str, Any], recipe: Recipe, head: str, told: str | None) -> None:
+    """Give an exported model its README.md, with what its adaptation told of the export."""
     adapter = "adapter" if (model / "adapter").is_dir() else None
     by_itself = (model / "adapter" / "README.md").is_file()
-    card = model_card(report, recipe, head=head, adapter=adapter, by_itself=by_itself)
+    card = model_card(report, recipe, head=head, adapter=adapter, by_itself=by_itself, told=told)
     (model / "README.md").write_text(card, encoding="utf-8")

@@ -230,7 +230,7 @@ def _directional_derivative(
     direction: list[Tensor],
 ) -> Tensor:
     """The derivative of ``Σ slopes ⊙ drift`` along ``direction``, by central differences."""
-    size, values = 1e-2, []
+    size, values = 1e-3, []
     kept = [parameter.clone() for parameter in parameters]
     for sign in (1, -1):
         for parameter, value, step in zip(parameters, kept, direction, strict=True):

@@ -65,6 +65,10 @@ class FullTuning(Adaptation):
             groups[kinds[parameter] not in ("matrix", "head")]["params"].append(parameter)
         return [group for group in groups if group["params"]]
 
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """The weights that are trained, by name."""
+        return self._trained
+
     def drift(self) -> Mapping[str, Drift]:
         self._need_start("drift")
         return {name: FullDrift(parameter, self._start[name]) for name, parameter in self._trained.items()}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from ftk import Options
-
-Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
+from ftk_plugins.adaptations.target_options import TargetOptions
 
 
-class LoraOptions(Options):
+class LoraOptions(TargetOptions):
     """The size, the place and the start of the low-rank update ``s·B·A``."""
 
     rank: int = Field(default=16, gt=0, description="Inner dimension of the update `B·A`.")
@@ -23,11 +21,6 @@ class LoraOptions(Options):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Share of an adapter's inputs that are zeroed in training."
     )
-    targets: Literal["all-linear"] | Patterns = Field(
-        default="all-linear",
-        description="Which linear layers get an adapter: all but the output layer, or those whose name, or "
-        'the end of it, matches a pattern, as in `["q_proj", "layers.[0-3].mlp.*"]`.',
-    )
     init: Literal["kaiming", "gaussian", "pissa", "milora"] = Field(
         default="kaiming",
         description="How A and B start: A random and B zero, or both from the largest (`pissa`) or the "
@@ -36,3 +29,6 @@ class LoraOptions(Options):
     b_lr_ratio: float = Field(
         default=1.0, gt=0, description="Learning rate of B over that of A; LoRA+ (Hayou 2024) advises 16."
     )
+
+    def withheld(self) -> tuple[str, ...]:
+        return ("sharding",) if self.modules_to_save else ()
