@@ -9,6 +9,7 @@ PLUGINS = (
     "ftk_plugins.datasets.hub",
     "ftk_plugins.datasets.world_facts",
     "ftk_plugins.objectives.causal_lm",
+    "ftk_plugins.objectives.classification",
     "ftk_plugins.objectives.instruction",
     "ftk_plugins.adaptations.full",
     "ftk_plugins.adaptations.lora",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION
 from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokenizer
+from tests.plugins.objectives import classes
 
 Options = Mapping[str, Any]
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 4}
@@ -34,6 +35,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
     },
+    ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
     ("adaptation", "full"): {"all": {}, "frozen": {"freeze": ["*embed*"], "start_copy": "cpu"}},
     ("adaptation", "lora"): {
         "kaiming": {"rank": 4},
@@ -54,6 +56,14 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
 }  # fmt: skip
 """Options by variant. A variant that is not named here is checked with its defaults."""
+
+AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
+    ("objective", "classification"): lambda choice: {
+        "rows": classes.ROWS, "processor": classes.tokenizer,
+        "model": partial(classes.bert, 2 if choice == "regression" else 3),
+    },
+}  # fmt: skip
+"""What stands around a variant where the toys do not fit it, by choice."""
 
 CASES = {
     f"{entry.kind}-{entry.variant.name}-{choice}-{clause.__name__}": (
@@ -80,7 +90,8 @@ def subject_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, 
     @cache
     def subject(kind: str, use: str, choice: str) -> Subject:
         chosen = CHOICES.get((kind, use), {}).get(choice, {})
-        return Subject(kind, use, chosen(folder) if callable(chosen) else chosen)
+        around = AROUND.get((kind, use), lambda choice: {})(choice)
+        return Subject(kind, use, chosen(folder) if callable(chosen) else chosen, **around)
 
     return subject
 

@@ -16,6 +16,8 @@ from ftk.parts.packing import Packing
 from ftk.parts.part import Features, Part, Row
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from ftk.parts.context import Context
     from ftk.parts.predicting import Predictions
 
@@ -65,6 +67,17 @@ class Objective(Part):
     @abstractmethod
     def head(self) -> Head:
         """The head it needs on the model."""
+
+    def completed(self, rows: Dataset) -> Mapping[str, Any]:
+        """Values of options that the recipe leaves to the training rows, as the names of classes; empty: none.
+
+        The core asks once, and builds the task's objective anew with these options before it encodes a row or asks
+        for the head.
+
+        Raises:
+            UserError: the rows do not tell.
+        """
+        return {}
 
     @abstractmethod
     def texts(self, row: Row) -> Iterator[str]:

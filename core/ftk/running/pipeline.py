@@ -11,14 +11,15 @@ from accelerate.utils import set_seed
 
 from ftk.data.batches import pass_rows, refuse_idle_grouping
 from ftk.data.encoding import Encoder
+from ftk.data.objectives import Objectives
 from ftk.data.overlap import report_overlap
 from ftk.data.rows import Asked, RowReader
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task, lengths_of
 from ftk.processes.sharding import in_turns, make_mesh, shard
-from ftk.recipe.building import build, same_spec
-from ftk.recipe.specs import PartSpec, Recipe
+from ftk.recipe.building import build
+from ftk.recipe.specs import Recipe
 from ftk.report.scores import Scores
 from ftk.running.exporting import export_stage
 from ftk.running.folder import RunFolder
@@ -57,7 +58,7 @@ class Run:
         self.scores = Scores(task_names(recipe))
         self.stages: list[dict[str, Any]] = []
         self.encoder = Encoder(events, self._check_interrupt)
-        self._objectives: list[tuple[PartSpec, Objective]] = []
+        self.objectives = Objectives()
         self.mesh = make_mesh(accelerator) if folder and recipe.stages[0].training.sharding == "full" else None
         if folder:
             folder.checkpoints.mesh = self.mesh
@@ -112,11 +113,11 @@ class Run:
         """Read the rows of every task, and tell of those that stand where they must not."""
         recipe = self.recipe
         self.events("phase", text="reading data")
-        asked = [Asked(spec.name, self._objective(spec.objective), spec.objective, spec.data) for spec in recipe.stages]
+        asked = [Asked(spec.name, self.objectives.of(spec.objective), spec.objective, spec.data) for spec in recipe.stages]
         if (retained := recipe.retained_data()) is not None:
             spec = recipe.retain_objective
-            asked.insert(0, Asked("retain", self._objective(spec), spec, retained))
-        self.rows = RowReader(self.encoder.cache).tasks(asked)
+            asked.insert(0, Asked("retain", self.objectives.of(spec), spec, retained))
+        self.rows = [self.objectives.completed(rows) for rows in RowReader(self.encoder.cache).tasks(asked)]
         for rows, one in zip(self.rows, asked, strict=True):
             report_overlap(rows, one.data.overlap, self.encoder, self.events)
 
@@ -144,8 +145,8 @@ class Run:
             UserError: a row cannot be encoded, or a stage cannot be done with this model on this device.
         """
         to_do = list(enumerate(self.recipe.stages, start=1))[len(self.stages) :]
-        for _, spec in to_do:
-            refuse_idle_grouping(spec.training, self._objective(spec.objective))
+        for number, spec in to_do:
+            refuse_idle_grouping(spec.training, self.objective(number))
         rehearse([(spec, self.context(number, loaded, tasks)) for number, spec in to_do], self.accelerator)
         self.events("phase", text="encoding rows")
         for task in tasks:
@@ -176,7 +177,7 @@ class Run:
         return Context(
             seed=self.recipe.seed, stage=number, stage_name=spec.name if number else "start", step=0, steps=0,
             model=loaded.model if self.mesh else loaded.model.to(device), processor=loaded.processor,
-            objective=self._objective(spec.objective),
+            objective=self.objective(number),
             adaptation=None, task=tasks[offset + number - 1] if number else None,
             earlier=tuple(tasks[: max(offset + number - 1, 0)]), device=device,
             precision=resolve_precision(spec.training.precision, device),
@@ -267,16 +268,11 @@ class Run:
         return self._load(number - 1)
 
     def _head(self, number: int) -> Head:
-        return self._objective(self.recipe.stages[number - 1].objective).head
+        return self.objective(number).head
 
-    def _objective(self, spec: PartSpec) -> Objective:
-        """The objective that a spec builds; one object for equal specs, so that their rows can share a batch."""
-        for known, objective in self._objectives:
-            if same_spec(known, spec):
-                return objective
-        objective = build(spec, Objective)
-        self._objectives.append((spec, objective))
-        return objective
+    def objective(self, number: int) -> Objective:
+        """The objective of a stage; while the starting model is measured that of the first."""
+        return self.rows[max(number, 1) - 1 - len(self.recipe.stages)].objective
 
     def _check_interrupt(self) -> None:
         if self.stop_requested():

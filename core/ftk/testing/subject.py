@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 
+from ftk.data.objectives import complete
 from ftk.errors import RecipeError
 from ftk.parts import Adaptation, Context, Evaluator, Examples, Objective, Row, Task
 from ftk.parts.kinds import PART_OF_KIND
@@ -131,6 +133,9 @@ class Subject:
         spec = reader.part(kind, dict(table), kind)
         if spec is None:
             raise RecipeError(f"{kind} `{table.get('use')}`", reader.problems)
+        if kind == "objective":
+            rows = Dataset.from_list([dict(row) for row in self.rows])
+            return complete(spec, build(spec, Objective), rows, "toy")
         return spec
 
 

@@ -1,0 +1,62 @@
+"""The options of the objective `classification`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ftk import Options
+
+Weight = Annotated[float, Field(gt=0)]
+
+
+class ClassificationOptions(Options):
+    """What a recipe may say about `classification`."""
+
+    text: str = Field(default="text", min_length=1, description="The column that holds the text.")
+    pair: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The column of a second text, read after the first; unset: none.",
+    )
+    label: str = Field(default="label", min_length=1, description="The column that holds what is right.")
+    kind: Literal["single", "multiple", "regression"] = Field(
+        default="single",
+        description="What a row has in `label`: one label, a list of any number of them, or a number (or several).",
+    )
+    labels: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="The names of the labels, or of the numbers, in the order of the model's outputs; unset: as the "
+        "training rows tell.",
+    )
+    class_weights: Literal["balanced"] | dict[str, Weight] | None = Field(
+        default=None,
+        description="How much a label's rows count in the loss, by its name, 1 where none is given; `balanced`: "
+        "the rarer, the more.",
+    )
+    max_length: int = Field(
+        default=512,
+        ge=4,
+        description="Most tokens of a row; a longer text (of a pair the longer) is cut at its end.",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ClassificationOptions:
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError("`labels` names one label twice")
+        if self.labels is not None and self.kind == "single" and len(self.labels) < 2:
+            raise ValueError("`labels` names one label, and there is nothing to tell apart")
+        if self.class_weights is not None and self.kind == "regression":
+            raise ValueError('`class_weights` weighs labels, and kind = "regression" has none')
+        if isinstance(self.class_weights, dict) and self.labels is not None:
+            unknown = [name for name in self.class_weights if name not in self.labels]
+            if unknown:
+                raise ValueError(f"`class_weights` names {', '.join(unknown)}, not among `labels`")
+        return self
+
+    def withheld(self) -> tuple[str, ...]:
+        if self.kind == "regression":
+            return ("class-predictions", "label-smoothing")
+        return ("scalar-predictions",)
