@@ -113,7 +113,9 @@ class Run:
         """Read the rows of every task, and tell of those that stand where they must not."""
         recipe = self.recipe
         self.events("phase", text="reading data")
-        asked = [Asked(spec.name, self.objectives.of(spec.objective), spec.objective, spec.data) for spec in recipe.stages]
+        asked = [
+            Asked(spec.name, self.objectives.of(spec.objective), spec.objective, spec.data) for spec in recipe.stages
+        ]
         if (retained := recipe.retained_data()) is not None:
             spec = recipe.retain_objective
             asked.insert(0, Asked("retain", self.objectives.of(spec), spec, retained))
