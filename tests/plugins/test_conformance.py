@@ -31,6 +31,13 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "divided": lambda folder: {"path": str(folder / "data"), "test_fraction": 0.25},
     },
     ("dataset", "world_facts"): {"held_out": {"relations": ["capital"], "templates": "held_out", "limit": 9}},
+    ("transform", "clean"): {"html": {"html": "strip", "unicode": "NFKC", "whitespace": "collapse"}},
+    ("transform", "map_columns"): {"all": {"rename": {"answer": "output"}, "constants": {"n": 1}, "drop": ["input"]}},
+    ("transform", "template"): {"question": {"template": "{{ instruction }} {{ output }}", "column": "question"}},
+    ("transform", "few_shot"): {
+        "one": {"column": "output", "per_class": 1},
+        "none_left_out": {"column": "input", "per_class": 20, "scarce": "keep"},
+    },
     ("objective", "causal_lm"): {"plain": {}, "packed": {"packing": True, "append_eos": False}},
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},

@@ -106,11 +106,11 @@ def option_rows(options: type[Options]) -> list[list[str]]:
 
 
 def example(entry: Entry, options: type[Options]) -> str:
-    """A fragment of a recipe that uses the variant: every option at its default, required ones filled in."""
+    """A fragment of a recipe that uses the variant: options at their defaults, required ones and examples filled in."""
     schema = options.model_json_schema()
     values: dict[str, str] = {}
     for name, field in _fields(options):
-        if field.is_required():
+        if field.is_required() or (entry.kind == "transform" and field.examples):
             values[name] = _placeholder(schema["properties"][name], schema.get("$defs", {}))
         elif entry.kind not in ("dataset", "transform") and _default(field) != "unset":
             values[name] = _default(field)
