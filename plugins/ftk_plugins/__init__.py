@@ -15,6 +15,7 @@ PLUGINS = (
     "ftk_plugins.objectives.causal_lm",
     "ftk_plugins.objectives.classification",
     "ftk_plugins.objectives.instruction",
+    "ftk_plugins.objectives.masked_lm",
     "ftk_plugins.adaptations.full",
     "ftk_plugins.adaptations.lora",
     "ftk_plugins.adaptations.dora",

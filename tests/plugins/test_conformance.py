@@ -39,6 +39,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "none_left_out": {"column": "input", "per_class": 20, "scarce": "keep"},
     },
     ("objective", "causal_lm"): {"plain": {}, "packed": {"packing": True, "append_eos": False}},
+    ("objective", "masked_lm"): {"plain": {}, "packed": {"packing": True, "whole_words": True, "probability": 0.4}},
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
     },
@@ -64,11 +65,18 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
 }  # fmt: skip
 """Options by variant. A variant that is not named here is checked with its defaults."""
 
+
+def toys_for(head: str) -> Mapping[str, Any]:
+    """ftk's toy model with this kind of head, and its tokenizer."""
+    return {"model": partial(toy_model, head=head), "processor": partial(toy_tokenizer, head)}
+
+
 AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
     ("objective", "classification"): lambda choice: {
         "rows": classes.ROWS, "processor": classes.tokenizer,
         "model": partial(classes.bert, 2 if choice == "regression" else 3),
     },
+    ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
 }  # fmt: skip
 """What stands around a variant where the toys do not fit it, by choice."""
 

@@ -158,20 +158,28 @@ def a_loss_leaves_the_model_alone(subject: Subject) -> None:
 
 
 def token_loss_is_cross_entropy(subject: Subject) -> None:
-    """`token-loss`: the loss is the summed negative log-likelihood of `labels`, each at its own token."""
+    """`token-loss`: the loss is the summed negative log-likelihood of `labels`, each at its own token.
+
+    A causal model predicts a label from the tokens before it, another at the label's own place.
+    """
     if "token-loss" not in subject.spec.provides():
         return
     objective = subject.build()
     model = subject.model()
     batch = objective.collate(_items(subject, objective))
     ids, labels = batch.inputs["input_ids"], batch.inputs["labels"]
-    hold(torch.equal(ids[labels != -100], labels[labels != -100]), "a label does not stand at its own token")
+    read = {name: batch.inputs[name] for name in ("input_ids", "attention_mask") if name in batch.inputs}
+    shift = int(objective.head.kind == "causal_lm")
+    if shift:
+        hold(torch.equal(ids[labels != -100], labels[labels != -100]), "a label does not stand at its own token")
+    elif objective.head.kind == "seq2seq_lm":
+        read["labels"] = labels  # from which the model itself makes what its decoder reads
     with torch.no_grad():
-        logits = model(input_ids=batch.inputs["input_ids"]).logits.float()
+        logits = model(**read).logits.float()
     expected = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+        logits[:, : labels.shape[1] - shift].flatten(0, 1), labels[:, shift:].flatten(), reduction="sum"
     )
-    hold(batch.count == int((labels[:, 1:] != -100).sum()), "count is not the number of labels after the shift")
+    hold(batch.count == int((labels[:, shift:] != -100).sum()), "count is not the number of labels after the shift")
     _hold_close(_loss(subject, objective, _items(subject, objective), model), expected, "the loss and cross entropy")
 
 

@@ -93,7 +93,7 @@ class Tap:
         self.hidden = hidden
         if self._stand_in is not None:
             self.calls += 1
-            return self._stand_in
+            return self._stand_in.clone()  # a model may change its logits in place
         return hidden.new_zeros((*hidden.shape[:-2], 0, self.layer.weight.shape[0]))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Loss
 
 from .chunked import chunked_cross_entropy
+from .model_inputs import attention_of, base_model, forward_parameters, model_arguments
 from .output_layer import Tap, Unsuitable, is_watched, output_layer, tap_of
 
 IGNORED = -100
@@ -26,18 +26,18 @@ AUTO_LOGITS = 1 << 25
 """How many logits are made at a time where the recipe does not say: 128 MiB in float32."""
 
 
-def token_loss(model: nn.Module, batch: Batch, ctx: Context) -> Loss:
-    """What :meth:`TokenObjective.loss` says."""
+def token_loss(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1) -> Loss:
+    """What :meth:`TokenObjective.loss` says; the logits at a position predict the label ``shift`` positions later."""
     smoothing = ctx.label_smoothing if model.training else 0.0
     tap, chunks = _chunking(model, batch, ctx)
     if tap is None:
-        logits, labels = target_logits(model, batch)
+        logits, labels = target_logits(model, batch, shift)
         log_probabilities = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
         nats = -log_probabilities.gather(1, labels[:, None]).sum()
         if smoothing:
             nats = torch.lerp(nats, -log_probabilities.mean(dim=-1).sum(), smoothing)
         return Loss(nats, batch.count, {"logits": logits, "labels": labels})
-    hidden, labels = _at_targets(model, batch, tap)
+    hidden, labels = _at_targets(model, batch, shift, tap)
     total = chunked_cross_entropy(
         hidden, tap.layer.weight, tap.layer.bias, labels, chunks=chunks, curve=tap.curve, smoothing=smoothing
     )
@@ -68,19 +68,19 @@ class LateLogits(Mapping[str, Tensor]):
 
 
 @torch.no_grad()
-def draw_targets(model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+def draw_targets(model: nn.Module, batch: Batch, generator: torch.Generator, shift: int = 1) -> Batch:
     """Each target replaced by a draw from the model's softmax there; the tokens that are read stay."""
-    logits, _ = target_logits(model, batch)
+    logits, _ = target_logits(model, batch, shift)
     cumulative = torch.softmax(logits, dim=-1, dtype=torch.float32).cumsum(dim=-1)
     uniform = torch.rand(len(logits), 1, generator=generator, device=generator.device).to(logits.device)
     drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
     labels = batch.inputs["labels"].clone()
-    targets = labels[:, 1:]
+    targets = labels[:, shift:]
     targets[targets != IGNORED] = drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
     return replace(batch, inputs={**batch.inputs, "labels": labels})
 
 
-def target_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+def target_logits(model: nn.Module, batch: Batch, shift: int = 1) -> tuple[Tensor, Tensor]:
     """The logits that predict the targets, and the targets.
 
     Only positions at which some row of the batch has a target go through the output layer, where the model
@@ -93,7 +93,7 @@ def target_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: the rows are packed and the model cannot keep packed rows apart.
     """
-    return _at_targets(model, batch)
+    return _at_targets(model, batch, shift)
 
 
 def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None, int]:
@@ -102,7 +102,7 @@ def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None,
     Raises:
         UserError: the recipe asks for chunks, and the model's logits cannot be made outside its forward pass.
     """
-    base = _base_model(model)
+    base = base_model(model)
     layer = output_layer(base)
     # A pass that is only made together with other processes counts nothing, and has logits all the same.
     count = batch.count or batch.inputs["labels"].numel()
@@ -114,7 +114,7 @@ def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None,
     if chunks <= 1 or is_watched(model, base, layer):
         return None, 1
     try:
-        return tap_of(base, partial(_trial, base, batch.inputs["input_ids"])), chunks
+        return tap_of(base, partial(_trial, base, batch.inputs)), chunks
     except Unsuitable as reason:
         if ctx.loss_chunks is None:
             return None, 1
@@ -124,28 +124,23 @@ def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None,
         ) from None
 
 
-def _trial(base: Any, ids: Tensor) -> Tensor:
+def _trial(base: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """The logits of one token, by a pass of the bare model: no wrapper, hook or compiled form of it is run."""
-    return _logits(base.forward, base, {"input_ids": ids[:1, :1]}, torch.tensor([-1], device=ids.device))
+    one = {name: inputs[name][:1, :1] for name in ("input_ids", "decoder_input_ids") if name in inputs}
+    return _logits(base.forward, base, model_arguments(base, one, shift=1))
 
 
-def _at_targets(model: nn.Module, batch: Batch, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
+def _at_targets(model: nn.Module, batch: Batch, shift: int, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
     """As :func:`target_logits`; where a tap is given, hidden states ``(targets, width)`` in place of logits."""
-    inputs, targets = batch.inputs, batch.inputs["labels"][:, 1:]
-    rows, time = inputs["input_ids"].shape
+    inputs, targets = batch.inputs, batch.inputs["labels"][:, shift:]
+    rows, time = batch.inputs["labels"].shape
     is_target = targets != IGNORED
     columns = is_target.any(dim=0).nonzero().squeeze(1)
     # Counted from the end, so that they also hold where an adaptation puts virtual tokens before the row.
     from_end = columns - time
-    base = _base_model(model)
-    packed = "position_ids" in inputs
-    if packed and "position_ids" not in _forward_parameters(base.__class__):
-        raise UserError(
-            f"{type(base).__name__} takes no position ids and so cannot keep packed rows apart",
-            "set `packing = false`",
-        )
-    arguments: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
-    if packed and "flash" in str(getattr(base.config, "_attn_implementation", "")):
+    base = base_model(model)
+    arguments = model_arguments(base, inputs, shift)
+    if shift and "position_ids" in inputs and "flash" in attention_of(base):
         # Flash attention sees where packed rows begin only in a batch of one row.
         arguments = {name: tensor.reshape(1, -1) for name, tensor in arguments.items()}
         ends = torch.arange(1 - rows, 1, device=from_end.device) * time
@@ -160,29 +155,22 @@ def _at_targets(model: nn.Module, batch: Batch, tap: Tap | None = None) -> tuple
     return logits[kept], kept_targets[kept]
 
 
-def _base_model(model: nn.Module) -> Any:
-    """The model whose forward names its parameters, under any wrapper and adapter."""
-    base: Any = model
-    while isinstance(base, nn.parallel.DistributedDataParallel) or hasattr(base, "_orig_mod"):
-        base = base.module if isinstance(base, nn.parallel.DistributedDataParallel) else base._orig_mod
-    return base.get_base_model() if hasattr(base, "get_base_model") else base
-
-
-@lru_cache
-def _forward_parameters(model_class: type) -> frozenset[str]:
-    return frozenset(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]
-
-
-def _logits(model: nn.Module, base: Any, arguments: dict[str, Any], columns: Tensor, tap: Tap | None = None) -> Tensor:
-    """The logits ``(rows, columns, vocab)`` at these positions; the only ones computed if the model can.
+def _logits(
+    model: Callable[..., Any],
+    base: Any,
+    arguments: dict[str, Any],
+    columns: Tensor | None = None,
+    tap: Tap | None = None,
+) -> Tensor:
+    """The logits ``(rows, columns, vocab)`` at these positions, or at all; the only ones computed if the model can.
 
     Where a tap is given: the hidden states ``(rows, columns, width)`` there.
     """
-    accepted = _forward_parameters(base.__class__)
+    accepted = forward_parameters(base.__class__)
     if "use_cache" in accepted:
         arguments = {**arguments, "use_cache": False}
-    chosen = "logits_to_keep" in accepted
-    if chosen:
+    chosen = columns is None or "logits_to_keep" in accepted
+    if columns is not None and chosen:
         arguments = {**arguments, "logits_to_keep": columns}
     with tap.opened() if tap else nullcontext():
         output: Tensor = model(**arguments).logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ class Codec:
     Attributes:
         processor: the tokenizer.
         start: the token ids that the tokenizer puts before a text by itself, such as the begin-of-text token.
+        stop: those that it puts after a text.
         special: the ids of all tokens that no plain text spells.
     """
 
@@ -34,7 +35,9 @@ class Codec:
         self._known: dict[str, list[int]] = {}
         plain, whole = self.ids("a"), list(processor("a")["input_ids"])
         matches = (at for at in range(len(whole)) if whole[at : at + len(plain)] == plain)
-        self.start: list[int] = whole[: next(matches, 0)]
+        at = next(matches, 0)
+        self.start: list[int] = whole[:at]
+        self.stop: list[int] = whole[at + len(plain) :]
         self.special = frozenset(processor.all_special_ids) | frozenset(
             index for index, token in processor.added_tokens_decoder.items() if token.special
         )
@@ -78,11 +81,17 @@ class Codec:
 
 
 class TokenObjective(Objective):
-    """Next-token prediction: a row is ``input_ids`` and ``labels``, and its loss the targets' summed NLL.
+    """Predicts tokens: a row is ``input_ids`` and ``labels``, and its loss the targets' summed NLL.
 
     A label stands at its own token; the loss shifts once. ``position_ids``, where a row has them, restart
     at 0 wherever a packed row begins.
+
+    Attributes:
+        shift: how many positions before a label stands what predicts it: 1 where each token is predicted from those
+            before it; 0 where the model reads in both directions.
     """
+
+    shift: ClassVar[int] = 1
 
     def __init__(self) -> None:
         self._codec: Codec | None = None
@@ -102,10 +111,11 @@ class TokenObjective(Objective):
         """``input_ids`` and ``labels``, both ``(time,) int32``; labels are -100 where no target is."""
 
     def join(self, pieces: Sequence[Features]) -> Features:
-        """One packed row of several: the first token of each is no target, and positions restart there."""
+        """One packed row of several, positions restart in each; where labels are shifted, its first is no target."""
         labels = np.concatenate([piece["labels"] for piece in pieces])
         lengths = [len(piece["labels"]) for piece in pieces]
-        labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
+        if self.shift:
+            labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
         return {
             "input_ids": np.concatenate([piece["input_ids"] for piece in pieces]),
             "labels": labels,
@@ -115,22 +125,26 @@ class TokenObjective(Objective):
     def collate(self, items: Sequence[Features]) -> Batch:
         """Pad on the right into ``input_ids`` and ``labels``, both ``(rows, time) int64``.
 
-        There is no attention mask: causal attention never looks right, where the padding is, and padding is
-        no target. ``position_ids`` are there if any of the rows has them.
+        There is no attention mask where labels are shifted: causal attention never looks right, where the padding
+        is, and padding is no target. Otherwise there is one. ``position_ids`` are there if any of the rows has them.
         """
         lengths = [len(item["input_ids"]) for item in items]
         shape = (len(items), max(lengths))
         columns = {"input_ids": np.zeros(shape, np.int64), "labels": np.full(shape, IGNORED, np.int64)}
+        if self.shift == 0:
+            columns["attention_mask"] = np.zeros(shape, np.int64)
         if any("position_ids" in item for item in items):
             columns["position_ids"] = np.zeros(shape, np.int64)
             steps = np.arange(shape[1])
         for index, (item, length) in enumerate(zip(items, lengths, strict=True)):
             columns["input_ids"][index, :length] = item["input_ids"]
             columns["labels"][index, :length] = item["labels"]
+            if "attention_mask" in columns:
+                columns["attention_mask"][index, :length] = 1
             if "position_ids" in columns:
                 columns["position_ids"][index, :length] = item.get("position_ids", steps[:length])
                 columns["position_ids"][index, length:] = steps[: shape[1] - length]
-        count = int(np.count_nonzero(columns["labels"][:, 1:] != IGNORED))
+        count = int(np.count_nonzero(columns["labels"][:, self.shift :] != IGNORED))
         return Batch({name: torch.from_numpy(array) for name, array in columns.items()}, count, sum(lengths), lengths)
 
     def loss(self, model: nn.Module, batch: Batch, ctx: Context) -> Loss:
@@ -144,11 +158,11 @@ class TokenObjective(Objective):
             UserError: the rows are packed and the model cannot keep packed rows apart; or ``ctx.loss_chunks`` asks
                 for chunks that the model does not allow.
         """
-        return token_loss(model, batch, ctx)
+        return token_loss(model, batch, ctx, self.shift)
 
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Each target replaced by a draw from the model's softmax there; the tokens that are read stay."""
-        return draw_targets(model, batch, generator)
+        return draw_targets(model, batch, generator, self.shift)
 
 
 def text_of(row: Row, column: str) -> str | None:
@@ -163,6 +177,23 @@ def text_of(row: Row, column: str) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise UserError(f"column `{column}` holds a {type(value).__name__}, where text is needed")
+
+
+def required_text(row: Row, column: str) -> str:
+    """The text in a column.
+
+    Raises:
+        UserError: there is none, or it is empty.
+    """
+    text = text_of(row, column)
+    if text is None:
+        raise UserError(
+            f"there is no text in column `{column}`; the row has {columns_of(row)}",
+            "name the column with the objective's `text`, or map it with the data set's `columns`",
+        )
+    if not text.strip():
+        raise UserError(f"the text in column `{column}` is empty", "remove the row")
+    return text
 
 
 def columns_of(row: Row) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from ftk import UserError
 from ftk.parts import Head
 from ftk_plugins.models.scratch.options import ScratchOptions
 from ftk_plugins.models.scratch.scratch import Scratch
@@ -99,3 +100,38 @@ def test_an_existing_tokenizer_is_used(tmp_path: Path) -> None:
     assert loaded.processor.get_vocab() == first.get_vocab()
     assert loaded.model.get_input_embeddings().weight.shape[0] == len(first)
     assert loaded.processor.model_max_length == 32
+
+
+@pytest.mark.parametrize(
+    ("head", "architecture", "expected"),
+    [
+        ("masked_lm", "bert", "<|start|>It's<|end|>"),
+        ("encoder", "roberta", "<|start|>It's<|end|>"),
+        ("seq2seq_lm", "bart", "<|start|>It's<|end|>"),
+        ("seq2seq_lm", "t5", "It's<|end|>"),
+        ("causal_lm", "gpt2", "It's"),
+    ],
+)
+def test_a_text_stands_between_the_tokens_of_its_architecture(head: str, architecture: str, expected: str) -> None:
+    loaded = make(head, architecture=architecture)
+    assert loaded.processor.decode(loaded.processor("It's").input_ids) == expected
+    pair = loaded.processor("It's", "4.", return_token_type_ids=True)
+    assert loaded.processor.decode(pair.input_ids).startswith(expected)
+    tokens = {name: getattr(loaded.processor, f"{name}_token_id") for name in ("mask", "cls", "bos", "sep")}
+    framed = expected.startswith("<|start|>")
+    assert tokens == ({"mask": 3, "cls": 4, "bos": 4, "sep": 1} if framed else dict.fromkeys(tokens))
+    if framed:
+        assert pair.token_type_ids == [0] * pair.input_ids.index(1) + [0] + [1] * (
+            len(pair.input_ids) - pair.input_ids.index(1) - 1
+        )
+
+
+def test_t5_has_its_sentinels_and_a_small_vocabulary_is_told_what_it_lacks(tmp_path: Path) -> None:
+    loaded = make("seq2seq_lm", architecture="t5")
+    loaded.processor.save_pretrained(tmp_path)
+    for tokenizer in (loaded.processor, AutoTokenizer.from_pretrained(tmp_path)):
+        assert tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_99>"]) == [3, 102]
+        assert tokenizer("a<extra_id_7>b<|end|>").input_ids == tokenizer("a<extra_id_7>b<|end|>").input_ids
+        assert 10 in tokenizer("a<extra_id_7>b").input_ids
+    with pytest.raises(UserError, match="no room for 256 bytes and 103 special tokens"):
+        make("seq2seq_lm", architecture="t5", vocabulary_size=300)

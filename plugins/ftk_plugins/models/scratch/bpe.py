@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import groupby
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
@@ -18,7 +18,8 @@ from ftk import UserError
 
 logger = logging.getLogger("ftk.models")
 
-PAD, END, UNKNOWN, MASK = "<|pad|>", "<|end|>", "<|unknown|>", "<|mask|>"
+PAD, END, UNKNOWN, MASK, START = "<|pad|>", "<|end|>", "<|unknown|>", "<|mask|>", "<|start|>"
+SENTINEL = "<extra_id_{}>"
 
 LONGEST_HAN = 4
 """Han characters in a token at most: a Chinese word has one to four, and no space ends it."""
@@ -42,6 +43,7 @@ def train_tokenizer(
     vocabulary_size: int,
     max_length: int,
     mask: bool,
+    sentinels: int = 0,
     special_tokens: Sequence[str] = (),
 ) -> Any:
     """Train a tokenizer; the special tokens have the lowest ids, ``<|pad|>`` is 0 and ``<|end|>`` is 1.
@@ -55,14 +57,22 @@ def train_tokenizer(
         corpus: gives the texts; called twice, never held as a whole.
         vocabulary_size: most tokens, at least 256 and the special ones; a small corpus gives fewer.
         max_length: the model's longest sequence in tokens.
-        mask: whether it has a mask token.
+        mask: whether it has a mask token, and puts ``<|start|>`` before a text and ``<|end|>`` after it, as BERT does.
+        sentinels: how many tokens it has that stand for a span, from ``<extra_id_0>``; with any it puts ``<|end|>``
+            after a text, as T5 does.
         special_tokens: further tokens that are never split.
 
     Raises:
-        UserError: the corpus has no text.
+        UserError: the corpus has no text, or ``vocabulary_size`` has no room for the special tokens.
     """
-    special = list(dict.fromkeys([PAD, END, UNKNOWN, *([MASK] if mask else []), *special_tokens]))
+    own = [*([MASK, START] if mask else []), *map(SENTINEL.format, range(sentinels))]
+    special = list(dict.fromkeys([PAD, END, UNKNOWN, *own, *special_tokens]))
     room = vocabulary_size - len(special) - 256
+    if room < 0:
+        raise UserError(
+            f"model.vocabulary_size: {vocabulary_size} is no room for 256 bytes and {len(special)} special tokens",
+            f"set it to {256 + len(special)} at least, better to several thousand",
+        )
     characters, spelling = _alphabet(corpus(), room // 2)
     merges = [*spelling, *_merges(corpus(), characters, room - len(spelling))]
     tokens = dict.fromkeys([*special, *sorted(_BYTES.alphabet()), *(left + right for left, right in merges)])
@@ -72,16 +82,25 @@ def train_tokenizer(
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORDS, behavior="isolated"), _BYTES])
     tokenizer.decoder = decoders.ByteLevel()
+    if own:
+        tokenizer.post_processor = _around(START if mask else "", vocabulary)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
         unk_token=UNKNOWN,
-        mask_token=MASK if mask else None,
-        extra_special_tokens=list(special_tokens),
+        **(dict.fromkeys(("bos_token", "cls_token"), START) | {"sep_token": END, "mask_token": MASK} if mask else {}),
+        extra_special_tokens=list(dict.fromkeys([*map(SENTINEL.format, range(sentinels)), *special_tokens])),
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _around(start: str, vocabulary: Mapping[str, int]) -> Any:
+    """Puts ``start`` before a text or a pair of texts, and the end token after each; the second is of type 1."""
+    single, pair = f"{start} $A {END}".strip(), f"{start} $A {END} $B:1 {END}:1".strip()
+    ids = [(token, vocabulary[token]) for token in (start, END) if token]
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
 
 
 def _alphabet(texts: Iterable[str], room: int) -> tuple[set[str], list[tuple[str, str]]]:

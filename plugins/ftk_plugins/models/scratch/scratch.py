@@ -20,6 +20,9 @@ from ftk_plugins.models.scratch.bpe import train_tokenizer
 from ftk_plugins.models.scratch.options import ScratchOptions
 from ftk_plugins.models.scratch.sizes import make_config
 
+SENTINELS = 100
+"""As many as T5's own tokenizer has."""
+
 
 class Scratch(ModelSource):
     """Draws a model from a seed and trains its tokenizer on the recipe's texts; the same bits every time."""
@@ -68,6 +71,7 @@ class Scratch(ModelSource):
             vocabulary_size=options.vocabulary_size,
             max_length=options.max_length,
             mask=head.kind == "masked_lm" or kind in transformers.AutoModelForMaskedLM._model_mapping,
+            sentinels=SENTINELS if _is_t5(options.architecture) else 0,
             special_tokens=options.special_tokens,
         )
 
@@ -84,6 +88,11 @@ class Scratch(ModelSource):
                 if head.kind in ("causal_lm", "masked_lm"):
                     _try(model)
             return model.eval()
+
+
+def _is_t5(architecture: str) -> bool:
+    """Whether models of this architecture learn to write what sentinels stand for."""
+    return "t5" in architecture or architecture == "switch_transformers"
 
 
 def _sized(make: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from ftk import UserError
 from ftk.parts import Features, Packing, Row
 from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
-from ftk_plugins.objectives.tokens import Codec, TokenObjective, columns_of, text_of, texts_in
+from ftk_plugins.objectives.tokens import Codec, TokenObjective, required_text, text_of, texts_in
 
 
 class CausalLM(TokenObjective):
@@ -25,10 +25,10 @@ class CausalLM(TokenObjective):
 
     def encode(self, row: Row, processor: Any) -> Features:
         """``input_ids`` and ``labels``, ``(time,) int32`` of the whole text; :meth:`packing` splits it."""
-        return self._features(self._text(row), self.codec(processor))
+        return self._features(required_text(row, self.options.text), self.codec(processor))
 
     def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
-        texts = [self._text(row) for row in rows]
+        texts = [required_text(row, self.options.text) for row in rows]
         codec = self.codec(processor).knowing(texts)
         return [self._features(text, codec) for text in texts]
 
@@ -38,17 +38,6 @@ class CausalLM(TokenObjective):
         So every token but a text's first is a target exactly once.
         """
         return Packing(self.options.max_length, joined=self.options.packing, repeated=1)
-
-    def _text(self, row: Row) -> str:
-        text = text_of(row, self.options.text)
-        if text is None:
-            raise UserError(
-                f"there is no text in column `{self.options.text}`; the row has {columns_of(row)}",
-                "name the column with the objective's `text`, or map it with the data set's `columns`",
-            )
-        if not text.strip():
-            raise UserError(f"the text in column `{self.options.text}` is empty", "remove the row")
-        return text
 
     def _features(self, text: str, codec: Codec) -> Features:
         ids = codec.start + codec.ids(text)
