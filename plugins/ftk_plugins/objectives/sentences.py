@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ftk.parts import Batch, Features
-from ftk_plugins.objectives.token_loss import _base_model as base_model
-from ftk_plugins.objectives.token_loss import _forward_parameters as forward_parameters
+from ftk_plugins.objectives.model_inputs import base_model, forward_parameters
 
 READ = ("input_ids", "attention_mask", "token_type_ids")
 """What a model is given of a batch, as far as it takes it."""
