@@ -45,6 +45,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
     ("adaptation", "full"): {"all": {}, "frozen": {"freeze": ["*embed*"], "start_copy": "cpu"}},
+    ("adaptation", "head"): {"norm": {"also": ["model.norm.weight", "*.1.mlp.*"]}},
+    ("adaptation", "partial"): {"last": {"blocks": 1}, "none": {"blocks": 0, "also": ["*.0.mlp.*"]}},
+    ("adaptation", "layerwise_lr"): {"half": {"decay": 0.5, "start_copy": "cpu"}},
+    ("adaptation", "progressive"): {"even": {}, "paced": {"thaw_every": 1, "first_blocks": 1, "decay": 0.9}},
     ("adaptation", "lora"): {
         "kaiming": {"rank": 4},
         "gaussian": {"rank": 4, "init": "gaussian", "rslora": True, "b_lr_ratio": 16.0},

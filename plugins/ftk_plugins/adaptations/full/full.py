@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ftk import UserError, did_you_mean
+from ftk import UserError
 from ftk.parts import Adaptation, Drift, State, own_rows, weight_kinds
-from ftk_plugins.adaptations.full.options import FullOptions
-from ftk_plugins.adaptations.named import remember_requires_grad, take_back, without_numbers
+from ftk_plugins.adaptations.full.options import FullOptions, StartOptions
+from ftk_plugins.adaptations.named import aliases_of, matching, remember_requires_grad, take_back
 
 
-class FullTuning(Adaptation):
-    """Trains every weight that ``train`` matches and ``freeze`` does not.
+class OwnWeights(Adaptation):
+    """Trains those of the model's own weights that :meth:`choose` gives; the others stay as they are, bit for bit.
 
     The starting values are copied in ``attach``, in the weights' own dtype and therefore exactly: taken
-    later, a copy could hold weights that have already moved. A tied weight counts once, under its first name,
-    and is matched under each of its names.
+    later, a copy could hold weights that have already moved. A tied weight counts once, under its first name.
     """
 
-    def __init__(self, options: FullOptions) -> None:
-        self.options = options
+    name: ClassVar[str]
+    """The variant's, for messages."""
+
+    def __init__(self, options: StartOptions) -> None:
+        self._keep = options.start_copy
         self._trained: dict[str, nn.Parameter] = {}
         self._start: dict[str, Tensor] = {}
         self._end: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The weights to train, by their first names; in any order, and not empty.
+
+        Raises:
+            UserError: there is nothing to train.
+        """
 
     def attach(self, model: Any) -> nn.Module:
         """Set which weights require gradients and copy them.
 
         Raises:
-            UserError: a pattern matches no weight, no weight is left to train, or a weight is quantized.
+            UserError: see :meth:`choose`; or a weight is quantized.
         """
-        chosen = self._choose(model)
+        chosen = self.choose(model)
         for name, parameter in chosen.items():
             if not parameter.is_floating_point():
                 raise UserError(
-                    f"adaptation `full`: {name} is stored as {parameter.dtype}, which cannot be trained",
+                    f"adaptation `{self.name}`: {name} is stored as {parameter.dtype}, which cannot be trained",
                     "Load the model without quantization, or freeze this weight.",
                 )
         self._model = model
@@ -52,7 +62,7 @@ class FullTuning(Adaptation):
             parameter.requires_grad_(True)
         self._trained = chosen
         self._end = {}
-        keep = self.options.start_copy != "none"
+        keep = self._keep != "none"
         self._start = {name: self._copy(parameter) for name, parameter in chosen.items()} if keep else {}
         module: nn.Module = model
         return module
@@ -134,40 +144,38 @@ class FullTuning(Adaptation):
         take_back(self._trained, state)
         self._end = {}
 
-    def _choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        aliases: dict[nn.Parameter, list[str]] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            aliases.setdefault(parameter, []).append(name)
-        every_name = [name for names in aliases.values() for name in names]
-        for option in ("train", "freeze"):
-            for pattern in getattr(self.options, option):
-                if not any(fnmatchcase(name, pattern) for name in every_name):
-                    raise UserError(
-                        f"adaptation.{option}: {pattern!r} matches no weight of the model",
-                        did_you_mean(pattern, without_numbers(every_name)),
-                    )
-        chosen = {
-            names[0]: parameter
-            for parameter, names in aliases.items()
-            if _matches(names, self.options.train) and not _matches(names, self.options.freeze)
-        }
-        if not chosen:
-            raise UserError("adaptation `full`: `freeze` leaves no weight to train", "Freeze less, or train more.")
-        return chosen
-
     def _copy(self, parameter: nn.Parameter) -> Tensor:
-        target = torch.device("cpu") if self.options.start_copy == "cpu" else parameter.device
+        target = torch.device("cpu") if self._keep == "cpu" else parameter.device
         return own_rows(parameter)[0].detach().to(target, copy=True)
 
     def _need_start(self, what: str) -> None:
         """Make sure that there is a copy, and that it is where the model went after ``attach``."""
-        if self.options.start_copy == "none":
+        if self._keep == "none":
             raise UserError(
-                f"adaptation `full` keeps no copy of the starting weights, and {what} needs it",
+                f"adaptation `{self.name}` keeps no copy of the starting weights, and {what} needs it",
                 'Set adaptation.start_copy to "device" or "cpu".',
             )
-        if self.options.start_copy == "device":
+        if self._keep == "device":
             self._start = {name: start.to(self._trained[name].device) for name, start in self._start.items()}
+
+
+class FullTuning(OwnWeights):
+    """Trains every weight that ``train`` matches and ``freeze`` does not, each matched under all of its names."""
+
+    name = "full"
+
+    def __init__(self, options: FullOptions) -> None:
+        super().__init__(options)
+        self.options = options
+
+    def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        aliases = aliases_of(model)
+        matched = matching(aliases, "train", self.options.train) - matching(aliases, "freeze", self.options.freeze)
+        if not matched:
+            raise UserError(
+                f"adaptation `{self.name}`: `freeze` leaves no weight to train", "Freeze less, or train more."
+            )
+        return {names[0]: parameter for parameter, names in aliases.items() if parameter in matched}
 
 
 class FullDrift(Drift):
@@ -202,7 +210,3 @@ class FullDrift(Drift):
 
 def _as_rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim else tensor.view(1)
-
-
-def _matches(names: list[str], patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)

@@ -9,7 +9,20 @@ from pydantic import Field
 from ftk import Options
 
 
-class FullOptions(Options):
+class StartOptions(Options):
+    """Where the starting values of the weights that are trained are kept."""
+
+    start_copy: Literal["device", "cpu", "none"] = Field(
+        default="device",
+        description="Where the starting weights are kept, from which drift is measured: beside the model, in "
+        "main memory, or not at all, which rules out whatever needs them.",
+    )
+
+    def withheld(self) -> tuple[str, ...]:
+        return ("weight-drift", "weight-scale") if self.start_copy == "none" else ()
+
+
+class FullOptions(StartOptions):
     """Which weights are trained, and where their starting values are kept."""
 
     train: tuple[str, ...] = Field(
@@ -21,11 +34,3 @@ class FullOptions(Options):
         default=(),
         description="Name patterns of weights that stay as they are, even where `train` matches them.",
     )
-    start_copy: Literal["device", "cpu", "none"] = Field(
-        default="device",
-        description="Where the starting weights are kept, from which drift is measured: beside the model, in "
-        "main memory, or not at all, which rules out whatever needs them.",
-    )
-
-    def withheld(self) -> tuple[str, ...]:
-        return ("weight-drift", "weight-scale") if self.start_copy == "none" else ()
