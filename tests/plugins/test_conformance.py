@@ -34,6 +34,9 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("transform", "clean"): {"html": {"html": "strip", "unicode": "NFKC", "whitespace": "collapse"}},
     ("transform", "map_columns"): {"all": {"rename": {"answer": "output"}, "constants": {"n": 1}, "drop": ["input"]}},
     ("transform", "template"): {"question": {"template": "{{ instruction }} {{ output }}", "column": "question"}},
+    ("transform", "deduplicate"): {"exact": {"columns": ["input"]}, "near": {"method": "near", "threshold": 0.3}},
+    ("transform", "split_long"): {"words": {"size": 3, "overlap": 1}},
+    ("transform", "decontaminate"): {"few_words": {"ngram": 4, "common": 2, "columns": ["text"]}},
     ("transform", "few_shot"): {
         "one": {"column": "output", "per_class": 1},
         "none_left_out": {"column": "input", "per_class": 20, "scarce": "keep"},

@@ -20,6 +20,7 @@ from tests.core.test_docs import completed, fences
 
 PAGES = Path(__file__).parents[3] / "docs" / "variants" / "transforms"
 BUILTIN = load_registry(third_party=False)
+TEN = "one two three four five six seven eight nine ten"
 Rows = list[dict[str, Any]]
 
 
@@ -37,6 +38,12 @@ FILES: dict[str, dict[str, Rows]] = {
         ]
     },
     "few_shot": {"reviews.jsonl": [{"text": str(n), "label": "good" if n % 2 else "bad"} for n in range(10)]},
+    "deduplicate": {"pages.jsonl": rows_of(TEN, TEN.upper(), f"{TEN} eleven", "other")},
+    "split_long": {"books.jsonl": rows_of("one two three four five six seven", "short")},
+    "decontaminate": {
+        "web.jsonl": [{"instruction": f"They say {TEN}", "output": "yes"}, {"instruction": "Why?", "output": "so"}],
+        "quiz.jsonl": [{"instruction": f"{TEN}?", "output": "no"}],
+    },
 }
 """For each page the files that its fragment names."""
 
@@ -47,6 +54,9 @@ GIVEN: dict[str, Callable[[Rows], bool]] = {
         [row["text"] for row in rows] == ["Rome lies in Italy. Its river is the Tiber.", "Oslo lies in Norway."]
     ),
     "few_shot": lambda rows: sorted(row["label"] for row in rows) == ["bad", "bad", "good", "good"],
+    "deduplicate": lambda rows: rows == rows_of(TEN, "other"),
+    "split_long": lambda rows: rows == rows_of("one two three four", "four five six seven", "short"),
+    "decontaminate": lambda rows: [row["instruction"] for row in rows] == ["Why?"],
 }
 """For each page what the training rows then are."""
 
