@@ -33,4 +33,7 @@ PLUGINS = (
     "ftk_plugins.evaluators.perplexity",
     "ftk_plugins.evaluators.keyword_accuracy",
     "ftk_plugins.evaluators.exact_match",
+    "ftk_plugins.evaluators.accuracy",
+    "ftk_plugins.evaluators.f1",
+    "ftk_plugins.evaluators.regression_error",
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from ftk.parts import Metric
+from ftk.parts import Metric, Resampling
 from ftk.report.scores import Scores
 
 
@@ -155,9 +157,39 @@ def test_json_and_back() -> None:
         assert back.to_json() == form == scores.to_json()
         back.record(2, "c", [Metric("m", 1.0, True)])
         assert back.matrix("m")[-1][2] == 1.0
-    assert list(form) == ["tasks", "matrix", "higher_is_better", "start", "summary"]
+    assert list(form) == ["tasks", "matrix", "higher_is_better", "start", "summary", "details"]
     empty = Scores(["retain", "b"])
     assert Scores.from_json(empty.to_json()).to_json() == empty.to_json()
+
+
+def test_what_is_told_beside_a_number_is_kept_with_it() -> None:
+    scores = filled(["a", "b"], {1: [0.5, 0.1]})
+    hits = np.arange(50) < 30
+    told = Metric("m", 0.6, True, {"labels": ["x"]}, Resampling(50, lambda rows: float(hits[rows].mean())))
+    scores.record(2, "b", [told])
+    scores.record(2, "a", [replace(told, resampling=None)])
+    scores.record(0, "a", [told])
+    start, first, second = scores.details("m")
+    assert (start["after"], start["task"]) == (0, "a")
+    assert first == {"after": 2, "task": "a", "labels": ["x"]}
+    assert {**second, "interval": None} == {"after": 2, "task": "b", "labels": ["x"], "interval": None}
+    assert start["interval"] == second["interval"] == list(told.interval() or ())
+    form = json.loads(json.dumps(scores.to_json()))
+    assert Scores.from_json(form).to_json() == form
+    assert Scores.from_json({key: form[key] for key in form if key != "details"}).details("m") == []
+
+
+def test_an_interval_is_where_most_means_of_rows_drawn_anew_lie() -> None:
+    values = np.random.default_rng(3).normal(size=200)
+    low, high = Metric("m", 0.0, True, {}, Resampling(200, lambda rows: float(values[rows].mean()))).interval() or (
+        0,
+        0,
+    )
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    assert [low, high] == pytest.approx([theirs.low, theirs.high], abs=0.01)
+    broken = Resampling(200, lambda rows: float("nan"))
+    assert Metric("m", 0.0, True, {}, broken).interval() is None
+    assert Metric("m", 0.0, True).interval() is None
 
 
 def test_what_is_not_of_the_run_is_refused() -> None:

@@ -47,6 +47,8 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
     },
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
+    ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
+    ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
     ("adaptation", "full"): {"all": {}, "frozen": {"freeze": ["*embed*"], "start_copy": "cpu"}},
     ("adaptation", "head"): {"norm": {"also": ["model.norm.weight", "*.1.mlp.*"]}},
     ("adaptation", "partial"): {"last": {"blocks": 1}, "none": {"blocks": 0, "also": ["*.0.mlp.*"]}},
@@ -78,12 +80,20 @@ def toys_for(head: str) -> Mapping[str, Any]:
     return {"model": partial(toy_model, head=head), "processor": partial(toy_tokenizer, head)}
 
 
-AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
-    ("objective", "classification"): lambda choice: {
+def labelled(kind: str) -> Mapping[str, Any]:
+    """Rows with labels or numbers, and a model that tells them."""
+    return {
         "rows": classes.ROWS, "processor": classes.tokenizer,
-        "model": partial(classes.bert, 2 if choice == "regression" else 3),
-    },
+        "model": partial(classes.bert, 2 if kind == "regression" else 3),
+        "beside": {"objective": {"use": "classification", **classes.KINDS[kind]}},
+    }  # fmt: skip
+
+
+AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
+    ("objective", "classification"): lambda choice: labelled("regression" if choice == "regression" else "single"),
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
+    **dict.fromkeys([("evaluator", "accuracy"), ("evaluator", "f1")], lambda choice: labelled("single")),
+    ("evaluator", "regression_error"): lambda choice: labelled("regression"),
 }  # fmt: skip
 """What stands around a variant where the toys do not fit it, by choice."""
 

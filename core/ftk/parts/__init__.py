@@ -7,7 +7,7 @@ from ftk.parts.context import Context, derive_seed
 from ftk.parts.dataset import DatasetSource, Transform
 from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
 from ftk.parts.effects import Effect, Tally
-from ftk.parts.evaluator import Evaluator, Metric
+from ftk.parts.evaluator import Evaluator, Metric, Resampling
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.mitigation import Mitigation, Source
@@ -43,6 +43,7 @@ __all__ = [
     "Packing",
     "Part",
     "Predictions",
+    "Resampling",
     "Row",
     "Source",
     "Split",

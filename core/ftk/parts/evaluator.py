@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from ftk.parts.part import Part
@@ -14,14 +16,58 @@ if TYPE_CHECKING:
     from ftk.parts.context import Context
     from ftk.parts.examples import Task
 
+RESAMPLES = 1000
+"""How often the rows are drawn anew for an interval (Efron and Tibshirani 1993, chapter 13)."""
+
+COVERED = 95.0
+"""The percentage of draws that an interval holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """A metric as a function of the rows that it is measured on, for its interval.
+
+    Attributes:
+        rows: how many rows there are.
+        value: the metric on rows by their numbers, ``(rows,) int64``, any of them several times or not at all.
+    """
+
+    rows: int
+    value: Callable[[np.ndarray], float]
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured number of one task."""
+    """One measured number of one task.
+
+    Attributes:
+        name: of the metric.
+        value: the number.
+        higher_is_better: whether it is.
+        detail: what the report keeps beside the number: JSON values by name, as a confusion matrix.
+        resampling: gives the number its interval; None: it has none.
+    """
 
     name: str
     value: float
     higher_is_better: bool
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    resampling: Resampling | None = field(default=None, compare=False)
+
+    def interval(self) -> tuple[float, float] | None:
+        """Where 95% of the values lie when the test rows are drawn anew with replacement: the percentile bootstrap.
+
+        The same each time. None where the metric has no resampling, or is not finite on half of the draws.
+        """
+        if self.resampling is None:
+            return None
+        random, rows = np.random.Generator(np.random.PCG64(0)), self.resampling.rows
+        values = np.array([self.resampling.value(random.integers(rows, size=rows)) for _ in range(RESAMPLES)])
+        values = values[np.isfinite(values)]
+        if len(values) < RESAMPLES / 2:
+            return None
+        low, high = np.percentile(values, [50 - COVERED / 2, 50 + COVERED / 2]).tolist()
+        return low, high
 
 
 class Evaluator(Part):

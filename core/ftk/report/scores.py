@@ -37,6 +37,7 @@ class Scores:
         self.tasks = tuple(tasks)
         self.higher_is_better: dict[str, bool] = {}
         self._cells: dict[str, dict[tuple[int, str], Score]] = {}
+        self._details: dict[str, dict[tuple[int, str], dict[str, Any]]] = {}
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -65,6 +66,10 @@ class Scores:
                 raise ValueError(f"metric {metric.name!r} of {task!r} is better in the other direction elsewhere")
             value = float(metric.value)
             self._cells.setdefault(metric.name, {})[after, task] = value if math.isfinite(value) else None
+            interval = metric.interval()
+            told = {**metric.detail, **({"interval": list(interval)} if interval else {})}
+            if told:
+                self._details.setdefault(metric.name, {})[after, task] = told
 
     def start(self, metric: str) -> list[Score]:
         """The starting model's score of each task."""
@@ -74,6 +79,12 @@ class Scores:
         """``R``: a row for each body of knowledge learned so far, a column for each task of the run."""
         learned = max((after for cells in self._cells.values() for after, _ in cells), default=-1)
         return [self._measured_after(after, metric) for after in range(self._first_row, learned + 1)]
+
+    def details(self, metric: str) -> list[dict[str, Any]]:
+        """What is known beside the numbers: for each measurement that has it ``after``, ``task`` and what is told."""
+        found = self._details.get(metric, {})
+        order = sorted(found, key=lambda cell: (cell[0], self.tasks.index(cell[1])))
+        return [{"after": after, "task": task, **found[after, task]} for after, task in order]
 
     def best_earlier(self, metric: str) -> list[Score]:
         """Each task's best score in the rows before the last one; None for the task that was learned last."""
@@ -141,6 +152,7 @@ class Scores:
             "higher_is_better": dict(self.higher_is_better),
             "start": {metric: self.start(metric) for metric in self.metrics},
             "summary": {metric: self.summary(metric) for metric in self.metrics},
+            "details": {metric: self.details(metric) for metric in self.metrics if metric in self._details},
         }
 
     @classmethod
@@ -157,6 +169,9 @@ class Scores:
                 for after, row in rows.items()
                 for task, value in zip(scores.tasks, row, strict=True)
             }
+        for metric, details in report.get("details", {}).items():
+            for told in map(dict, details):
+                scores._details.setdefault(metric, {})[told.pop("after"), told.pop("task")] = told
         return scores
 
     @property

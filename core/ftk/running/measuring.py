@@ -29,7 +29,7 @@ def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
         metrics = measure_task(ctx, task, "test")
         for name, probe in task.probes.items():
             found = _measure(ctx, task, probe)
-            metrics += [Metric(f"{m.name}@{name}", m.value, m.higher_is_better) for m in found]
+            metrics += [replace(metric, name=f"{metric.name}@{name}") for metric in found]
         scores.record(ctx.stage, task.name, metrics)
         told = {metric.name: metric.value for metric in metrics}
         ctx.events("measured", after=ctx.stage, task=task.name, metrics=told)

@@ -92,7 +92,7 @@ def test_numbers_are_a_mean_square(label: str) -> None:
     made = objective(kind="regression", label=label)
     model = bert(outputs(made))
     errors = torch.stack([alone(model, row) - torch.tensor(row[label]) for row in ROWS])
-    assert float(loss_of(made, model).total) == pytest.approx(float(errors.square().mean() * len(ROWS)), rel=1e-5)
+    assert loss_of(made, model).total.item() == pytest.approx(float(errors.square().mean() * len(ROWS)), rel=1e-5)
     assert made.head.labels == (("score",) if label == "score" else ("two_0", "two_1"))
     found = made.predict(model, batch_of(made), toy_context(model, made))
     assert found.kind == "scalars"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from ftk.parts import Context, Evaluator, Metric, Task, add_up, tested
+from ftk.parts import Context, Evaluator, Metric, Task, tested
 from ftk_plugins.evaluators.exact_match.options import ExactMatchOptions
 from ftk_plugins.evaluators.folding import fold
 from ftk_plugins.evaluators.generation import generate_answers
+from ftk_plugins.evaluators.shares import share_of_all
 
 
 class ExactMatch(Evaluator):
@@ -25,12 +26,11 @@ class ExactMatch(Evaluator):
         options = self.options
         answers = generate_answers(model, task, ctx, options.max_new_tokens, options.batch_size)
         examples = tested(task)
-        right = sum(
-            self._fold(answer) == self._fold(task.objective.answer(examples.row(index)))
+        hits = {
+            index: self._fold(answer) == self._fold(task.objective.answer(examples.row(index)))
             for index, answer in answers.items()
-        )
-        hits, rows = add_up([right, len(answers)], ctx)
-        return [Metric("exact_match", hits / rows, higher_is_better=True)]
+        }
+        return [share_of_all("exact_match", hits, ctx)]
 
     def _fold(self, text: str) -> str:
         return fold(text, case=self.options.fold_case, width=self.options.fold_width)

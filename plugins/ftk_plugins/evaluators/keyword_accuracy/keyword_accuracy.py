@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from ftk import UserError
-from ftk.parts import Context, Evaluator, Examples, Metric, Task, add_up, tested
+from ftk.parts import Context, Evaluator, Examples, Metric, Task, tested
 from ftk_plugins.evaluators.folding import fold, occurs
 from ftk_plugins.evaluators.generation import generate_answers
 from ftk_plugins.evaluators.keyword_accuracy.options import KeywordAccuracyOptions
+from ftk_plugins.evaluators.shares import share_of_all
 
 
 class KeywordAccuracy(Evaluator):
@@ -26,9 +27,8 @@ class KeywordAccuracy(Evaluator):
         options = self.options
         keywords = self._keywords(tested(task))
         answers = generate_answers(model, task, ctx, options.max_new_tokens, options.batch_size)
-        right = sum(self._holds(answer, keywords[index]) for index, answer in answers.items())
-        hits, rows = add_up([right, len(answers)], ctx)
-        return [Metric("keyword_accuracy", hits / rows, higher_is_better=True)]
+        hits = {index: self._holds(answer, keywords[index]) for index, answer in answers.items()}
+        return [share_of_all("keyword_accuracy", hits, ctx)]
 
     def _holds(self, answer: str, keywords: list[str]) -> bool:
         folded = self._fold(answer)

@@ -31,6 +31,11 @@ use = "full"
 [data]
 overlap = "allow"
 train = { use = "files", path = "rows.jsonl" }
+test = { use = "files", path = "rows.jsonl" }
+[[evaluator]]
+use = "accuracy"
+[[evaluator]]
+use = "f1"
 [training]
 steps = 30
 batch_size = 8
@@ -56,6 +61,15 @@ def test_the_export_knows_its_labels_and_answers(tmp_path: Path) -> None:
         for word in words:
             assert classify(f"a {word} here")[0]["label"] == label
     assert classify.model.config.id2label == {0: "animal", 1: "plant"}
+    assert result.report["matrix"] == {"accuracy": [[1.0]], "f1_macro": [[1.0]]}
+    start, end = result.report["details"]["accuracy"]
+    assert (start["after"], end["after"]) == (0, 1)
+    assert end == {
+        "after": 1, "task": "sort", "interval": [1.0, 1.0],
+        "labels": ["animal", "plant"], "confusion": [[4, 0], [0, 4]],
+    }  # fmt: skip
+    assert sum(start["confusion"][0]) == 4
+    assert start["interval"][0] <= result.report["start"]["accuracy"][0] <= start["interval"][1]
 
 
 def test_rows_that_do_not_tell_their_labels_are_named_before_a_model_is_loaded(tmp_path: Path) -> None:
