@@ -24,6 +24,8 @@ PLUGINS = (
     "ftk_plugins.adaptations.partial",
     "ftk_plugins.adaptations.layerwise_lr",
     "ftk_plugins.adaptations.progressive",
+    "ftk_plugins.adaptations.prompt",
+    "ftk_plugins.adaptations.prefix",
     "ftk_plugins.adaptations.lora",
     "ftk_plugins.adaptations.dora",
     "ftk_plugins.adaptations.ia3",

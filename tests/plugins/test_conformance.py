@@ -54,6 +54,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("adaptation", "partial"): {"last": {"blocks": 1}, "none": {"blocks": 0, "also": ["*.0.mlp.*"]}},
     ("adaptation", "layerwise_lr"): {"half": {"decay": 0.5, "start_copy": "cpu"}},
     ("adaptation", "progressive"): {"even": {}, "paced": {"thaw_every": 1, "first_blocks": 1, "decay": 0.9}},
+    ("adaptation", "prompt"): {"few": {"tokens": 3}, "random": {"tokens": 2, "init": "random"}},
+    ("adaptation", "prefix"): {
+        "few": {"tokens": 3}, "projected": {"tokens": 2, "init": "random", "projection": 8},
+    },
     ("adaptation", "lora"): {
         "kaiming": {"rank": 4},
         "gaussian": {"rank": 4, "init": "gaussian", "rslora": True, "b_lr_ratio": 16.0},

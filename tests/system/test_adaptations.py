@@ -2,31 +2,104 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.system.one_stage import run, stopped_at, weights
+import ftk
+from ftk.parts import Examples
+from tests.core.loops import build
+from tests.system.forge import Forge
+from tests.system.one_stage import run, stopped_at
+from tests.system.small import FACTS, ONE_STAGE, written
+from tests.system.test_distributed import start_ranks
 
 CHOICES = {
     "head": '{ use = "head", also = ["model.norm.weight", "*.mlp.down_proj.*"] }',
     "partial": '{ use = "partial", blocks = 1 }',
     "layerwise_lr": '{ use = "layerwise_lr", decay = 0.5 }',
     "progressive": '{ use = "progressive", thawed_by = 0.9 }',
+    "prompt": '{ use = "prompt", tokens = 3 }',
+    "prefix": '{ use = "prefix", tokens = 3 }',
 }
+BESIDE = ("prompt", "prefix")
+"""Those that do not merge."""
+
+MEASURED = (
+    'evaluator=[{ use = "perplexity" }, { use = "keyword_accuracy", max_new_tokens = 3 }]',
+    f"data.test={{ {FACTS}, relations = 'capital', limit = 4 }}",
+    f"data.retain={{ {FACTS}, relations = 'iso_code', limit = 4 }}",
+    f"data.retain_test={{ {FACTS}, relations = 'iso_code', limit = 4 }}",
+    'mitigation=[{ use = "replay", share = 0.3 }]',
+)
+
+
+def tensors(result: ftk.RunResult) -> dict[str, torch.Tensor]:
+    """Everything that a run leaves in `model/`, the adapter's tensors too."""
+    files = sorted((result.folder / "model").rglob("*.safetensors"))
+    return {f"{file.parent.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_stopped_and_resumed_it_ends_in_the_same_bits(name: str, here: Path) -> None:
     choice = f"adaptation={CHOICES[name]}"
-    whole = run(here, choice, output="whole")
-    stopped_at(here, 5, choice, output="cut")
-    resumed = run(here, choice, output="cut")
-    expected, found = weights(whole), weights(resumed)
+    whole = run(here, choice, *MEASURED, output="whole")
+    stopped_at(here, 5, choice, *MEASURED, output="cut")
+    resumed = run(here, choice, *MEASURED, output="cut")
+    expected, found = tensors(whole), tensors(resumed)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], weight) for key, weight in expected.items())
-    report = json.loads((whole.folder / "report.json").read_text(encoding="utf-8"))
-    trained, total = (report["stages"][0][f"{key}_parameters"] for key in ("trainable", "total"))
-    assert (trained == total) == (name in ("layerwise_lr", "progressive"))
+    assert resumed.report["matrix"] == whole.report["matrix"]
+    (facts,) = whole.report["stages"]
+    assert (facts["trainable_parameters"] == facts["total_parameters"]) == (name in ("layerwise_lr", "progressive"))
+    model = AutoModelForCausalLM.from_pretrained(whole.folder / "model")
+    if name in BESIDE:
+        card = (whole.folder / "model" / "README.md").read_text(encoding="utf-8")
+        assert "Only with what it learned has it the scores above" in card
+        model = with_adapter(model, whole.folder / "model" / "adapter")
+    assert perplexity(model, whole) == pytest.approx(whole.report["matrix"]["perplexity"][-1][-1], rel=1e-4)
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+@torch.no_grad()
+def perplexity(model: Any, result: ftk.RunResult) -> float:
+    """That of the test rows, token by token, without anything of a run but its rows and its objective."""
+    objective = build("objective", "instruction", template="{instruction} ")
+    source = build("dataset", "world_facts", languages="en", templates_per_fact=1, relations="capital", limit=4)
+    tokenizer = AutoTokenizer.from_pretrained(result.folder / "model")
+    total = count = 0.0
+    for item in Examples(source.rows("train"), objective, tokenizer, "test").items:
+        ids, labels = (torch.from_numpy(item[key])[None].long() for key in ("input_ids", "labels"))
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -ids.shape[1] :]
+        losses = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], reduction="sum", ignore_index=-100)
+        total, count = total + float(losses), count + int((labels[0, 1:] != -100).sum())
+    return math.exp(total / count)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_they_cannot_do_is_refused(name: str, here: Path) -> None:
+    choice = f"adaptation={CHOICES[name]}"
+    with pytest.raises(ftk.RecipeError, match=f"adaptation `{name}` does not provide"):
+        run(here, choice, *MEASURED[:-1], 'mitigation=[{ use = "ewc" }, { use = "interpolation" }]', output="no")
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_two_processes_learn_what_one_learns(name: str, here: Path, forge: Forge) -> None:
+    recipe, choice = written(here, ONE_STAGE), f"adaptation={CHOICES[name]}"
+    alone = run(here, choice, output="alone")
+    for rank in (ranks := start_ranks(forge, "run", recipe, "--output", here / "both", "--set", choice)):
+        assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)
+    both, one = (load_file(next((here / run / "model" / "adapter").glob("*.safetensors"))) for run in ("both", "alone"))
+    assert both.keys() == one.keys()
+    for key, tensor in one.items():
+        torch.testing.assert_close(both[key], tensor, atol=2e-5, rtol=1e-4)
+    assert alone.report["stages"][0]["trainable_parameters"] > 0

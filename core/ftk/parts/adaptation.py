@@ -25,7 +25,10 @@ class Adaptation(Part):
 
     @abstractmethod
     def attach(self, model: Any) -> nn.Module:
-        """Make the model trainable in this way and return it; its function has not changed by this."""
+        """Make the model trainable in this way and return it; its function has not changed by this.
+
+        What does not ``merge`` may change it, as vectors before the text do; within :meth:`reference` it has not.
+        """
 
     @abstractmethod
     def param_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
