@@ -9,6 +9,7 @@ PLUGINS = (
     "ftk_plugins.datasets.hub",
     "ftk_plugins.datasets.world_facts",
     "ftk_plugins.transforms.clean",
+    "ftk_plugins.transforms.filter",
     "ftk_plugins.transforms.map_columns",
     "ftk_plugins.transforms.template",
     "ftk_plugins.transforms.few_shot",

@@ -37,6 +37,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("transform", "deduplicate"): {"exact": {"columns": ["input"]}, "near": {"method": "near", "threshold": 0.3}},
     ("transform", "split_long"): {"words": {"size": 3, "overlap": 1}},
     ("transform", "decontaminate"): {"few_words": {"ngram": 4, "common": 2, "columns": ["text"]}},
+    ("transform", "filter"): {
+        "limits": {"min_words": 3, "max_symbol_share": 0.2, "scripts": ["Latin"]},
+        "rules": {"rules": ["gopher_repetition"]},
+    },
     ("transform", "few_shot"): {
         "one": {"column": "output", "per_class": 1},
         "none_left_out": {"column": "input", "per_class": 20, "scarce": "keep"},

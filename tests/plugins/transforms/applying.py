@@ -8,14 +8,16 @@ from typing import Any
 from datasets import Dataset
 
 from ftk.parts import Effect
+from ftk.plugin.discovery import load_registry
 from ftk.testing import Subject
 
+BUILTIN = load_registry(third_party=False)
 Rows = list[dict[str, Any]]
 
 
 def apply(use: str, rows: Iterable[Mapping[str, Any]] | Dataset, **options: Any) -> tuple[Rows, tuple[Effect, ...]]:
     """The rows that come out, and what is told of them."""
-    transform = Subject("transform", use, options).build()
+    transform = Subject("transform", use, options, registry=BUILTIN).build()
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
     return transform.apply(dataset).to_list(), transform.effects()
 

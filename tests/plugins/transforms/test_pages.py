@@ -20,6 +20,9 @@ from tests.core.test_docs import completed, fences
 
 PAGES = Path(__file__).parents[3] / "docs" / "variants" / "transforms"
 BUILTIN = load_registry(third_party=False)
+PROSE = (
+    "The first sentence of a page that stays. The second one comes after it. Then there is a third, with more words."
+)
 TEN = "one two three four five six seven eight nine ten"
 Rows = list[dict[str, Any]]
 
@@ -30,6 +33,7 @@ def rows_of(*texts: str) -> Rows:
 
 FILES: dict[str, dict[str, Rows]] = {
     "clean": {"pages.jsonl": rows_of("<p>One&nbsp;&amp;  two</p>", "<br>")},
+    "filter": {"web.jsonl": rows_of(PROSE, "Buy now!!!", f"{PROSE} {{x}}")},
     "map_columns": {"faq.jsonl": [{"id": 7, "question": "Why?", "answer": "So."}]},
     "template": {
         "cities.jsonl": [
@@ -49,6 +53,7 @@ FILES: dict[str, dict[str, Rows]] = {
 
 GIVEN: dict[str, Callable[[Rows], bool]] = {
     "clean": lambda rows: rows == rows_of("One & two"),
+    "filter": lambda rows: rows == rows_of(PROSE),
     "map_columns": lambda rows: rows == [{"instruction": "Why?", "output": "So.", "source": "faq"}],
     "template": lambda rows: (
         [row["text"] for row in rows] == ["Rome lies in Italy. Its river is the Tiber.", "Oslo lies in Norway."]
