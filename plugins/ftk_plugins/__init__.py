@@ -20,6 +20,7 @@ PLUGINS = (
     "ftk_plugins.objectives.classification",
     "ftk_plugins.objectives.instruction",
     "ftk_plugins.objectives.masked_lm",
+    "ftk_plugins.objectives.denoising",
     "ftk_plugins.adaptations.full",
     "ftk_plugins.adaptations.head",
     "ftk_plugins.adaptations.partial",

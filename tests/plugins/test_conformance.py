@@ -46,6 +46,9 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "none_left_out": {"column": "input", "per_class": 20, "scarce": "keep"},
     },
     ("objective", "causal_lm"): {"plain": {}, "packed": {"packing": True, "append_eos": False}},
+    ("objective", "denoising"): {
+        "spans": {"density": 0.3}, "infilling": {"scheme": "infilling", "permute_sentences": True},
+    },
     ("objective", "masked_lm"): {"plain": {}, "packed": {"packing": True, "whole_words": True, "probability": 0.4}},
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
@@ -102,6 +105,10 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
     **dict.fromkeys([("evaluator", "accuracy"), ("evaluator", "f1")], lambda choice: labelled("single")),
     ("evaluator", "regression_error"): lambda choice: labelled("regression"),
+    ("objective", "denoising"): lambda choice: {
+        **toys_for("seq2seq_lm"),
+        "processor": partial(toy_tokenizer, "masked_lm" if choice == "infilling" else "seq2seq_lm"),
+    },
 }  # fmt: skip
 """What stands around a variant where the toys do not fit it, by choice."""
 

@@ -14,8 +14,8 @@ import ftk
 from ftk.cli import cli
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-FACTS = [path for path in RECIPES if not path.stem.startswith("smollm2")]
-"""Those that teach facts from ``world_facts`` to a model from scratch."""
+FACTS = [path for path in RECIPES if path.stem in ("ewc_lora", "lora", "replay_full", "wise_interpolation")]
+"""Those that teach the same facts from ``world_facts`` to the same model from scratch, as questions and answers."""
 
 SMALL = (
     "model={use='scratch', hidden_size=32, layers=1, heads=2, vocabulary_size=400}",

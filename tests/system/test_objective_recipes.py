@@ -1,0 +1,38 @@
+"""The recipes of the objectives, made small: they run, and what they leave is an ordinary model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+import ftk
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def run_small(name: str, folder: Path, *overrides: str) -> ftk.RunResult:
+    result = ftk.run(RECIPES / f"{name}.toml", output=folder / "run", overrides=overrides)
+    assert result.report["status"] == "completed"
+    return result
+
+
+def few(*stages: str) -> tuple[str, ...]:
+    """A handful of rows and steps in these stages."""
+    roles = [f"stage.{stage}.data.{role}.limit=3" for stage in stages for role in ("train", "test")]
+    return (*roles, "training={steps=12, batch_size=8, learning_rate=1e-2, log_every=6}")
+
+
+def test_t5_denoise_leaves_a_model_that_fills_gaps(tmp_path: Path) -> None:
+    size: Any = "model={use='scratch', architecture='t5', hidden_size=32, layers=1, heads=2, vocabulary_size=500}"
+    result = run_small("t5_denoise", tmp_path, size, *few("capitals", "currencies"))
+    perplexity = result.report["matrix"]["perplexity"]
+    assert perplexity[0][0] < 0.5 * result.report["start"]["perplexity"][0]
+    assert result.report["stages"][1]["mitigations"]["replay"]["rows"] == {"capitals": 18}
+    model = AutoModelForSeq2SeqLM.from_pretrained(result.folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(result.folder / "model")
+    asked = tokenizer("What is the capital of <extra_id_0>?", return_tensors="pt")
+    written = model.generate(**asked, max_new_tokens=6, do_sample=False)
+    assert written[0, 0] == model.config.decoder_start_token_id
+    assert len(tokenizer.decode(written[0])) > 0
