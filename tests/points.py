@@ -77,3 +77,24 @@ def logits(found: nn.Module) -> Tensor:
     with torch.no_grad():
         outputs: Tensor = found(torch.tensor([row["point"] for row in ROWS]))
     return outputs
+
+
+class Pictures(Points):
+    """The class of a picture of 6 by 6 pixels in two channels, which :func:`convolutional` tells."""
+
+    def encode(self, row: Row, processor: Any) -> Features:
+        pixels = np.resize(np.array(row["point"], np.float32), (2, 6, 6)) + np.linspace(
+            0, 1, 36, dtype=np.float32
+        ).reshape(6, 6)
+        return {"point": pixels, "target": self.target(row)}
+
+
+def convolutional(groups: int = 1) -> nn.Module:
+    """Three convolutions, one strided and dilated, and a linear layer; the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(),
+            nn.Conv2d(4, 4, 2, stride=2, groups=groups, bias=False), nn.Tanh(),
+            nn.Conv2d(4, 6, 2, dilation=2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3),
+        ).eval()  # fmt: skip

@@ -17,7 +17,7 @@ from ftk.data.encoded import EncodedRows, flatten, write_rows
 from ftk.data.keys import processor_key, rows_key
 from ftk.data.pieces import in_pieces
 from ftk.errors import Problem, RecipeError, RunFailed, UserError
-from ftk.parts.views import lengths_of
+from ftk.parts.views import digest_of, lengths_of
 from ftk.testing import toy_tokenizer
 
 
@@ -130,16 +130,51 @@ def test_the_digest_is_of_the_content(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.parametrize("file", ["facts.json", "0.values", "1.ends"])
+PICTURES = [
+    {"pixels": np.arange(12, dtype=np.float32).reshape(3, 2, 2), "labels": np.array([1], np.int64)},
+    {"labels": np.array([0], np.int64)},
+    {"pixels": np.arange(6, dtype=np.float32).reshape(1, 3, 2), "labels": np.array([2], np.int64)},
+    {"pixels": np.arange(6, dtype=np.float32).reshape(3, 1, 2), "late": np.array([[7]], np.int8)},
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_arrays_of_any_shape_come_back_as_they_were(tmp_path, size):
+    found = written(tmp_path, PICTURES, size)
+    for item, expected in zip(found, PICTURES, strict=True):
+        assert item.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_array_equal(item[name], array)
+            assert (item[name].dtype, item[name].shape) == (array.dtype, array.shape)
+    assert lengths_of(found).tolist() == lengths_of(PICTURES).tolist() == [1, 1, 1, 1]
+
+
+def test_only_1_d_arrays_have_positions(tmp_path):
+    rows = [{"pixels": np.zeros((5, 2)), "words": np.zeros(length)} for length in (3, 1)]
+    assert lengths_of(written(tmp_path, rows, 2)).tolist() == lengths_of(rows).tolist() == [3, 1]
+
+
+def test_the_shape_is_content(tmp_path):
+    digests = []
+    for number, row in enumerate(PICTURES[2:]):
+        (tmp_path / str(number)).mkdir()
+        only = [{"pixels": row["pixels"]}]
+        digests += [written(tmp_path / str(number), only, 1).digest, digest_of(only)]
+    assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("file", ["facts.json", "0.values", "1.ends", "2.shapes"])
 def test_files_that_were_cut_short_are_told(tmp_path, file):
-    written(tmp_path, ROWS, 2)
+    written(tmp_path, [*ROWS, {"pixels": np.zeros((2, 2)), **ROWS[1]}] if "shapes" in file else ROWS, 2)
+    file = next(tmp_path.glob("*.shapes")).name if "shapes" in file else file
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:-8])
     with pytest.raises(RunFailed, match="--empty-cache"):
         EncodedRows(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "wrong", [[1, 2], np.zeros((2, 2)), np.array(3), np.array(["a"]), np.array([], np.int32), np.array([1], np.int64)]
+    "wrong",
+    [[1, 2], np.zeros((2, 2), np.int32), np.array(3), np.array(["a"]), np.array([], np.int32), np.array([1], np.int64)],
 )
 def test_features_that_are_no_arrays_of_one_type_are_refused(tmp_path, wrong):
     with pytest.raises(RunFailed, match="it encodes `input_ids`"):

@@ -11,7 +11,8 @@ import numpy as np
 
 from ftk.data.mixing import Drawn, Mixer
 from ftk.errors import UserError
-from ftk.parts import Features, Objective, lengths_of
+from ftk.parts import Features, Objective, Task, lengths_of
+from ftk.parts.views import length_of
 from ftk.recipe.training import Training
 
 GROUPED_STEPS = 50
@@ -123,7 +124,7 @@ def passes(
     """
     cuts = [_cut(drawn[each::world_size], rows, tokens) for each in range(world_size)]
     own: list[Pass] = [(objective, items, True) for objective, items in cuts[rank]]
-    source, shortest = min(drawn, key=lambda row: _length(row[1]))
+    source, shortest = min(drawn, key=lambda row: length_of(row[1]))
     return own + [(source.objective, [shortest], False)] * (max(map(len, cuts)) - len(own))
 
 
@@ -174,6 +175,16 @@ def refuse_idle_grouping(training: Training, objective: Objective) -> None:
         )
 
 
+def refuse_without_lengths(training: Training, task: Task) -> None:
+    """Raise ``UserError`` where a step is to be measured in tokens, or rows grouped by them, and rows have none."""
+    asked = "batch_tokens" if training.batch_tokens is not None else "group_by_length"
+    if (training.batch_tokens is not None or training.group_by_length) and lengths_of(task.train.items).max() == 1:
+        raise UserError(
+            f"training.{asked}: the rows of `{task.name}` have no lengths, each is one position",
+            "leave it out, and say how many rows a step takes: training.batch_size",
+        )
+
+
 def _cut(drawn: Sequence[Drawn], rows: int, tokens: int | None) -> list[tuple[Objective, list[Features]]]:
     groups: dict[int, tuple[Objective, list[Features]]] = {}
     for source, item in drawn:
@@ -181,13 +192,9 @@ def _cut(drawn: Sequence[Drawn], rows: int, tokens: int | None) -> list[tuple[Ob
     cut = []
     for objective, items in groups.values():
         if tokens is not None or len(items) > rows:
-            items = sorted(items, key=_length, reverse=True)
+            items = sorted(items, key=length_of, reverse=True)
         while items:
-            size = rows if tokens is None else max(1, tokens // _length(items[0]))
+            size = rows if tokens is None else max(1, tokens // length_of(items[0]))
             cut.append((objective, items[:size]))
             items = items[size:]
     return cut
-
-
-def _length(item: Features) -> int:
-    return max((len(array) for array in item.values() if array.ndim), default=0)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from ftk.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key: it grows when what is stored is laid out or computed in another way."""
 
 NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)

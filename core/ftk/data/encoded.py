@@ -1,4 +1,7 @@
-"""Encoded rows on disk, mapped into memory: one flat array for each feature, and where in it each row ends."""
+"""Encoded rows on disk, mapped into memory: one flat array for each feature, and where in it each row ends.
+
+Beside a feature that is not 1-D lies the shape that it has in each row.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from ftk.parts.views import View
 FACTS = "facts.json"
 
 Flat = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Some rows by feature: all values one after the other, and the length of each row; 0 where a row lacks it."""
+"""Some rows by feature: all values one after the other, and the shape in each row, ``(rows, dimensions) int64``.
+
+Where a row lacks the feature, its shape is all zeros.
+"""
 
 
 class EncodedRows(View):
@@ -27,7 +33,7 @@ class EncodedRows(View):
 
     Attributes:
         digest: SHA-256 of all that the rows hold.
-        lengths: the longest feature of each row, ``(rows,) int64``.
+        lengths: positions of each row, ``(rows,) int64``.
 
     Raises:
         RunFailed: the files are damaged.
@@ -41,6 +47,11 @@ class EncodedRows(View):
             self._columns = {
                 name: (_mapped(folder / f"{index}.values", dtype), _mapped(folder / f"{index}.ends", np.int64))
                 for index, (name, dtype) in enumerate(facts["features"].items())
+            }
+            self._shapes = {
+                name: _mapped(folder / f"{index}.shapes", np.int64).reshape(self._rows, dimensions)
+                for index, (name, dimensions) in enumerate(facts["dimensions"].items())
+                if dimensions != 1
             }
             whole = all(len(ends) == self._rows and ends[-1] == len(values) for values, ends in self._columns.values())
         except (OSError, ValueError, KeyError, TypeError):
@@ -56,15 +67,17 @@ class EncodedRows(View):
         for name, (values, ends) in self._columns.items():
             start, stop = int(ends[index - 1]) if index else 0, int(ends[index])
             if stop > start:
-                features[name] = values[start:stop]
+                found = values[start:stop]
+                features[name] = found.reshape(self._shapes[name][index]) if name in self._shapes else found
         return features
 
     @cached_property
     def lengths(self) -> np.ndarray:  # type: ignore[override]
         longest = np.zeros(self._rows, np.int64)
-        for _, ends in self._columns.values():
-            np.maximum(longest, np.diff(ends, prepend=0), out=longest)
-        return longest
+        for name, (_, ends) in self._columns.items():
+            if name not in self._shapes:
+                np.maximum(longest, np.diff(ends, prepend=0), out=longest)
+        return np.maximum(longest, 1)
 
 
 def flatten(rows: Sequence[Features], who: str) -> Flat:
@@ -81,12 +94,16 @@ def flatten(rows: Sequence[Features], who: str) -> Flat:
     for name in dict.fromkeys(name for row in rows for name in row):
         arrays = [row[name] for row in rows if name in row]
         for array in arrays:
-            if not isinstance(array, np.ndarray) or array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
+            if not isinstance(array, np.ndarray) or not array.ndim or not array.size or array.dtype.kind not in "iuf":
                 told = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise RunFailed(f"{who} encodes `{name}` as {told}, not as a 1-D numpy array of some numbers")
+                raise RunFailed(
+                    f"{who} encodes `{name}` as {told}, not as a numpy array of some numbers, of one dimension at least"
+                )
             _hold_type(array, arrays[0].dtype, name, who)
-        lengths = np.array([len(row[name]) if name in row else 0 for row in rows], np.int64)
-        flat[name] = np.concatenate(arrays), lengths
+            _hold_dimensions(array.ndim, arrays[0].ndim, name, who)
+        none = (0,) * arrays[0].ndim
+        shapes = np.array([row[name].shape if name in row else none for row in rows], np.int64)
+        flat[name] = np.concatenate([array.reshape(-1) for array in arrays]), shapes
     return flat
 
 
@@ -94,38 +111,50 @@ def write_rows(folder: Path, pieces: Iterator[Flat], who: str) -> None:
     """Write rows, some at a time, for :class:`EncodedRows` to read.
 
     Raises:
-        RunFailed: a feature changes its type.
+        RunFailed: a feature changes its type, or the number of its dimensions.
     """
     rows, digest = 0, hashlib.sha256()
     types: dict[str, np.dtype] = {}
-    files: dict[str, tuple[BinaryIO, BinaryIO]] = {}
+    dimensions: dict[str, int] = {}
+    files: dict[str, dict[str, BinaryIO]] = {}
     totals: dict[str, int] = {}
     with ExitStack() as stack:
         for piece in pieces:
             count = len(next(iter(piece.values()))[1])
-            for name, (values, _) in piece.items():
+            for name, (values, shapes) in piece.items():
                 if name not in types:
-                    paths = (folder / f"{len(types)}.{kind}" for kind in ("values", "ends"))
-                    files[name] = tuple(stack.enter_context(path.open("wb")) for path in paths)  # type: ignore[assignment]
-                    types[name], totals[name] = values.dtype, 0
-                    np.zeros(rows, np.int64).tofile(files[name][1])  # the rows so far did without it
+                    kinds = ("values", "ends") if shapes.shape[1] == 1 else ("values", "ends", "shapes")
+                    places = {kind: folder / f"{len(types)}.{kind}" for kind in kinds}
+                    files[name] = {kind: stack.enter_context(path.open("wb")) for kind, path in places.items()}
+                    types[name], dimensions[name], totals[name] = values.dtype, shapes.shape[1], 0
+                    for kind, width in zip(kinds[1:], (1, shapes.shape[1]), strict=False):
+                        np.zeros(rows * width, np.int64).tofile(files[name][kind])  # the rows so far did without it
                 _hold_type(values, types[name], name, who)
-            for name, (into, ends_into) in files.items():
-                values, lengths = piece.get(name, (np.empty(0, types[name]), np.zeros(count, np.int64)))
-                ends = totals[name] + np.cumsum(lengths)
+                _hold_dimensions(shapes.shape[1], dimensions[name], name, who)
+            for name, into in files.items():
+                nothing = np.empty(0, types[name]), np.zeros((count, dimensions[name]), np.int64)
+                values, shapes = piece.get(name, nothing)
+                ends = totals[name] + np.cumsum(shapes.prod(1))
                 totals[name] = int(ends[-1])
-                values.tofile(into)
-                ends.tofile(ends_into)
-                for part in (lengths, values):
+                values.tofile(into["values"])
+                ends.tofile(into["ends"])
+                if "shapes" in into:
+                    shapes.tofile(into["shapes"])
+                for part in (shapes, values):
                     digest.update(part.data)
             rows += count
     features = {name: dtype.str for name, dtype in types.items()}
-    facts = {"rows": rows, "features": features, "digest": digest.hexdigest()}
+    facts = {"rows": rows, "features": features, "dimensions": dimensions, "digest": digest.hexdigest()}
     (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _mapped(file: Path, dtype: Any) -> np.ndarray:
     return np.memmap(file, dtype, "r").view(np.ndarray)
+
+
+def _hold_dimensions(found: int, expected: int, name: str, who: str) -> None:
+    if found != expected:
+        raise RunFailed(f"{who} encodes `{name}` in one row with {expected} dimensions and in another with {found}")
 
 
 def _hold_type(array: np.ndarray, expected: np.dtype, name: str, who: str) -> None:

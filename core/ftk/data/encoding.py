@@ -60,7 +60,8 @@ class Encoder:
         """A number for the texts of each row, ``(rows,) uint64``: equal for texts that say the same."""
 
         def work(rows: Sequence[Row], first: int) -> np.ndarray:
-            keys = (text_key(text) for text in texts_of(rows, objective, found.place, first + 1))
+            texts = texts_of(rows, objective, found.place, first + 1)
+            keys = (text_key(text, row) for text, row in zip(texts, rows, strict=True))
             return np.fromiter(keys, np.uint64, len(rows))
 
         def compute(folder: Path) -> None:

@@ -35,7 +35,9 @@ def part_key(spec: PartSpec) -> str:
 
 
 def processor_key(processor: Any) -> str:
-    """Of all that decides which numbers a processor makes of a row."""
+    """Of all that decides which numbers a processor makes of a row; None has none of it."""
+    if processor is None:
+        return ""
     backend = getattr(processor, "backend_tokenizer", None)
     if backend is not None:
         # Before the added tokens stand truncation and padding, which are set anew in each call.

@@ -30,8 +30,8 @@ def report_overlap(rows: Rows, policy: str, encoder: Encoder, events: Events) ->
 def overlap(rows: Rows, encoder: Encoder) -> Iterator[tuple[str, int, int]]:
     """Each test set that shares rows with the training set: its place, how many of its rows, of how many.
 
-    Rows are the same if their texts are, but for capitals and white space. They are compared by a hash of 64 bits,
-    so that memory does not grow with the texts.
+    Rows are the same if their texts are, but for capitals and white space; rows without texts, if all they hold is.
+    They are compared by a hash of 64 bits, so that memory does not grow with the texts.
     """
     train = rows.roles["train"]
     tested = [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -99,7 +99,17 @@ def texts_of(rows: Iterable[Row], objective: Objective, place: str, first: int =
             raise UserError(f"{place}, row {number}: {error.message}", error.hint) from error
 
 
-def text_key(texts: Sequence[str]) -> int:
-    """A number of 64 bits for some texts; capitals and white space do not matter."""
-    plain = "\x1f".join(" ".join(text.split()).casefold() for text in texts)
+def text_key(texts: Sequence[str], row: Row) -> int:
+    """A number of 64 bits for the texts of a row, or all it holds if it has none; case and space do not matter."""
+    plain = "\x1f".join(" ".join(text.split()).casefold() for text in texts) if texts else content_of(row)
     return int.from_bytes(hashlib.blake2b(plain.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+
+
+def content_of(value: Any) -> str:
+    """What a row or a value in it holds, as a text that is the same for the same: numbers, lists, bytes, images."""
+    if isinstance(value, Mapping):
+        return "".join(f"{key}\x1e{content_of(each)}\x1d" for key, each in sorted(value.items()))
+    if isinstance(value, list | tuple):
+        return "".join(f"{content_of(each)}\x1c" for each in value)
+    held = value.tobytes() if hasattr(value, "tobytes") else value
+    return hashlib.sha256(held).hexdigest() if isinstance(held, bytes) else repr(value)

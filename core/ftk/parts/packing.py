@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ftk.errors import RunFailed
 from ftk.parts.part import Features
 from ftk.parts.views import View, digest_of, lengths_of, sha256_of
 
@@ -71,6 +72,8 @@ def packed(
     rows: Sequence[Features], packing: Packing, join: Callable[[Sequence[Features]], Features]
 ) -> Sequence[Features]:
     """The rows cut and joined; the rows themselves where there is nothing to cut and nothing to join."""
+    if len(rows) and any(array.ndim != 1 for array in rows[0].values()):
+        raise RunFailed("the objective cuts or joins rows whose features are not all 1-D arrays")
     if not packing.joined and not packing.added and (not len(rows) or lengths_of(rows).max() <= packing.length):
         return rows
     return Packed(rows, packing, join)

@@ -12,7 +12,11 @@ Row = Mapping[str, Any]
 """One row of a data set: column name to value."""
 
 Features = dict[str, np.ndarray]
-"""One encoded row: 1-D arrays by name; ``input_ids`` int32 where the model reads tokens."""
+"""One encoded row: arrays of any shape by name; ``input_ids`` int32 where the model reads tokens.
+
+A 1-D array has a position for each of its entries, and a row is as long as its longest one; pixels and other features
+that have another shape count for nothing, and a row of such alone is one position.
+"""
 
 State = dict[str, Any]
 """What a part must remember to go on after a restart: tensors and JSON values by name."""

@@ -76,7 +76,12 @@ def lengths_of(items: Sequence[Features]) -> np.ndarray:
     found = getattr(items, "lengths", None)
     if isinstance(found, np.ndarray):
         return found
-    return np.array([max(map(len, item.values()), default=0) for item in items], np.int64)
+    return np.array([length_of(item) for item in items], np.int64)
+
+
+def length_of(item: Features) -> int:
+    """Positions of an item: entries of its longest 1-D array, or 1."""
+    return max((len(array) for array in item.values() if array.ndim == 1), default=1)
 
 
 def digest_of(items: Sequence[Features]) -> str:
@@ -85,7 +90,12 @@ def digest_of(items: Sequence[Features]) -> str:
     if isinstance(found, str):
         return found
     named = (part for item in items for part in item.items())
-    return sha256_of(*(part for name, array in named for part in (name.encode(), np.ascontiguousarray(array))))
+    return sha256_of(*(part for name, array in named for part in (_told(name, array), np.ascontiguousarray(array))))
+
+
+def _told(name: str, array: np.ndarray) -> bytes:
+    """The name of a feature, and its shape where the number of its values does not tell it."""
+    return (name if array.ndim == 1 else f"{name}{array.shape}").encode()
 
 
 def sha256_of(*parts: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ftk.data.batches import pass_rows, refuse_idle_grouping
+from ftk.data.batches import pass_rows, refuse_idle_grouping, refuse_without_lengths
 from ftk.data.encoding import Encoder
 from ftk.data.objectives import Objectives
 from ftk.data.overlap import report_overlap
@@ -151,6 +151,8 @@ class Run:
             refuse_idle_grouping(spec.training, self.objective(number))
         rehearse([(spec, self.context(number, loaded, tasks)) for number, spec in to_do], self.accelerator)
         self.events("phase", text="encoding rows")
+        for number, spec in to_do:
+            refuse_without_lengths(spec.training, tasks[number - 1 - len(self.recipe.stages)])
         for task in tasks:
             len(task.train.items)
             if task.validation is not None:

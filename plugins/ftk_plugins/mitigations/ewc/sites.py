@@ -13,7 +13,10 @@ from transformers.pytorch_utils import Conv1D
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """Sample ``b``'s gradient is ``left[b].T @ right[b]``: ``(batch, positions, rows)``, ``(…, columns)``."""
+    """Sample ``b``'s gradient is ``left[b].T @ right[b]``: ``(batch, positions, rows)``, ``(…, columns)``.
+
+    Of a weight with more than two dimensions, all but the first are the columns.
+    """
 
     left: Tensor
     right: Tensor
@@ -43,7 +46,14 @@ Rule = Callable[[Any, Tensor, Tensor], Part]
 
 def rule_for(module: nn.Module, name: str) -> Rule | None:
     """The rule for the parameter ``name`` of ``module``; None where its forward pass is not known here."""
+    if isinstance(module, nn.Conv2d) and not _plain(module):
+        return None
     return _RULES.get(type(module).forward, {}).get(name)
+
+
+def _plain(module: nn.Conv2d) -> bool:
+    """Whether each output of a convolution sees all inputs, and what lies around an image is zero."""
+    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def is_elementwise(module: nn.Module) -> bool:
@@ -80,6 +90,16 @@ def _embedded(module: nn.Embedding, inputs: Tensor, gradient: Tensor) -> Part:
     return Scatter(indices, values)
 
 
+def _convolved(module: nn.Conv2d, inputs: Tensor, gradient: Tensor) -> Part:
+    assert not isinstance(module.padding, str)  # `_plain` has seen to it
+    patches = F.unfold(inputs.float(), module.kernel_size, module.dilation, module.padding, module.stride)
+    return Outer(gradient.float().flatten(2).mT, patches.mT)
+
+
+def _added_channels(module: nn.Conv2d, inputs: Tensor, gradient: Tensor) -> Part:
+    return Dense(gradient.float().flatten(2).sum(2))
+
+
 def _summed(per_position: Tensor, shape: tuple[int, ...]) -> Part:
     return Dense(per_position.float().reshape(per_position.shape[0], -1, *shape).sum(1))
 
@@ -100,6 +120,7 @@ def _rms_norm_weight(module: nn.RMSNorm, inputs: Tensor, gradient: Tensor) -> Pa
 _RULES: Mapping[Any, Mapping[str, Rule]] = {
     nn.Linear.forward: {"weight": _linear_weight, "bias": _added},
     Conv1D.forward: {"weight": _transposed_weight, "bias": _added},
+    nn.Conv2d.forward: {"weight": _convolved, "bias": _added_channels},
     nn.Embedding.forward: {"weight": _embedded},
     nn.LayerNorm.forward: {"weight": _layer_norm_weight, "bias": _layer_norm_bias},
     nn.RMSNorm.forward: {"weight": _rms_norm_weight},

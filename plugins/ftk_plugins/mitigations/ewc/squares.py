@@ -38,6 +38,7 @@ def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
         partial = DTensor.from_local(whole, squares.device_mesh, [Partial()], run_check=False)
         own_rows(squares)[0].add_(own_rows(partial.redistribute(placements=[Shard(0)]))[0])
         return
+    squares = squares.flatten(1) if squares.ndim > 2 else squares  # a view: what is added to it is added to the sums
     dense = [part for part in parts if isinstance(part, Dense)]
     outer = [part for part in parts if isinstance(part, Outer)]
     scatter = [part for part in parts if isinstance(part, Scatter)]

@@ -70,7 +70,10 @@ class Classification(Objective):
         return texts_in(text_of(row, column) for column in columns if column is not None)
 
     def encode(self, row: Row, processor: Any) -> Features:
-        """``input_ids`` ``(time,) int32``, ``token_type_ids`` of a pair, and ``labels``: see :meth:`collate`."""
+        """``input_ids`` ``(time,) int32``, ``token_type_ids`` of a pair, and ``labels``.
+
+        Labels are ``(1,) int32``, ``(1, labels) int8`` or ``(1, numbers) float32``; see :meth:`collate`.
+        """
         return self.encode_batch([row], processor)[0]
 
     def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
@@ -87,7 +90,7 @@ class Classification(Objective):
         or ``(rows, numbers) float32``.
         """
         inputs, lengths = padded(items)
-        labels = np.stack([item["labels"] for item in items])
+        labels = np.concatenate([np.atleast_2d(item["labels"]) for item in items])
         inputs["labels"] = torch.from_numpy(labels if labels.dtype == np.float32 else labels.astype(np.int64))
         return Batch(inputs, len(items), sum(lengths), lengths)
 
@@ -185,8 +188,8 @@ class Classification(Objective):
             return np.array([self.labels.index(value)], np.int32)
         if not isinstance(value, list):
             raise UserError(f"column `{column}` holds no list of labels, but {value!r:.60}", 'write a list: ["a", "b"]')
-        found = np.zeros(len(self.labels.names), np.int8)
-        found[[self.labels.index(each) for each in value]] = 1
+        found = np.zeros((1, len(self.labels.names)), np.int8)
+        found[0, [self.labels.index(each) for each in value]] = 1
         return found
 
     def _numbers(self, rows: Any) -> tuple[str, ...]:
@@ -204,4 +207,4 @@ def _numbers(value: Any, column: str, count: int) -> np.ndarray:
         raise UserError(f"column `{column}` holds {value!r:.60}, which is not finite", "remove the row")
     if len(numbers) != count:
         raise UserError(f"column `{column}` holds {len(numbers)} numbers, where others hold {count}", "mend the row")
-    return np.array(numbers, np.float32)
+    return np.array([numbers], np.float32)
