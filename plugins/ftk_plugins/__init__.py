@@ -28,6 +28,7 @@ PLUGINS = (
     "ftk_plugins.adaptations.progressive",
     "ftk_plugins.adaptations.prompt",
     "ftk_plugins.adaptations.prefix",
+    "ftk_plugins.adaptations.bottleneck",
     "ftk_plugins.adaptations.lora",
     "ftk_plugins.adaptations.dora",
     "ftk_plugins.adaptations.ia3",

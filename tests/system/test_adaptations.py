@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ CHOICES = {
     "progressive": '{ use = "progressive", thawed_by = 0.9 }',
     "prompt": '{ use = "prompt", tokens = 3 }',
     "prefix": '{ use = "prefix", tokens = 3 }',
+    "bottleneck": '{ use = "bottleneck", size = 4, modules_to_save = ["model.norm"] }',
 }
-BESIDE = ("prompt", "prefix")
+BESIDE = ("prompt", "prefix", "bottleneck")
 """Those that do not merge."""
 
 MEASURED = (
@@ -67,7 +69,11 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(name: str, here: Path) -> 
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
-    return PeftModel.from_pretrained(model, folder).eval()
+    """The model with what was learned beside it: by PEFT, or by the file that the folder brings."""
+    if (folder / "adapter_config.json").is_file():
+        return PeftModel.from_pretrained(model, folder).eval()
+    loader = runpy.run_path(str(folder / "load_adapter.py"))
+    return loader["load_adapter"](model, folder).eval()
 
 
 @torch.no_grad()
