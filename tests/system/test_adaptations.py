@@ -18,7 +18,7 @@ from ftk.parts import Examples
 from tests.core.loops import build
 from tests.system.forge import Forge
 from tests.system.one_stage import run, stopped_at
-from tests.system.small import FACTS, ONE_STAGE, written
+from tests.system.small import FACTS, ONE_STAGE, events_of, written
 from tests.system.test_distributed import start_ranks
 
 CHOICES = {
@@ -96,6 +96,33 @@ def test_what_they_cannot_do_is_refused(name: str, here: Path) -> None:
     choice = f"adaptation={CHOICES[name]}"
     with pytest.raises(ftk.RecipeError, match=f"adaptation `{name}` does not provide"):
         run(here, choice, *MEASURED[:-1], 'mitigation=[{ use = "ewc" }, { use = "interpolation" }]', output="no")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (['adaptation={ use = "progressive", thaw_every = 5 }'], "2 thaws, 5 steps apart, do not fit into 9 steps"),
+        (['adaptation={ use = "prompt" }', "objective.packing=true"], "adaptation `prompt`: rows are packed"),
+    ],
+)
+def test_what_only_the_stage_shows_is_told_before_anything_is_trained(
+    settings: list[str], said: str, here: Path
+) -> None:
+    with pytest.raises(ftk.UserError, match=said):
+        run(here, *settings, *MEASURED, output="no")
+    assert not events_of(here / "no", "measured")
+
+
+@pytest.mark.parametrize("name", ["head", "partial", "progressive"])
+def test_divided_weights_end_where_whole_ones_do(name: str, here: Path, forge: Forge) -> None:
+    recipe, choice = written(here, ONE_STAGE), f"adaptation={CHOICES[name]}"
+    alone = tensors(run(here, choice, output="alone"))
+    command = ("run", recipe, "--output", here / "divided", "--set", choice, "--set", "training.sharding=full")
+    for rank in (ranks := start_ranks(forge, *command)):
+        assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)
+    divided = load_file(here / "divided" / "model" / "model.safetensors")
+    for key, tensor in divided.items():
+        torch.testing.assert_close(tensor, alone[f"model/{key}"], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", BESIDE)
