@@ -8,6 +8,7 @@ PLUGINS = (
     "ftk_plugins.datasets.files",
     "ftk_plugins.datasets.hub",
     "ftk_plugins.datasets.world_facts",
+    "ftk_plugins.transforms.augment",
     "ftk_plugins.transforms.clean",
     "ftk_plugins.transforms.filter",
     "ftk_plugins.transforms.map_columns",

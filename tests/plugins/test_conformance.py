@@ -31,6 +31,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "divided": lambda folder: {"path": str(folder / "data"), "test_fraction": 0.25},
     },
     ("dataset", "world_facts"): {"held_out": {"relations": ["capital"], "templates": "held_out", "limit": 9}},
+    ("transform", "augment"): {"texts": {"columns": ["instruction"], "synonyms": {"plus": ["and"]}}},
     ("transform", "clean"): {"html": {"html": "strip", "unicode": "NFKC", "whitespace": "collapse"}},
     ("transform", "map_columns"): {"all": {"rename": {"answer": "output"}, "constants": {"n": 1}, "drop": ["input"]}},
     ("transform", "template"): {"question": {"template": "{{ instruction }} {{ output }}", "column": "question"}},
