@@ -98,6 +98,12 @@ def test_what_they_cannot_do_is_refused(name: str, here: Path) -> None:
         run(here, choice, *MEASURED[:-1], 'mitigation=[{ use = "ewc" }, { use = "interpolation" }]', output="no")
 
 
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_virtual_tokens_are_for_objectives_that_predict_the_next_one(name: str, here: Path) -> None:
+    with pytest.raises(ftk.RecipeError, match=f"`{name}` needs next-token, which objective `masked_lm` does not"):
+        run(here, f"adaptation={CHOICES[name]}", "objective={ use = 'masked_lm' }", output="no")
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
