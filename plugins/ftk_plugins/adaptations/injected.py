@@ -117,6 +117,14 @@ class Injected(Adaptation):
         whole = self._whole.param_groups(model, lr) if self._whole is not None else []
         return [{"params": self._trained, "lr": lr}, *whole]
 
+    def vectors_apart(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+        """As :meth:`param_groups`, with the adapters' vectors in a group that never decays."""
+        _, *whole = Injected.param_groups(self, model, lr)
+        groups: list[dict[str, Any]] = [{"params": [], "lr": lr}, {"params": [], "lr": lr, "weight_decay": 0.0}]
+        for parameter in self._trained:
+            groups[parameter.ndim < 2]["params"].append(parameter)
+        return [*(group for group in groups if group["params"]), *whole]
+
     def drift(self) -> Mapping[str, Drift]:
         drifts = {f"{name}.{key}": drift for name, layer in self._layers.items() for key, drift in self.drifts(layer)}
         return {**drifts, **self._whole.drift()} if self._whole is not None else drifts
@@ -169,11 +177,11 @@ class Injected(Adaptation):
             values = {id(parameter): parameter for parameter in self._whole.weights().values()}
             for name, parameter in model.named_parameters(remove_duplicate=False):
                 if id(parameter) in values:
-                    tensors[f"base_model.model.{name}"] = parameter.detach().clone()
+                    tensors[f"base_model.model.{name}"] = parameter
                     if not any(name.startswith(f"{module}.") for module in self._saved):
                         saved.add(name.rpartition(".")[0])  # tied: the other module must get the weight as well
             config.modules_to_save = sorted(saved)
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         config.target_modules = sorted(config.target_modules)
         config.inference_mode = True

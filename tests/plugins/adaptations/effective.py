@@ -30,7 +30,17 @@ def toy_gpt2() -> Any:
     return model
 
 
-MODELS = {"llama": toy_model, "gpt2": toy_gpt2}
+def toy_biased() -> Any:
+    """A Llama whose linear layers all have biases that are not zero."""
+    model = toy_model(attention_bias=True, mlp_bias=True)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    return model
+
+
+MODELS = {"llama": toy_model, "gpt2": toy_gpt2, "biased": toy_biased}
 
 
 def made(use: str, **options: Any) -> Any:

@@ -34,6 +34,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "variants" / "adaptations"
 ADAPTATIONS = {
     "dora": '{ use = "dora", rank = 4, dropout = 0.1 }',
     "ia3": '{ use = "ia3" }',
+    "peft": '{ use = "peft", method = "vera", config = { r = 8 } }',
     "lora": '{ use = "lora", rank = 4, modules_to_save = ["embed_tokens"] }',
 }
 

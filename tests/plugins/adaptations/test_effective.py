@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
 from ftk.parts import ComputedDrift
 from tests.plugins.adaptations.effective import (
@@ -26,11 +27,45 @@ CHOICES: dict[str, tuple[str, dict[str, Any]]] = {
     "ia3": ("ia3", {}),
     "ia3-outputs": ("ia3", {"targets": "all-linear", "feedforward": []}),
 }
+BY_PEFT: dict[str, dict[str, Any]] = {
+    **{
+        method: {}
+        for method in (
+            "beft", "deft", "delora", "frod", "glora", "gralora", "hira", "oft", "osf", "peanut", "pvera", "randlora",
+            "supertuning", "tinylora",
+        )
+    },
+    **{method: {"r": 4} for method in ("hra", "loha", "lokr", "miss", "psoft", "shira")},
+    **{method: {"n_frequency": 40} for method in ("fourierft", "waveft")},
+    "boft": {"boft_block_size": 4},
+    "c3a": {"block_size": 8},
+    "road": {"group_size": 8},
+    "vera": {"r": 8},
+}  # fmt: skip
+"""Options at which a method fits a toy model."""
+
+METHODS = sorted(set(BY_PEFT) & {kind.value.lower() for kind in PEFT_TYPE_TO_TUNER_MAPPING})
+"""Those of them that the installed PEFT has."""
+
 CASES = [
-    pytest.param(kind, *choice, id=f"{name}-{kind}")
-    for name, choice in CHOICES.items()
-    for kind in MODELS
-    if not (name == "dora-rslora" and kind == "llama")
+    *(
+        pytest.param(kind, *choice, id=f"{name}-{kind}")
+        for name, choice in CHOICES.items()
+        for kind in (("gpt2",) if name == "dora-rslora" else ("llama", "gpt2"))
+    ),
+    *(
+        pytest.param("llama", "peft", {"method": one, "config": BY_PEFT[one]}, id=one)
+        for one in METHODS
+        if one not in ("beft", "glora", "road")
+    ),
+    *(
+        pytest.param("gpt2", "peft", {"method": one, "config": BY_PEFT[one]}, id=f"{one}-gpt2")
+        for one in ("fourierft", "vera")
+    ),
+    *(
+        pytest.param("biased", "peft", {"method": one, "config": BY_PEFT[one]}, id=f"{one}-biased")
+        for one in ("beft", "glora", "road")
+    ),
 ]
 
 
@@ -62,8 +97,9 @@ def test_drift_is_the_merged_weight_minus_the_start(kind: str, use: str, options
         torch.testing.assert_close(drift.rows(2, 11), moved[some].float(), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "use", "options"), CASES)
+@pytest.mark.parametrize(("kind", "use", "options"), [case for case in CASES if case.id != "osf"])
 def test_the_chain_rule_is_the_derivative_of_pefts_merge(kind: str, use: str, options: dict[str, Any]) -> None:
+    """But under ``osf``, whose gradients are projected: ``test_peft_methods`` holds that."""
     adaptation, model = attached(use, MODELS[kind](), **fitting(options, kind))
     shake(model)
     drifts = adaptation.drift()
@@ -74,7 +110,7 @@ def test_the_chain_rule_is_the_derivative_of_pefts_merge(kind: str, use: str, op
     for name, drift in drifts.items():
         for start, stop in drift.chunks(200):
             drift.pull_back(start, stop, slopes[name][start:stop])
-    found = sum((p.grad.double() * d.double()).sum() for p, d in zip(trained, along, strict=True))
+    found = sum((p.grad.double() * d.double()).sum() for p, d in zip(trained, along, strict=True) if p.grad is not None)
 
     values, step, kept = [], 1e-4, [parameter.detach().clone() for parameter in trained]
     for sign in (1, -1):
@@ -83,7 +119,8 @@ def test_the_chain_rule_is_the_derivative_of_pefts_merge(kind: str, use: str, op
         merged = merged_by_peft(model, wide=True)
         values.append(sum((merged[name] * slope.double()).sum() for name, slope in slopes.items()))
     expected = (values[0] - values[1]) / (2 * step)
-    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+    rough = options.get("method") in ("deft", "fourierft", "peanut")  # they jump, or merge in float32 whatever is asked
+    assert float(found) == pytest.approx(float(expected), rel=1e-2 if rough else 1e-4)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None}
     assert not frozen
 
@@ -134,7 +171,7 @@ def test_the_export_loads_in_plain_peft(kind: str, use: str, options: dict[str, 
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("init", ["kaiming", "pissa"])
 def test_the_closed_form_of_lora_is_the_general_one(kind: str, init: str) -> None:
     adaptation, model = attached("lora", MODELS[kind](), rank=4, init=init)

@@ -42,11 +42,7 @@ class Dora(Injected):
 
     def param_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
         """Magnitudes never decay: a weight's length is not what decay towards zero is meant for."""
-        adapters, *whole = super().param_groups(model, lr)
-        kinds: list[dict[str, Any]] = [{"params": [], "lr": lr}, {"params": [], "lr": lr, "weight_decay": 0.0}]
-        for parameter in adapters["params"]:
-            kinds[parameter.ndim < 2]["params"].append(parameter)
-        return [*kinds, *whole]
+        return self.vectors_apart(model, lr)
 
     def drifts(self, layer: Any) -> Iterator[tuple[str, Drift]]:
         """By rows where a row is an output's. A ``Conv1D`` stores inputs as rows, and a length is of a whole column."""

@@ -46,14 +46,17 @@ class Ewc(Mitigation):
         assert ctx.adaptation is not None
         drifts = ctx.adaptation.drift()
         self._check_shapes(drifts, ctx)
-        estimate = estimate_fisher(
-            task,
-            ctx,
-            {name: drift.weight for name, drift in drifts.items()},
-            samples=self.options.samples,
-            draw=self.options.labels == "sample",
-            batch_size=self.options.fisher_batch_size or ctx.micro_batch_size,
-        )
+        with (
+            ctx.adaptation.reference()
+        ):  # where a stage begins nothing has moved, and each base layer does its own work
+            estimate = estimate_fisher(
+                task,
+                ctx,
+                {name: drift.weight for name, drift in drifts.items()},
+                samples=self.options.samples,
+                draw=self.options.labels == "sample",
+                batch_size=self.options.fisher_batch_size or ctx.micro_batch_size,
+            )
         if estimate.trace == 0:
             ctx.events(
                 "warning",
@@ -66,7 +69,8 @@ class Ewc(Mitigation):
         assert ctx.adaptation is not None
         weights = {name: drift.weight for name, drift in ctx.adaptation.drift().items()}
         batch_size = self.options.fisher_batch_size or ctx.micro_batch_size
-        diagonal = rehearse_fisher(task, ctx, weights, samples=self.options.samples, batch_size=batch_size)
+        with ctx.adaptation.reference():
+            diagonal = rehearse_fisher(task, ctx, weights, samples=self.options.samples, batch_size=batch_size)
         self._accumulate(Fisher(diagonal, 1.0, self.options.samples))
 
     def begin(self, ctx: Context) -> None:
