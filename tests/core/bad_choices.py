@@ -38,10 +38,10 @@ BAD_CHOICES = {
     ),
     # needs
     "adaptation without drift": Bad(
-        good(('"adapter"\nrank = 8', '"prefix"')),
+        good(('"adapter"\nrank = 8', '"infix"')),
         (
-            "mitigation.anchor|`anchor` needs weight-drift, which adaptation `prefix` does not "
-            "provide|adaptations that do: adapter, full, lora, whole",
+            "mitigation.anchor|`anchor` needs weight-drift, which adaptation `infix` does not "
+            "provide|adaptations that do: adapter|, whole",
         ),
     ),
     "options that withhold": Bad(
@@ -112,14 +112,14 @@ BAD_CHOICES = {
         ),
     ),
     "needs of one stage": Bad(
-        pipeline(('{ use = "adapter", rank = 2 }', '{ use = "prefix" }')),
-        ("mitigation.anchor|adaptation `prefix` does not provide (in stage second)",),
+        pipeline(('{ use = "adapter", rank = 2 }', '{ use = "infix" }')),
+        ("mitigation.anchor|adaptation `infix` does not provide (in stage second)",),
     ),
     "an adaptation that does not merge, before the last stage": Bad(
-        pipeline(('"whole"', '"prefix"'), ('[[mitigation]]\nuse = "anchor"\n', "")),
+        pipeline(('"whole"', '"infix"'), ('[[mitigation]]\nuse = "anchor"\n', "")),
         (
-            "adaptation|what `prefix` learns stays beside the model and cannot be merged into it, so stage `second` "
-            "would start without it|use it in the last stage only; adaptations that merge: adapter, full, lora, whole",
+            "adaptation|what `infix` learns stays beside the model and cannot be merged into it, so stage `second` "
+            "would start without it|use it in the last stage only; adaptations that merge: adapter|, whole",
         ),
     ),
     # merging

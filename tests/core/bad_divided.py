@@ -20,7 +20,7 @@ BAD_DIVIDED = {
     "divided, with parts that need whole weights": Bad(
         training('sharding = "full"'),
         (
-            "adaptation|`adapter` is not made for weights that are divided|adaptations that are: full, lora, whole",
+            "adaptation|`adapter` is not made for weights that are divided|adaptations that are: |, whole",
             "mitigation.anchor|`anchor` is not made for weights that are divided",
             "mitigation.mix|`mix` is not made for weights that are divided",
         ),

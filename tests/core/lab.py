@@ -32,7 +32,7 @@ def ftk_objectives():
 def ftk_adaptations():
     return [variant("whole", "options:Nothing", provides=("merge", "weight-drift", "sharding")),
             variant("adapter", "options:Adapter", provides=("merge", "weight-drift")),
-            variant("prefix", "options:Nothing")]
+            variant("infix", "options:Nothing")]
 
 @hookimpl
 def ftk_mitigations():

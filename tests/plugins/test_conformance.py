@@ -31,6 +31,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "divided": lambda folder: {"path": str(folder / "data"), "test_fraction": 0.25},
     },
     ("dataset", "world_facts"): {"held_out": {"relations": ["capital"], "templates": "held_out", "limit": 9}},
+    ("transform", "augment"): {"texts": {"columns": ["instruction"], "synonyms": {"plus": ["and"]}}},
     ("transform", "clean"): {"html": {"html": "strip", "unicode": "NFKC", "whitespace": "collapse"}},
     ("transform", "map_columns"): {"all": {"rename": {"answer": "output"}, "constants": {"n": 1}, "drop": ["input"]}},
     ("transform", "template"): {"question": {"template": "{{ instruction }} {{ output }}", "column": "question"}},
@@ -61,6 +62,12 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("adaptation", "partial"): {"last": {"blocks": 1}, "none": {"blocks": 0, "also": ["*.0.mlp.*"]}},
     ("adaptation", "layerwise_lr"): {"half": {"decay": 0.5, "start_copy": "cpu"}},
     ("adaptation", "progressive"): {"even": {}, "paced": {"thaw_every": 1, "first_blocks": 1, "decay": 0.9}},
+    ("adaptation", "bottleneck"): {
+        "houlsby": {"size": 4},
+        "pfeiffer": {
+            "size": 3, "style": "pfeiffer", "activation": "relu", "scale": 2.0, "modules_to_save": ["norm"],
+        },
+    },
     ("adaptation", "prompt"): {"few": {"tokens": 3}, "random": {"tokens": 2, "init": "random"}},
     ("adaptation", "prefix"): {
         "few": {"tokens": 3}, "projected": {"tokens": 2, "init": "random", "projection": 8},

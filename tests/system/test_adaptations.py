@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ftk.parts import Examples
 from tests.core.loops import build
 from tests.system.forge import Forge
 from tests.system.one_stage import run, stopped_at
-from tests.system.small import FACTS, ONE_STAGE, written
+from tests.system.small import FACTS, ONE_STAGE, events_of, written
 from tests.system.test_distributed import start_ranks
 
 CHOICES = {
@@ -27,8 +28,9 @@ CHOICES = {
     "progressive": '{ use = "progressive", thawed_by = 0.9 }',
     "prompt": '{ use = "prompt", tokens = 3 }',
     "prefix": '{ use = "prefix", tokens = 3 }',
+    "bottleneck": '{ use = "bottleneck", size = 4, modules_to_save = ["model.norm"] }',
 }
-BESIDE = ("prompt", "prefix")
+BESIDE = ("prompt", "prefix", "bottleneck")
 """Those that do not merge."""
 
 MEASURED = (
@@ -67,7 +69,11 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(name: str, here: Path) -> 
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
-    return PeftModel.from_pretrained(model, folder).eval()
+    """The model with what was learned beside it: by PEFT, or by the file that the folder brings."""
+    if (folder / "adapter_config.json").is_file():
+        return PeftModel.from_pretrained(model, folder).eval()
+    loader = runpy.run_path(str(folder / "load_adapter.py"))
+    return loader["load_adapter"](model, folder).eval()
 
 
 @torch.no_grad()
@@ -90,6 +96,39 @@ def test_what_they_cannot_do_is_refused(name: str, here: Path) -> None:
     choice = f"adaptation={CHOICES[name]}"
     with pytest.raises(ftk.RecipeError, match=f"adaptation `{name}` does not provide"):
         run(here, choice, *MEASURED[:-1], 'mitigation=[{ use = "ewc" }, { use = "interpolation" }]', output="no")
+
+
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_virtual_tokens_are_for_objectives_that_predict_the_next_one(name: str, here: Path) -> None:
+    with pytest.raises(ftk.RecipeError, match=f"`{name}` needs next-token, which objective `masked_lm` does not"):
+        run(here, f"adaptation={CHOICES[name]}", "objective={ use = 'masked_lm' }", output="no")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (['adaptation={ use = "progressive", thaw_every = 5 }'], "2 thaws, 5 steps apart, do not fit into 9 steps"),
+        (['adaptation={ use = "prompt" }', "objective.packing=true"], "adaptation `prompt`: rows are packed"),
+    ],
+)
+def test_what_only_the_stage_shows_is_told_before_anything_is_trained(
+    settings: list[str], said: str, here: Path
+) -> None:
+    with pytest.raises(ftk.UserError, match=said):
+        run(here, *settings, *MEASURED, output="no")
+    assert not events_of(here / "no", "measured")
+
+
+@pytest.mark.parametrize("name", ["head", "partial", "progressive"])
+def test_divided_weights_end_where_whole_ones_do(name: str, here: Path, forge: Forge) -> None:
+    recipe, choice = written(here, ONE_STAGE), f"adaptation={CHOICES[name]}"
+    alone = tensors(run(here, choice, output="alone"))
+    command = ("run", recipe, "--output", here / "divided", "--set", choice, "--set", "training.sharding=full")
+    for rank in (ranks := start_ranks(forge, *command)):
+        assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)
+    divided = load_file(here / "divided" / "model" / "model.safetensors")
+    for key, tensor in divided.items():
+        torch.testing.assert_close(tensor, alone[f"model/{key}"], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", BESIDE)

@@ -53,7 +53,11 @@ class Chain:
     def key(self) -> list[Any]:
         """What the result depends on beside the rows, as JSON values."""
         seen = [[test.found.place, test.found.key, part_key(test.spec)] for test in self._tests]
-        return [[part_key(spec), seen if TESTED in spec.needs() else []] for spec, _ in self._parts]
+        keys = []
+        for spec, part in self._parts:
+            with told(spec):
+                keys.append([part_key(spec), part.identity(), seen if TESTED in spec.needs() else []])
+        return keys
 
     def placed(self, steps: Sequence[Step]) -> tuple[Step, ...]:
         """Steps of the same transforms, as they are called in this recipe."""

@@ -39,6 +39,10 @@ class DatasetSource(Part):
 class Transform(Part):
     """Cleaning, choosing or augmentation of rows; :meth:`apply` is called once for each set of rows."""
 
+    def identity(self) -> str:
+        """What the result depends on beside the options and the rows, as a hash of the files that are read."""
+        return ""
+
     def training_only(self) -> bool:
         """Whether it shapes what is learned and leaves what is measured as it is, as augmentation does.
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ftk.errors import FtkError
-from ftk.parts import Context
+from ftk.parts import Adaptation, Context
 from ftk.recipe.specs import StageSpec
 from ftk.running.stage import Stage
 
@@ -37,8 +37,9 @@ def rehearse(stages: Sequence[tuple[StageSpec, Context]], accelerator: Accelerat
 def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
     try:
         stage = Stage(spec, replace(ctx, model=without_weights(ctx.model)), accelerator, None, {}, lambda: False)
-        if spec.training.warmup_steps:
-            stage.plan()  # counts the steps, of which the warm-up must leave some
+        if spec.training.warmup_steps or type(stage.adaptation).before_step is not Adaptation.before_step:
+            steps = stage.plan()["steps"]  # of which the warm-up must leave some
+            stage.adaptation.before_step(replace(stage.ctx, steps=steps))
     except FtkError:
         raise
     except Exception:

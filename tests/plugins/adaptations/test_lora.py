@@ -61,8 +61,12 @@ def layers_of(model: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("kind", "variant"), CASES)
-def test_drift_is_the_merged_weight_minus_the_start(kind: str, variant: dict[str, Any]) -> None:
+def test_drift_is_the_merged_weight_minus_the_start(
+    kind: str, variant: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # which cuts the products' rows into blocks
     plain = MODELS[kind]()
     adaptation, model = attached(copy.deepcopy(plain), **variant)
     torch.testing.assert_close(model(TOKENS).logits, plain(TOKENS).logits, atol=2e-6, rtol=0)
@@ -82,8 +86,12 @@ def test_drift_is_the_merged_weight_minus_the_start(kind: str, variant: dict[str
         torch.testing.assert_close(drift.rows(2, 11), expected[2:11], atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("kind", "variant"), CASES)
-def test_the_chain_rule_is_autograds(kind: str, variant: dict[str, Any]) -> None:
+def test_the_chain_rule_is_autograds(
+    kind: str, variant: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     adaptation, model = attached(MODELS[kind](), **variant)
     shake(model)
     scale = 6 / 2 if variant.get("rslora") else 6 / 4

@@ -11,13 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ftk.parts import Batch, Examples, Head, Loss, Objective, Task
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
 from ftk_plugins.mitigations.ewc import squares
+from ftk_plugins.mitigations.ewc.sites import Outer, Scatter
 from tests.plugins.mitigations.brute_force import (
     TEXTS,
     all_weights,
@@ -74,18 +75,35 @@ def test_only_adapted_layers_deep_in_the_model_are_enough_to_start_the_graph() -
     assert_same(estimate(model, weights).diagonal, brute_force(model, weights))
 
 
-@pytest.mark.parametrize("way", ["sample by sample", "in groups"])
-@pytest.mark.parametrize("make", [llama, gpt2])
-def test_cutting_the_work_into_pieces_changes_nothing(make: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways, the one for CPUs and the one for accelerators, with pieces small enough to need many."""
-    monkeypatch.setattr(squares, "CACHE_ELEMENTS", 100)
-    monkeypatch.setattr(squares, "GROUP_ELEMENTS", 20_000)
-    if way == "in groups":
-        monkeypatch.setattr(squares, "_by_sample", squares._by_group)
-    model, events = make(), []
-    found = estimate(model, all_weights(model), batch_size=5, events=events)
-    assert_same(found.diagonal, brute_force(model, all_weights(model)))
-    assert not [event for event in events if event.kind == "warning"]
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "accelerator"])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_cutting_the_work_into_pieces_changes_nothing(
+    threads: int, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways, with pieces and groups small enough to need many; a tied weight adds products and scattered rows."""
+    monkeypatch.setattr(squares, "PIECE_ELEMENTS", 100)
+    monkeypatch.setattr(squares, "THREAD_ELEMENTS", 200)
+    monkeypatch.setattr(squares, "GROUP_ELEMENTS", 1000)
+    monkeypatch.setattr(squares, "_on_cpu", lambda tensor: on_cpu)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    (batch, time, rows, columns), draw = (7, 5, 32, 11), torch.Generator().manual_seed(1)
+
+    def drawn(channels: int) -> Tensor:
+        return torch.randn(batch, time, channels, generator=draw)
+
+    outer = [Outer(drawn(rows), drawn(columns)), Outer(drawn(rows), drawn(columns))]
+    scatter = Scatter(torch.randint(rows, (batch, time), generator=draw), drawn(columns))
+    found = torch.ones(rows, columns)
+    squares.add_squares(found, [*outer, scatter])
+    expected = torch.ones(rows, columns, dtype=torch.float64)
+    for sample in range(batch):
+        gradient = torch.zeros_like(expected)
+        for t in range(time):
+            for part in outer:
+                gradient += torch.outer(part.left[sample, t].double(), part.right[sample, t].double())
+            gradient[scatter.indices[sample, t]] += scatter.values[sample, t]
+        expected += gradient**2
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_padding_changes_nothing() -> None:

@@ -19,7 +19,7 @@ def apply(use: str, rows: Iterable[Mapping[str, Any]] | Dataset, **options: Any)
     """The rows that come out, and what is told of them."""
     transform = Subject("transform", use, options, registry=BUILTIN).build()
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
-    return transform.apply(dataset).to_list(), transform.effects()
+    return list(transform.apply(dataset)), transform.effects()
 
 
 def texts(use: str, given: Iterable[str], **options: Any) -> list[str]:

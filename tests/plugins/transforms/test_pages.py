@@ -32,6 +32,7 @@ def rows_of(*texts: str) -> Rows:
 
 
 FILES: dict[str, dict[str, Rows]] = {
+    "augment": {"reviews.jsonl": [{"text": "A fine film.", "label": 1}]},
     "clean": {"pages.jsonl": rows_of("<p>One&nbsp;&amp;  two</p>", "<br>")},
     "filter": {"web.jsonl": rows_of(PROSE, "Buy now!!!", f"{PROSE} {{x}}")},
     "map_columns": {"faq.jsonl": [{"id": 7, "question": "Why?", "answer": "So."}]},
@@ -52,6 +53,9 @@ FILES: dict[str, dict[str, Rows]] = {
 """For each page the files that its fragment names."""
 
 GIVEN: dict[str, Callable[[Rows], bool]] = {
+    "augment": lambda rows: (
+        len(rows) == 4 and rows[1]["text"] == "A fine movie." and {row["label"] for row in rows} == {1}
+    ),
     "clean": lambda rows: rows == rows_of("One & two"),
     "filter": lambda rows: rows == rows_of(PROSE),
     "map_columns": lambda rows: rows == [{"instruction": "Why?", "output": "So.", "source": "faq"}],

@@ -11,6 +11,7 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train the embeddings of some virtual tokens before the text; the model stays as it is.",
             options="ftk_plugins.adaptations.prompt.options:PromptOptions",
             build="ftk_plugins.adaptations.prompt.prompt:PromptTuning",
+            needs=("next-token",),
             paper="Lester, Al-Rfou & Constant 2021, The Power of Scale for Parameter-Efficient Prompt Tuning, "
             "https://arxiv.org/abs/2104.08691",
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ftk import UserError
+from ftk.parts import Context
 from ftk_plugins.adaptations.prompt.options import PromptOptions
 from ftk_plugins.adaptations.virtual import VirtualTokens, arguments_of, cached_tokens, sampled_tokens
 
@@ -36,6 +37,17 @@ class PromptTuning(VirtualTokens):
         else:
             start = torch.randn(self.tokens, weight.shape[1]).to(weight.device) * weight.float().std()
         return nn.ParameterDict({"embeddings": nn.Parameter(start)})
+
+    def before_step(self, ctx: Context) -> bool:
+        """Refuse an objective that packs rows; what mitigations mix in is looked at when it comes.
+
+        Raises:
+            UserError: it does.
+        """
+        packing = ctx.objective.packing()
+        if packing is not None and packing.joined:
+            raise _packed()
+        return False
 
     def hook(self, model: Any, learned: nn.Module) -> list[RemovableHandle]:
         def before(trunk: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -66,10 +78,7 @@ class PromptTuning(VirtualTokens):
         rows, device = embeddings.shape[0], embeddings.device
         begins = cached_tokens(given) == 0
         if mask is None and begins and places is not None and bool((places.diff() != 1).any()):
-            raise UserError(
-                "adaptation `prompt`: rows are packed, and a prompt can stand before the first of them alone",
-                "Set `packing = false` in the objective.",
-            )
+            raise _packed()
         if begins:
             prompt = self._learned.get_parameter("embeddings").to(embeddings.dtype)
             embeddings = torch.cat([prompt.expand(rows, -1, -1), embeddings], dim=1)
@@ -95,3 +104,10 @@ class PromptTuning(VirtualTokens):
             if getattr(output, "hidden_states", None) is not None:
                 output.hidden_states = tuple(states[:, self._cut :] for states in output.hidden_states)
         return output
+
+
+def _packed() -> UserError:
+    return UserError(
+        "adaptation `prompt`: rows are packed, and a prompt can stand before the first of them alone",
+        "Set `packing = false` in the objective, or use the adaptation `prefix`.",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +13,11 @@ from ftk.parts import own_rows
 
 from .sites import Dense, Outer, Part, Scatter
 
-CACHE_ELEMENTS = 1 << 18
-"""How much of a gradient is made at a time on a CPU: 1 MiB, to be squared while it lies in the cache."""
+PIECE_ELEMENTS = 1 << 17
+"""How much of one sample's gradient a CPU makes at a time: 512 KiB."""
+
+THREAD_ELEMENTS = 1 << 18
+"""How much of several samples' gradients each CPU thread makes and then squares: 1 MiB, which stays in its cache."""
 
 GROUP_ELEMENTS = 1 << 27
 """How much of several samples' gradients is made at a time on an accelerator: 512 MiB."""
@@ -49,10 +53,8 @@ def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
         squares.add_(total.square_().sum(0))
     elif not outer:
         _scattered(squares, scatter)
-    elif squares.device.type == "cpu":
-        _by_sample(squares, outer, scatter)
     else:
-        _by_group(squares, outer, scatter)
+        _multiplied(squares, outer, scatter)
 
 
 def _scattered(squares: Tensor, scatter: Sequence[Scatter]) -> None:
@@ -67,37 +69,59 @@ def _scattered(squares: Tensor, scatter: Sequence[Scatter]) -> None:
     squares.index_add_(0, found % rows, gradients.square_())
 
 
-def _by_sample(squares: Tensor, outer: Sequence[Outer], scatter: Sequence[Scatter]) -> None:
-    """Piece by piece of the weight, sample by sample, in one small buffer."""
+def _multiplied(squares: Tensor, outer: Sequence[Outer], scatter: Sequence[Scatter]) -> None:
+    """Matrices: a piece of the weight for a group of samples at a time, in one buffer."""
     rows, columns = squares.shape
-    step = min(rows, max(1, CACHE_ELEMENTS // columns))
-    buffer = squares.new_empty(step, columns)
+    batch = len(outer[0].left)
+    step, group = _cut(squares, batch)
+    buffer = squares.new_empty(group * step * columns)
     for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        piece, gradient = squares[start:stop], buffer[: stop - start]
-        for sample in range(outer[0].left.shape[0]):
+        piece = squares[start : start + step]
+        for first in range(0, batch, group):
+            samples = slice(first, min(first + group, batch))
+            shape = (samples.stop - first, *piece.shape)
+            gradients = buffer[: math.prod(shape)].view(shape)
             for number, part in enumerate(outer):
-                left, right = part.left[sample, :, start:stop].T, part.right[sample]
-                torch.addmm(gradient, left, right, beta=min(number, 1), out=gradient)
+                left, right = part.left[samples, :, start : start + step].mT, part.right[samples]
+                if number == 0:
+                    torch.bmm(left, right, out=gradients)
+                else:
+                    gradients.baddbmm_(left, right)
             for added in scatter:
-                here = (added.indices[sample] >= start) & (added.indices[sample] < stop)
-                gradient.index_add_(0, added.indices[sample][here] - start, added.values[sample][here])
-            piece.addcmul_(gradient, gradient)
+                _put(gradients, added.indices[samples] - start, added.values[samples])
+            _square(piece, gradients)
 
 
-def _by_group(squares: Tensor, outer: Sequence[Outer], scatter: Sequence[Scatter]) -> None:
-    """As many samples at once as fit, so that few kernels are launched."""
+def _cut(squares: Tensor, batch: int) -> tuple[int, int]:
+    """How many rows of the weight are made at a time, and for how many samples."""
     rows, columns = squares.shape
-    batch = outer[0].left.shape[0]
-    step = min(batch, max(1, GROUP_ELEMENTS // squares.numel()))
-    for start in range(0, batch, step):
-        group = slice(start, start + step)
-        gradients = torch.bmm(outer[0].left[group].mT, outer[0].right[group])
-        for part in outer[1:]:
-            gradients.baddbmm_(part.left[group].mT, part.right[group])
-        first = torch.arange(len(gradients), device=squares.device)[:, None] * rows
-        for added in scatter:
-            keys = (added.indices[group] + first).flatten()
-            gradients.view(-1, columns).index_add_(0, keys, added.values[group].flatten(0, 1))
-        norm = torch.linalg.vector_norm(gradients, dim=0)  # one pass over the gradients, nothing of their size is made
-        squares.addcmul_(norm, norm)
+    if not _on_cpu(squares):  # as many samples as fit, so that few kernels are launched
+        return rows, min(batch, max(1, GROUP_ELEMENTS // squares.numel()))
+    step = min(rows, max(1, PIECE_ELEMENTS // columns))
+    return step, min(batch, torch.get_num_threads() * max(1, THREAD_ELEMENTS // (step * columns)))
+
+
+def _put(gradients: Tensor, indices: Tensor, values: Tensor) -> None:
+    """Add ``values[b, t]`` to row ``indices[b, t]`` of ``gradients[b]``, where it has this row."""
+    samples, rows, columns = gradients.shape
+    here = (indices >= 0) & (indices < rows)
+    keys = indices + torch.arange(samples, device=indices.device)[:, None] * rows
+    gradients.view(-1, columns).index_add_(0, keys[here], values[here])
+
+
+def _square(piece: Tensor, gradients: Tensor) -> None:
+    """Add the squares of ``gradients``, ``(samples, *piece.shape)``, to ``piece``."""
+    if not _on_cpu(gradients):
+        norm = torch.linalg.vector_norm(gradients, dim=0)  # one pass, in which nothing of their size is made
+        piece.addcmul_(norm, norm)
+        return
+    # A batched product gives each thread as many samples as the next, and so each squares those that it has made.
+    shares = math.gcd(len(gradients), torch.get_num_threads())
+    sums = piece.new_zeros(shares, *piece.shape)
+    for part in gradients.view(shares, -1, *piece.shape).unbind(1):
+        sums.addcmul_(part, part)
+    piece.add_(sums.sum(0))
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
