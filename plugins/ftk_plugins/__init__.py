@@ -22,6 +22,7 @@ PLUGINS = (
     "ftk_plugins.objectives.instruction",
     "ftk_plugins.objectives.masked_lm",
     "ftk_plugins.objectives.denoising",
+    "ftk_plugins.objectives.preference",
     "ftk_plugins.adaptations.full",
     "ftk_plugins.adaptations.head",
     "ftk_plugins.adaptations.partial",
@@ -43,4 +44,5 @@ PLUGINS = (
     "ftk_plugins.evaluators.accuracy",
     "ftk_plugins.evaluators.f1",
     "ftk_plugins.evaluators.regression_error",
+    "ftk_plugins.evaluators.preference_accuracy",
 )

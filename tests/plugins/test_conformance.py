@@ -57,6 +57,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
     ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
     ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
+    ("objective", "preference"): {"dpo": {"chosen_weight": 0.5}, "ipo": {"method": "ipo", "label_noise": 0.1}},
     ("adaptation", "full"): {"all": {}, "frozen": {"freeze": ["*embed*"], "start_copy": "cpu"}},
     ("adaptation", "head"): {"norm": {"also": ["model.norm.weight", "*.1.mlp.*"]}},
     ("adaptation", "partial"): {"last": {"blocks": 1}, "none": {"blocks": 0, "also": ["*.0.mlp.*"]}},

@@ -26,7 +26,7 @@ from ftk.recipe.specs import PartSpec
 from ftk.testing.toys import toy_context, toy_examples, toy_model, toy_rows, toy_task, toy_tokenizer
 
 COMPANIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "objective": ({"use": "instruction"}, {"use": "causal_lm"}),
+    "objective": ({"use": "instruction"}, {"use": "causal_lm"}, {"use": "preference"}),
     "adaptation": ({"use": "full"}, {"use": "lora", "rank": 4}),
     "evaluator": ({"use": "perplexity"},),
 }

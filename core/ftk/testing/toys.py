@@ -131,10 +131,10 @@ def toy_context(
 
 
 def toy_rows(count: int = 8) -> Iterator[dict[str, Any]]:
-    """Small instruction rows: ``instruction``, ``input``, ``output``, ``keywords`` and ``text``."""
+    """Small rows: ``instruction``, ``input``, ``output``, ``keywords``, ``text``, ``chosen`` and ``rejected``."""
     for index in range(count):
         question, answer = f"What is {index} plus {index}?", str(2 * index)
         yield {
             "instruction": question, "input": "", "output": answer, "keywords": [answer],
-            "text": f"{question} {answer}",
+            "text": f"{question} {answer}", "chosen": answer, "rejected": f"{answer}0",
         }  # fmt: skip

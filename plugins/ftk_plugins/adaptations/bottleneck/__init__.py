@@ -11,6 +11,7 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train small networks put behind each block's attention and MLP; the model stays as it is.",
             options="ftk_plugins.adaptations.bottleneck.options:BottleneckOptions",
             build="ftk_plugins.adaptations.bottleneck.bottleneck:BottleneckTuning",
+            provides=("reference",),
             paper="Houlsby et al. 2019, Parameter-Efficient Transfer Learning for NLP, https://arxiv.org/abs/1902.00751",
         )
     ]

@@ -19,7 +19,7 @@ class StartOptions(Options):
     )
 
     def withheld(self) -> tuple[str, ...]:
-        return ("weight-drift", "weight-scale") if self.start_copy == "none" else ()
+        return ("reference", "weight-drift", "weight-scale") if self.start_copy == "none" else ()
 
 
 class FullOptions(StartOptions):

@@ -12,6 +12,7 @@ def ftk_adaptations() -> list[Variant]:
             options="ftk_plugins.adaptations.prefix.options:PrefixOptions",
             build="ftk_plugins.adaptations.prefix.prefix:PrefixTuning",
             needs=("next-token",),
+            provides=("reference",),
             paper="Li & Liang 2021, Prefix-Tuning: Optimizing Continuous Prompts for Generation, "
             "https://arxiv.org/abs/2101.00190",
         )

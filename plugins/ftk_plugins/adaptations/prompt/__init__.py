@@ -12,6 +12,7 @@ def ftk_adaptations() -> list[Variant]:
             options="ftk_plugins.adaptations.prompt.options:PromptOptions",
             build="ftk_plugins.adaptations.prompt.prompt:PromptTuning",
             needs=("next-token",),
+            provides=("reference",),
             paper="Lester, Al-Rfou & Constant 2021, The Power of Scale for Parameter-Efficient Prompt Tuning, "
             "https://arxiv.org/abs/2104.08691",
         )

@@ -13,14 +13,9 @@ from ftk import Options
 _ANSWERS = ("output", "completion", "messages")
 
 
-class InstructionOptions(Options):
-    """What a recipe may say about `instruction`."""
+class DialogueOptions(Options):
+    """How a row becomes a prompt and an answer, and how long they may be together."""
 
-    format: Literal["auto", "alpaca", "prompt_completion", "messages"] = Field(
-        default="auto",
-        description="The rows' columns: `instruction`, `input`, `output`; `prompt`, `completion`; or "
-        "`messages`. auto: whichever of these a row has.",
-    )
     template: str | None = Field(
         default=None,
         description="The prompt of a row, with its columns in braces, as in `Q: {instruction}\\nA:`; "
@@ -32,19 +27,11 @@ class InstructionOptions(Options):
     system: str | None = Field(
         default=None, min_length=1, description="A system prompt for every row that brings none of its own."
     )
-    loss_on: Literal["answer", "all"] = Field(
-        default="answer",
-        description="Which tokens are learned: those of the answers, or those of the prompts too.",
-    )
     max_length: int = Field(default=1024, ge=2, description="Most tokens of a row, prompt and answer together.")
     long_rows: Literal["error", "cut_start", "cut_end"] = Field(
         default="error",
         description="What happens to a longer row: the run is refused, the prompt loses its beginning, "
         "or the answer its end.",
-    )
-    packing: bool = Field(
-        default=False,
-        description="Join short rows into rows of up to `max_length` tokens; they do not see each other.",
     )
 
     @field_validator("template")
@@ -53,6 +40,24 @@ class InstructionOptions(Options):
         if template is not None and not placeholders(template):
             raise ValueError("the template names no column; write one in braces, as in `{instruction}`")
         return template
+
+
+class InstructionOptions(DialogueOptions):
+    """What a recipe may say about `instruction`."""
+
+    format: Literal["auto", "alpaca", "prompt_completion", "messages"] = Field(
+        default="auto",
+        description="The rows' columns: `instruction`, `input`, `output`; `prompt`, `completion`; or "
+        "`messages`. auto: whichever of these a row has.",
+    )
+    loss_on: Literal["answer", "all"] = Field(
+        default="answer",
+        description="Which tokens are learned: those of the answers, or those of the prompts too.",
+    )
+    packing: bool = Field(
+        default=False,
+        description="Join short rows into rows of up to `max_length` tokens; they do not see each other.",
+    )
 
     @model_validator(mode="after")
     def _template_for_columns(self) -> InstructionOptions:
