@@ -13,8 +13,8 @@ BAD_CHOICES = {
         good(('"adapter"', '"adaptor"')), ("adaptation.use|unknown adaptation|did you mean `adapter`?",)
     ),
     "unknown transform": Bad(
-        good(('path = "train.jsonl"', 'path = "t", transform = [{ use = "claen" }]')),
-        ("data.train.transform.1.use|unknown transform|did you mean `clean`?",),
+        good(('path = "train.jsonl"', 'path = "t", transform = [{ use = "lowre" }]')),
+        ("data.train.transform.1.use|unknown transform|did you mean `lower`?",),
     ),
     "another kind": Bad(
         good(('"adapter"\nrank = 8', '"anchor"')),

@@ -245,7 +245,7 @@ BAD_RECIPES = {
         ("training|must be a table, got 'fast'",),
     ),
     "transform of a table": Bad(
-        good(('path = "train.jsonl"', 'path = "t", transform = { use = "clean" }')),
+        good(('path = "train.jsonl"', 'path = "t", transform = { use = "lower" }')),
         ("data.train.transform|must be a list of tables",),
     ),
 }

@@ -19,7 +19,7 @@ def ftk_datasets():
 
 @hookimpl
 def ftk_transforms():
-    return [variant("clean", "options:Clean"), variant("unlike", "options:Nothing", "parts:Unlike"),
+    return [variant("lower", "options:Clean"), variant("unlike", "options:Nothing", "parts:Unlike"),
             variant("explosive", "options:Nothing", "parts:explode"),
             variant("unfinished", "options:Nothing", "nowhere:Part")]
 

@@ -116,7 +116,7 @@ def test_probes_transforms_and_names(read: Read) -> None:
     text = good(
         (
             'path = "train.jsonl"',
-            'path = "t", transform = [{ use = "clean", lower = true }, { use = "clean" }]',
+            'path = "t", transform = [{ use = "lower", lower = true }, { use = "lower" }]',
         ),
         ("[[evaluator]]", '[data.probes]\nhard = { use = "rows", path = "hard" }\n[[evaluator]]'),
         (ANCHOR, f'{ANCHOR}\nname = "a"\n{ANCHOR}\nname = "b"'),
@@ -198,7 +198,7 @@ def test_parts_are_built_and_held_to_their_kind(read: Read) -> None:
         text = good(('path = "train.jsonl"', f'path = "t", transform = [{{ use = "{name}" }}]'))
         return build(read(text).stages[0].data.train.transforms[0], Transform)
 
-    assert isinstance(transform("clean"), Transform)
+    assert isinstance(transform("lower"), Transform)
     with pytest.raises(RunFailed, match=r"transform.1: `unlike` of ftk-lab builds Unlike, which is not a Transform"):
         transform("unlike")
     with pytest.raises(

@@ -38,7 +38,7 @@ from tests.core.read import Read
         ("name=other", lambda r: r.name == "other"),
         ("data.train.path=a=b", lambda r: r.stages[0].data.train.options.path == "a=b"),
         ("data.probes.hard={use='rows',path='h'}", lambda r: list(r.stages[0].data.probes) == ["hard"]),
-        ("data.train.transform=[{use='clean'}]", lambda r: len(r.stages[0].data.train.transforms) == 1),
+        ("data.train.transform=[{use='lower'}]", lambda r: len(r.stages[0].data.train.transforms) == 1),
         ('"seed" = 6', lambda r: r.seed == 6),
     ],
 )

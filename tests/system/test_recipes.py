@@ -14,7 +14,9 @@ import ftk
 from ftk.cli import cli
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-FACTS = [path for path in RECIPES if path.stem in ("ewc_lora", "lora", "replay_full", "wise_interpolation")]
+FACTS = [
+    path for path in RECIPES if path.stem in ("ewc_lora", "lora", "progressive", "replay_full", "wise_interpolation")
+]
 """Those that teach the same facts from ``world_facts`` to the same model from scratch, as questions and answers."""
 
 SMALL = (
@@ -90,6 +92,16 @@ def test_replay_full_rehearses_the_capitals(tmp_path: Path) -> None:
     assert capitals["mitigations"] == {}
     assert currencies["mitigations"]["replay"]["rows"] == {"capitals": 10}
     assert currencies["adaptation"] == "full"
+    assert currencies["trainable_parameters"] == currencies["total_parameters"]
+
+
+def test_progressive_is_full_tuning_that_begins_with_the_head(tmp_path: Path) -> None:
+    with_replay, thawing = table("replay_full"), table("progressive")
+    del with_replay["stage"][1]["mitigation"]
+    assert thawing["stage"][1].pop("adaptation") == {"use": "progressive", "thawed_by": 0.3, "decay": 0.6}
+    assert with_replay["stage"][1].pop("adaptation") == {"use": "full"}
+    assert {**thawing, "name": "replay_full"} == with_replay
+    _, currencies = run_small("progressive", tmp_path)["stages"]
     assert currencies["trainable_parameters"] == currencies["total_parameters"]
 
 
