@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +140,32 @@ def test_who_does_not_ask_gets_none_and_takes_the_same_step():
     with_memory(silent, by_source=False).train(Progress())
     for name, whole in silent.whole.items():
         torch.testing.assert_close(asks.whole[name], whole, atol=1e-6, rtol=1e-4)
+
+
+def test_the_projection_of_the_docs_leaves_no_conflict_with_the_old_rows():
+    page = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text(encoding="utf-8")
+    (listing,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Project" in block]
+    found: dict[str, Any] = {}
+    exec(listing, found)
+    torch.manual_seed(0)
+    net = nn.Linear(6, 5)
+    gradients = Gradients(net)
+    for source in ("train", "replay/earlier"):
+        net(torch.randn(3, 6)).square().sum().backward()
+        for parameter in net.parameters():
+            parameter.grad *= 1 if source == "train" else torch.randn(())
+        gradients.set_aside(source)
+    gradients.by_source["replay/earlier"]["bias"].copy_(-gradients.by_source["train"]["bias"])
+    gradients.join()
+    before = {name: gradient.clone() for name, gradient in gradients.items()}
+    found["Project"]().edit_gradients(gradients, None)
+    for name, gradient in gradients.items():
+        own, old = (gradients.by_source[source][name] for source in ("train", "replay/earlier"))
+        inner = (own * old).sum()
+        expected = before[name] - (inner / old.square().sum() * old if inner < 0 else 0)
+        torch.testing.assert_close(gradient, expected)
+        assert ((gradient - old) * old).sum() >= -1e-5
+    assert not torch.equal(before["bias"], gradients["bias"])
 
 
 def test_what_no_source_reached_has_zeros_and_is_not_stepped():
