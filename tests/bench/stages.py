@@ -55,8 +55,8 @@ def stage_from(events: list[RunEvent], **table: Any) -> Stage:
     job = Run(recipe, None, Accelerator(), Events([events.append]), lambda: False)
     job.source = build(recipe.model, ModelSource)
     job.read_rows()
-    loaded = job.load_start()
-    return job.stage(1, loaded, job.tasks(loaded.processor), {})
+    heads = job.load()
+    return job.stage(1, heads, job.tasks(heads.processor), {})
 
 
 def remembered(fisher: State) -> dict[str, State]:

@@ -7,13 +7,13 @@ import random
 import numpy as np
 import torch
 
-from ftk.running.rehearsal import undisturbed_draws, without_weights
+from ftk.running.rehearsal import copy_with, undisturbed_draws
 from ftk.testing import toy_model
 
 
 def test_a_copy_without_weights_is_of_the_same_make() -> None:
     model = toy_model()
-    copy = without_weights(model)
+    copy = copy_with(model, lambda tensor: torch.empty_like(tensor, device="meta"))
     there = {name: (p.shape, p.dtype, p.requires_grad) for name, p in model.named_parameters(remove_duplicate=False)}
     here = {name: (p.shape, p.dtype, p.requires_grad) for name, p in copy.named_parameters(remove_duplicate=False)}
     assert here == there

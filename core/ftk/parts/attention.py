@@ -22,6 +22,9 @@ def attention_by(model: nn.Module, implementation: str) -> Iterator[None]:
     before = [(config, config._attn_implementation_internal) for config in configs]
     try:
         changed.set_attn_implementation(implementation)
+        for config in configs:  # the body may have the configuration of another head's model
+            if type(config) is type(changed.config):
+                config._attn_implementation_internal = changed.config._attn_implementation_internal
         yield
     finally:
         for config, kept in before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ftk.events import Events
 from ftk.parts.adaptation import Adaptation
 from ftk.parts.evaluator import Metric
 from ftk.parts.examples import Task
+from ftk.parts.heads import Heads
 from ftk.parts.objective import Objective
 
 
@@ -28,7 +29,8 @@ class Context:
         stage_name: its name.
         step: optimizer steps done in this stage.
         steps: optimizer steps that the stage will take.
-        model: the model with the adaptation attached, not wrapped for distribution.
+        model: the model with the adaptation attached, not wrapped for distribution. Where a part is handed a task
+            or a batch whose head is not the stage's, that head's model over the same body.
         processor: its tokenizer or image processor.
         objective: the stage's objective.
         adaptation: the stage's adaptation; None while the starting model is measured.
@@ -48,6 +50,7 @@ class Context:
             at once; 1: none, for a caller whose hooks must hear all layers; None: as it thinks fit.
         label_smoothing: the share of each target that a loss spreads evenly over all classes while the model is in
             training mode; never in ``eval`` mode, in which losses are measured.
+        heads: the models of the run's heads over one body; None where there is but ``model``.
     """
 
     seed: int
@@ -72,6 +75,25 @@ class Context:
     shared: dict[Any, Any] | None = None
     loss_chunks: int | None = None
     label_smoothing: float = 0.0
+    heads: Heads | None = None
+
+    def model_for(self, task: Task) -> nn.Module:
+        """The model as a task sees it: the head that learned it, or will learn it, over the body as it stands."""
+        return self.through(task.objective).model
+
+    def through(self, objective: Objective) -> Context:
+        """The same context with the model of this objective's head."""
+        if self.heads is None or objective.head not in self.heads.models:
+            return self
+        return replace(self, model=self.heads.models[objective.head])
+
+    def all_models(self) -> list[nn.Module]:
+        """``model``, and those of the run's other heads."""
+        return [self.model] if self.heads is None else list(self.heads.models.values())
+
+    def common_name(self, name: str) -> str:
+        """What to call a weight of the live model beyond this stage: see :meth:`ftk.parts.heads.Heads.common_name`."""
+        return name if self.heads is None else self.heads.common_name(name)
 
     def measure_task(self, task: Task, split: str) -> list[Metric]:
         """Measure a task, on its ``validation`` or ``test`` rows, with the model as it stands; [] where it has none."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from ftk.parts.part import Part
 
 
@@ -36,8 +38,11 @@ class ModelSource(Part):
 
         What is drawn at random depends on ``torch.initial_seed()``, the recipe's seed, or on an option alone.
 
+        It is asked once for each head that the recipe's objectives need. A head that the source does not hold is
+        drawn anew.
+
         Args:
-            head: the head that the first stage's objective needs.
+            head: the head that an objective needs.
             corpus: gives the plain texts of all training rows of the recipe; for training a tokenizer.
 
         Raises:
@@ -54,3 +59,12 @@ class ModelSource(Part):
     @abstractmethod
     def load_folder(self, folder: Path, head: Head) -> Loaded:
         """Load a model that a finished stage of the same run saved, with this source's settings, bit for bit."""
+
+    def body(self, model: Any) -> nn.Module:
+        """The part of a model that tasks with different heads share; what lies outside of it is the head.
+
+        By default the model's ``base_model``, as transformers has it, or else the model itself. Models that this source
+        gives for different heads agree in names and shapes wherever their bodies both have something.
+        """
+        body: nn.Module = getattr(model, "base_model", model)
+        return body

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._pytree import tree_leaves
 
-from ftk.parts import Gradients, Loaded
+from ftk.parts import Gradients
+from ftk.parts.heads import Heads
 from ftk.planning.tracking import Tracker
 from ftk.planning.widest import Cut
 from ftk.running.optimizing import build_optimizer
-from ftk.running.rehearsal import copy_with
+from ftk.running.rehearsal import copy_heads
 from ftk.running.stage import Stage
 
 Counting = Callable[[str], AbstractContextManager[Any]]
@@ -82,13 +83,13 @@ class Counted:
 
 
 def count_memory(
-    outline: Loaded, set_up: Callable[[Loaded], Stage], cuts: Callable[[Stage], Sequence[Cut]], device: torch.device
+    outline: Heads, set_up: Callable[[Heads], Stage], cuts: Callable[[Stage], Sequence[Cut]], device: torch.device
 ) -> Counted:
     """Go through a stage as a run would, with every floating-point tensor fake.
 
     Args:
-        outline: the model it starts from; it is copied, and its values are not looked at.
-        set_up: makes the stage of it.
+        outline: the models it starts from; they are copied, and their values are not looked at.
+        set_up: makes the stage of them.
         cuts: the micro-batches of the step to take.
         device: what is counted.
 
@@ -96,14 +97,14 @@ def count_memory(
         UserError: the stage cannot be set up.
     """
     tracker = Tracker(device)
-    loaded = Loaded(copy_with(outline.model, tracker.hollow), outline.processor)
-    tracker.claim([*loaded.model.parameters(), *loaded.model.buffers()], "weights")
+    heads = copy_heads(outline, tracker.hollow)
+    tracker.claim(_tensors(heads.models.values()), "weights")
     with tracker:
         with tracker.counting("starting copy"):
-            stage = set_up(loaded)
+            stage = set_up(heads)
             go_to_the_end(stage)
         model = stage.ctx.model
-        tracker.claim([*model.parameters(), *model.buffers()], "weights")
+        tracker.claim(_tensors([model]), "weights")
         stations, unknown, optimizer = [], "", None
         with told_apart(model, tracker):
             try:
@@ -123,6 +124,11 @@ def count_memory(
                 _size(v for part in stage.mitigations.parts.values() for v in part.state_dict().values()),
             )
     return Counted(stage, tuple(stations), unknown, copied)
+
+
+def _tensors(models: Iterable[nn.Module]) -> list[Tensor]:
+    """Their parameters and buffers."""
+    return [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
 
 
 def _size(values: Iterable[Any]) -> int:
@@ -173,7 +179,7 @@ def hold_what_is_remembered(stage: Stage, counting: Counting = lambda part: null
     for name, part in stage.mitigations.parts.items():
         with counting(f"mitigation {name}"):
             for task in stage.ctx.earlier:
-                part.rehearse(task, stage.ctx)
+                part.rehearse(task, stage.ctx.through(task.objective))
             part.begin(stage.ctx)
 
 
@@ -188,13 +194,15 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
     model, ctx = stage.ctx.model, stage.ctx
     gradients = Gradients(model)
     sources = [source.name for source in stage.mixer().sources] if stage.by_source else []
-    model.train()
+    for each in ctx.all_models():
+        each.train()
     for objective, items in cuts:
         with counting("loss"):
+            here = ctx.through(objective)
             batch = objective.collate(items).to(ctx.device)
             with ctx.autocast(), stage.switches.around(batch):
-                loss = objective.loss(model, batch, ctx)
-            total = stage.mitigations.penalty(batch, loss, ctx)
+                loss = objective.loss(here.model, batch, here)
+            total = stage.mitigations.penalty(batch, loss, here)
             total.backward()  # type: ignore[no-untyped-call]
             del loss, total
     with counting("gradients"):

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from ftk.data.batches import pass_rows
 from ftk.events import Events
-from ftk.parts import Loaded, ModelSource, Task, lengths_of
+from ftk.parts import ModelSource, Task, lengths_of
+from ftk.parts.heads import Heads
 from ftk.planning.devices import shares_of
 from ftk.planning.machine import Machine
 from ftk.planning.memory import Station, count_memory
@@ -85,7 +85,7 @@ class Planner:
         self.job.source = build(self.recipe.model, ModelSource)
         self.job.read_rows()
         self.tasks: list[Task] = []
-        self._outlines: dict[int, Loaded] = {}
+        self._outlines: dict[int, Heads] = {}
 
     def changed(self, recipe: Recipe) -> Planner:
         """A planner of a recipe that differs in model, adaptation or training; rows are not read again."""
@@ -108,7 +108,7 @@ class Planner:
 
         device = self.job.accelerator.device
         with _many_threads() if self.machine.kind != device.type else nullcontext():
-            found = count_memory(self.outline(number), lambda loaded: self.set_up(number, loaded), choose, device)
+            found = count_memory(self.outline(number), lambda heads: self.set_up(number, heads), choose, device)
         if self.machine.kind == "cpu":
             found = found.with_checkpoints()
         stage = found.stage
@@ -128,27 +128,26 @@ class Planner:
         )  # fmt: skip
         return replace(plan, fits=plan.peak <= self.machine.room)
 
-    def outline(self, number: int) -> Loaded:
-        """The model of a stage on the device ``meta``."""
+    def outline(self, number: int) -> Heads:
+        """The models of a stage on the device ``meta``."""
         if number not in self._outlines:
-            loaded = self.job.load_start(number, outline=True)
-            self._outlines[number] = Loaded(without_weights(loaded.model), loaded.processor)
+            heads = without_weights(self.job.load(outline=True))
+            self._outlines[number] = heads.turned(self.job.head(number))
             if not self.tasks:
-                self.tasks = self.job.tasks(loaded.processor)
+                self.tasks = self.job.tasks(heads.processor)
                 for task in self.tasks:
                     len(task.train.items)  # encoded, and so of known lengths
                 self._taken = self.machine.taken()
         return self._outlines[number]
 
-    def set_up(self, number: int, loaded: Loaded) -> Stage:
-        """The stage on this model, as one device of the machine will have it."""
+    def set_up(self, number: int, heads: Heads) -> Stage:
+        """The stage on these models, as one device of the machine will have it."""
         spec = self.recipe.stages[number - 1]
-        # The context moves its model to the device; tensors without memory are there already and cannot be moved.
-        ctx = self.job.context(number, Loaded(nn.Identity(), loaded.processor), self.tasks)
+        ctx = self.job.context(number, heads, self.tasks)
         size = pass_rows(
             spec.training, self.machine.devices, lambda: max(int(lengths_of(t.train.items).max()) for t in self.tasks)
         )
-        ctx = replace(ctx, model=loaded.model, micro_batch_size=size)
+        ctx = replace(ctx, micro_batch_size=size)
         return Stage(spec, ctx, self.job.accelerator, None, {}, lambda: False)
 
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from ftk.data.batches import Batches
-from ftk.parts import Loaded
 from ftk.planning.memory import go_to_the_end, hold_what_is_remembered, new_optimizer, take_step
 from ftk.planning.plan import Planner, StagePlan
 from ftk.planning.widest import cuts_of
-from ftk.running.rehearsal import copy_with
+from ftk.running.rehearsal import copy_heads
 
 STEPS = 5
 """Most steps that are timed, after one that is not."""
@@ -30,10 +29,9 @@ def timed(planner: Planner, number: int, plan: StagePlan) -> StagePlan:
     Weights are random and none is read: how long a product takes does not depend on its values.
     """
     device = planner.job.accelerator.device
-    outline = planner.outline(number)
     generator = torch.Generator(device).manual_seed(0)
-    model = copy_with(outline.model, lambda tensor: _made_up(tensor, device, generator))
-    stage = planner.set_up(number, Loaded(model, outline.processor))
+    heads = copy_heads(planner.outline(number), lambda tensor: _made_up(tensor, device, generator))
+    stage = planner.set_up(number, heads)
     hold_what_is_remembered(stage)
     go_to_the_end(stage)
     optimizer, batches = new_optimizer(stage), Batches(stage.mixer(), stage.spec.training)

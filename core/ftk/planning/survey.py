@@ -56,7 +56,7 @@ class Surveyor:
         self._job = Run(quiet, None, make_accelerator(), Events([]), lambda: False)
         self._job.source = build(recipe.model, ModelSource)
         self._job.read_rows()
-        self._processor = self._job.load_start(outline=True).processor
+        self._processor = self._job.load(outline=True).processor
         self._stages: list[StageSpec | None] = list(recipe.stages)
         if recipe.retain is not None:
             self._stages.insert(0, None)

@@ -12,6 +12,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Batch, Context, Gradients, Loss, Mitigation, Source, State, Task
+from ftk.recipe.building import build
+from ftk.recipe.specs import PartSpec
 from ftk.report.clock import Clock
 
 CPU = torch.device("cpu")
@@ -51,7 +53,7 @@ class Composition:
             for task in tasks:
                 if task.name not in self.remembered[name]:
                     with self._guarded(name, "remember"):
-                        part.remember(task, ctx)
+                        part.remember(task, ctx.through(task.objective))
                     self.remembered[name].append(task.name)
 
     def begin(self, ctx: Context) -> None:
@@ -145,3 +147,8 @@ class Composition:
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
             raise RunFailed(f"mitigation `{name}` failed in its station `{station}`: {told}") from error
+
+
+def build_named(specs: Sequence[PartSpec]) -> dict[str, Mitigation]:
+    """Build mitigations by their names in the recipe."""
+    return {spec.name: build(spec, Mitigation) for spec in specs}

@@ -53,6 +53,7 @@ class Loop:
         around: what the forward pass that trains on a micro-batch runs in.
         prepare: prepares a model whose set of trained parameters has changed as ``model`` was.
         by_source: whether a mitigation needs the gradient of each source apart.
+        averages: whether the step averages all gradients over the processes, because the model was not prepared to.
     """
 
     ctx: Context
@@ -69,6 +70,7 @@ class Loop:
     around: Callable[[Batch], AbstractContextManager[Any]] = lambda batch: nullcontext()
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model
     by_source: bool = False
+    averages: bool = False
 
     def train(self, progress: Progress) -> None:
         """Go from ``progress`` to the stage's last step, or to where it no longer improves.
@@ -83,7 +85,8 @@ class Loop:
         scaler = torch.amp.GradScaler(self.ctx.device.type, enabled=self.ctx.precision == "fp16")
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
-        self.model.train()
+        for model in (self.model, *self.ctx.all_models()):
+            model.train()
         watch = Watch(self.options)
         if watch.due(progress.step, self.ctx.steps, progress.history) and self.evaluate(watch, progress):
             self.save(progress)
@@ -142,10 +145,11 @@ class Loop:
         gradients.restart()
         for source, batches in sources.items():
             for index, (objective, batch) in enumerate(batches, start=1):
+                here = ctx.through(objective)
                 with self.synced(sharded or index == len(batches)):
                     with ctx.autocast(), self.around(batch):
-                        loss = objective.loss(self.model, batch, ctx)
-                    total = self.mitigations.penalty(batch, loss, ctx)
+                        loss = objective.loss(self.model if here.model is ctx.model else here.model, batch, here)
+                    total = self.mitigations.penalty(batch, loss, here)
                     weight = ctx.world_size / count if batch.count else 0.0  # of a pass that is only made together
                     scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
                 if batch.count:
@@ -153,7 +157,7 @@ class Loop:
                     trace.losses.append(loss.total.detach())
                     trace.totals.append(total.detach())
                 del loss, total  # its logits would lie in memory beside the next micro-batch's
-            if sharded:
+            if sharded or self.averages:
                 average_whole(gradients)
             if self.by_source:
                 gradients.set_aside(source)

@@ -17,7 +17,7 @@ from ftk.report.scores import Scores
 
 
 def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
-    """Measure every task with the model as it stands and record it.
+    """Measure every task with the model as it stands, through the task's own head, and record it.
 
     Args:
         ctx: the context, with the model.
@@ -47,7 +47,7 @@ def measure_task(ctx: Context, task: Task, split: str) -> list[Metric]:
 
 def _measure(ctx: Context, task: Task, examples: Examples) -> list[Metric]:
     metrics: list[Metric] = []
-    chosen, ctx = replace(task, test=examples), replace(ctx, shared={})
+    chosen, ctx = replace(task, test=examples), replace(ctx.through(task.objective), shared={})
     with evaluating(ctx.model):
         for evaluator in task.evaluators:
             ctx.check_interrupt()
@@ -83,10 +83,11 @@ def build_evaluator(spec: PartSpec) -> Evaluator:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within it the model is in ``eval`` mode and no graph is made."""
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for module in training:  # not all at once: models of several heads share their body, and not the rest
+            module.training = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -16,8 +17,10 @@ from ftk.data.overlap import report_overlap
 from ftk.data.rows import Asked, RowReader
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
-from ftk.parts import Context, Head, Loaded, ModelSource, Objective, State, Task, lengths_of
-from ftk.processes.sharding import in_turns, make_mesh, shard
+from ftk.parts import Context, Head, ModelSource, Objective, State, Task, lengths_of
+from ftk.parts.heads import Heads
+from ftk.processes.loading import Loading
+from ftk.processes.sharding import make_mesh
 from ftk.recipe.building import build
 from ftk.recipe.specs import Recipe
 from ftk.report.scores import Scores
@@ -78,15 +81,14 @@ class Run:
             self.source = build(self.recipe.model, ModelSource)
             self.read_rows()
             measured, done, carried = self._finished_stages()
-            loaded = self._load(done)
-            tasks = self.tasks(loaded.processor)
-            self.check(loaded, tasks)
+            heads = self.load(done)
+            tasks = self.tasks(heads.processor)
+            self.check(heads, tasks)
             if not measured:
-                self._measure_start(loaded, tasks)
+                self._measure_start(heads, tasks)
             check_names([stage.training for stage in self.recipe.stages], self.scores)
             for number in range(done + 1, len(self.recipe.stages) + 1):
-                loaded = self._head_of(number, loaded)
-                loaded, carried = self._run_stage(number, loaded, tasks, carried)
+                heads, carried = self._run_stage(number, heads.turned(self.head(number)), tasks, carried)
             report = run_report(self.recipe, "completed", self.scores, self.stages)
             if self.accelerator.is_main_process:
                 folder.publish_model(len(self.recipe.stages), self.recipe.stages[-1].name)
@@ -105,8 +107,8 @@ class Run:
         self.read_rows()
         plan = []
         for number, spec in enumerate(self.recipe.stages, start=1):
-            loaded = self.load_start()
-            plan.append({"name": spec.name, **self.stage(number, loaded, self.tasks(loaded.processor), {}).plan()})
+            heads = self.load().turned(self.head(number))
+            plan.append({"name": spec.name, **self.stage(number, heads, self.tasks(heads.processor), {}).plan()})
         return plan
 
     def read_rows(self) -> None:
@@ -140,7 +142,7 @@ class Run:
             for rows, evaluators in zip(self.rows, specs, strict=True)
         ]
 
-    def check(self, loaded: Loaded, tasks: Sequence[Task]) -> None:
+    def check(self, heads: Heads, tasks: Sequence[Task]) -> None:
         """Find, before the first stage has trained, what would stop a later one: set up stages, encode rows.
 
         Raises:
@@ -149,7 +151,7 @@ class Run:
         to_do = list(enumerate(self.recipe.stages, start=1))[len(self.stages) :]
         for number, spec in to_do:
             refuse_idle_grouping(spec.training, self.objective(number))
-        rehearse([(spec, self.context(number, loaded, tasks)) for number, spec in to_do], self.accelerator)
+        rehearse([(spec, self.context(number, heads, tasks)) for number, spec in to_do], self.accelerator)
         self.events("phase", text="encoding rows")
         for number, spec in to_do:
             refuse_without_lengths(spec.training, tasks[number - 1 - len(self.recipe.stages)])
@@ -158,18 +160,22 @@ class Run:
             if task.validation is not None:
                 len(task.validation.encoded)
 
-    def load_start(self, number: int = 1, *, outline: bool = False) -> Loaded:
-        """The starting model as its source gives it, with the head of a stage; or its outline, without weights."""
-        self.events("phase", text="loading the model")
-        set_seed(self.recipe.seed)
+    def load(self, done: int = 0, *, outline: bool = False) -> Heads:
+        """The models of all heads as ``done`` stages left them, or outlines of the starting ones, without weights."""
 
         def corpus() -> Iterator[str]:
             for rows in self.rows:
                 yield from rows.texts()
 
-        return (self.source.outline if outline else self.source.load)(self._head(number), corpus)
+        places: dict[Head, Path | None] = {rows.objective.head: None for rows in self.rows}
+        for number, spec in enumerate(self.recipe.stages[:done], start=1):
+            assert self.folder is not None
+            places[self.head(number)] = self.folder.model_path(number, spec.name)
+        precision = resolve_precision(self.recipe.stages[0].training.precision, self.accelerator.device)
+        loading = Loading(self.source, self.recipe.seed, corpus, self.accelerator, self.mesh, precision, self.events)
+        return loading.load(places, self.head(max(done, 1)), outline=outline)
 
-    def context(self, number: int, loaded: Loaded, tasks: Sequence[Task]) -> Context:
+    def context(self, number: int, heads: Heads, tasks: Sequence[Task]) -> Context:
         """The context of a stage before its adaptation is attached; stage 0 is the starting model."""
         spec = self.recipe.stages[max(number, 1) - 1]
         device = self.accelerator.device
@@ -180,8 +186,7 @@ class Run:
 
         return Context(
             seed=self.recipe.seed, stage=number, stage_name=spec.name if number else "start", step=0, steps=0,
-            model=loaded.model if self.mesh else loaded.model.to(device), processor=loaded.processor,
-            objective=self.objective(number),
+            model=heads.model, processor=heads.processor, objective=self.objective(number),
             adaptation=None, task=tasks[offset + number - 1] if number else None,
             earlier=tuple(tasks[: max(offset + number - 1, 0)]), device=device,
             precision=resolve_precision(spec.training.precision, device),
@@ -189,20 +194,20 @@ class Run:
             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes, events=self.events,
             check_interrupt=self._check_interrupt, measure=measure_task,
             loss_chunks=None if spec.training.loss_chunks == "auto" else spec.training.loss_chunks,
-            label_smoothing=spec.training.label_smoothing,
+            label_smoothing=spec.training.label_smoothing, heads=heads,
         )  # fmt: skip
 
-    def stage(self, number: int, loaded: Loaded, tasks: Sequence[Task], carried: dict[str, State]) -> Stage:
-        """Set one stage up on the model it starts from."""
-        ctx = self.context(number, loaded, tasks)
+    def stage(self, number: int, heads: Heads, tasks: Sequence[Task], carried: dict[str, State]) -> Stage:
+        """Set one stage up on the model it starts from, which is the live one."""
+        ctx = self.context(number, heads, tasks)
         spec = self.recipe.stages[number - 1]
         return Stage(spec, ctx, self.accelerator, self.folder, carried, self.stop_requested)
 
     def _run_stage(
-        self, number: int, loaded: Loaded, tasks: Sequence[Task], carried: dict[str, State]
-    ) -> tuple[Loaded, dict[str, State]]:
+        self, number: int, heads: Heads, tasks: Sequence[Task], carried: dict[str, State]
+    ) -> tuple[Heads, dict[str, State]]:
         """Run a stage, measure every task after it, and export the model that it leaves."""
-        stage = self.stage(number, loaded, tasks, carried)
+        stage = self.stage(number, heads, tasks, carried)
         result = stage.run()
         measure_tasks(stage.ctx, tasks, self.scores)
         assert self.folder is not None
@@ -211,16 +216,16 @@ class Run:
         self.stages.append(facts)
         report = run_report(self.recipe, "running", self.scores, self.stages)
         states = {**result.states, "scores": self.scores.to_json()}
-        model = export_stage(stage, self.folder, loaded.processor, states, report, self.recipe)
+        model = export_stage(stage, self.folder, heads.processor, states, report, self.recipe)
         self.events(
             "stage_finished", stage=number,
             **{key: facts[key] for key in ("name", "steps", "seconds", "tokens", "tokens_per_second")},
         )  # fmt: skip
-        return Loaded(model, loaded.processor), result.states
+        return heads.following(model), result.states
 
-    def _measure_start(self, loaded: Loaded, tasks: Sequence[Task]) -> None:
+    def _measure_start(self, heads: Heads, tasks: Sequence[Task]) -> None:
         assert self.folder is not None
-        measure_tasks(self.context(0, loaded, tasks), tasks, self.scores)
+        measure_tasks(self.context(0, heads, tasks), tasks, self.scores)
         if self.accelerator.is_main_process:
             self.folder.finish_stage(0, "start", {"scores": self.scores.to_json()})
         self.accelerator.wait_for_everyone()
@@ -243,35 +248,8 @@ class Run:
         self.accelerator.wait_for_everyone()  # before the first of us finishes something that a peer would find
         return measured, done, carried
 
-    def _load(self, done: int) -> Loaded:
-        """The model that the last finished stage left, or the starting model; divided if the recipe says so."""
-        mesh, device = self.mesh, self.accelerator.device
-        if mesh is None:
-            return self._load_whole(done)
-
-        def load_and_shard() -> Loaded:
-            loaded = self._load_whole(done)
-            shard(loaded.model, mesh, resolve_precision(self.recipe.stages[0].training.precision, device))
-            return loaded
-
-        return in_turns(self.accelerator, load_and_shard)
-
-    def _load_whole(self, done: int) -> Loaded:
-        if not done:
-            return self.load_start()
-        assert self.folder is not None
-        self.events("phase", text=f"loading the model that stage {done} left")
-        set_seed(self.recipe.seed)  # as before every load: a new head is drawn the same whenever the run resumes
-        folder = self.folder.model_path(done, self.recipe.stages[done - 1].name)
-        return self.source.load_folder(folder, self._head(min(done + 1, len(self.recipe.stages))))
-
-    def _head_of(self, number: int, loaded: Loaded) -> Loaded:
-        """The model with the head that the stage needs, loaded anew where the stage before had another."""
-        if number == 1 or self._head(number) == self._head(number - 1):
-            return loaded
-        return self._load(number - 1)
-
-    def _head(self, number: int) -> Head:
+    def head(self, number: int) -> Head:
+        """The head that a stage trains."""
         return self.objective(number).head
 
     def objective(self, number: int) -> Objective:

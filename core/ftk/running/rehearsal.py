@@ -16,27 +16,27 @@ from torch import Tensor, nn
 
 from ftk.errors import FtkError
 from ftk.parts import Adaptation, Context
+from ftk.parts.heads import Heads
 from ftk.recipe.specs import StageSpec
 from ftk.running.stage import Stage
 
 
 def rehearse(stages: Sequence[tuple[StageSpec, Context]], accelerator: Accelerator) -> None:
-    """Build each stage's parts and attach its adaptation to a copy of the model without weights.
-
-    A stage whose objective needs another head than the first of them will have another model, and is left out.
+    """Build each stage's parts and attach its adaptation to a copy of the model of its head, without weights.
 
     Raises:
         FtkError: what :class:`ftk.running.stage.Stage` raises when it is the stage's turn.
     """
     for spec, ctx in stages:
-        if ctx.objective.head == stages[0][1].objective.head:
-            with undisturbed_draws():
-                _set_up(spec, ctx, accelerator)
+        with undisturbed_draws():
+            _set_up(spec, ctx, accelerator)
 
 
 def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
     try:
-        stage = Stage(spec, replace(ctx, model=without_weights(ctx.model)), accelerator, None, {}, lambda: False)
+        assert ctx.heads is not None
+        heads = without_weights(ctx.heads).turned(ctx.objective.head)
+        stage = Stage(spec, replace(ctx, model=heads.model, heads=heads), accelerator, None, {}, lambda: False)
         if spec.training.warmup_steps or type(stage.adaptation).before_step is not Adaptation.before_step:
             steps = stage.plan()["steps"]  # of which the warm-up must leave some
             stage.adaptation.before_step(replace(stage.ctx, steps=steps))
@@ -46,9 +46,15 @@ def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
         return  # what reads weights as it attaches cannot be rehearsed
 
 
-def without_weights(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose parameters and buffers have shapes and types, and hold nothing; shared ones stay so."""
-    return copy_with(model, lambda tensor: torch.empty_like(tensor, device="meta"))
+def without_weights(heads: Heads) -> Heads:
+    """Copies of the models whose parameters and buffers have shapes and types, and hold nothing."""
+    return copy_heads(heads, lambda tensor: torch.empty_like(tensor, device="meta"))
+
+
+def copy_heads(heads: Heads, make: Callable[[Tensor], Tensor]) -> Heads:
+    """Copies of the models by :func:`copy_with`, over one body as they are."""
+    copies = copy_with(nn.ModuleList(heads.models.values()), make)
+    return heads.over(dict(zip(heads.models, copies.children(), strict=True)))
 
 
 def copy_with(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,13 @@ from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
 from ftk.disk.pieces import is_divided
 from ftk.errors import Interrupted, RunFailed, UserError
-from ftk.parts import Adaptation, Context, Mitigation, Source, State, Task
+from ftk.parts import Adaptation, Context, Source, State, Task
 from ftk.parts.views import digest_of, lengths_of
 from ftk.processes.sharding import is_sharded
 from ftk.recipe.building import build
 from ftk.recipe.checking import SOURCE_GRADIENTS
-from ftk.recipe.specs import PartSpec, StageSpec
-from ftk.running.composition import Composition
+from ftk.recipe.specs import StageSpec
+from ftk.running.composition import Composition, build_named
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
 from ftk.running.optimizing import build_optimizer, build_schedule, pack_optimizer, sizes_of, unpack_optimizer
@@ -75,10 +75,11 @@ class Stage:
         self.stop_requested = stop_requested
         self.carried = dict(carried)
         self.adaptation = build(spec.adaptation, Adaptation)
-        own = list(ctx.model.modules())
+        own = list(nn.ModuleList(ctx.all_models()).modules())
         set_seed(ctx.derived_seed("attach") % 2**32)
         try:
             model = self.adaptation.attach(ctx.model)
+            heads = ctx.heads.following(model) if ctx.heads else None
         except UserError as error:
             raise UserError(f"stage `{spec.name}`: {error.message}", error.hint) from error
         if any(p.requires_grad and p.dtype == torch.float16 for p in model.parameters()):
@@ -89,7 +90,7 @@ class Stage:
         self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
         self.by_source = any(SOURCE_GRADIENTS in part.needs() for part in spec.mitigations)
         self.watch = Watch(spec.training)
-        self.ctx = replace(ctx, model=model, adaptation=self.adaptation)
+        self.ctx = replace(ctx, model=model, adaptation=self.adaptation, heads=heads)
         self.switches = Switches(spec.training, self.ctx, own)
 
     @property
@@ -130,15 +131,17 @@ class Stage:
             )
         if self.folder and not saved and self.mitigations.parts:
             self.save(self.progress)  # what was remembered is not computed again after an interruption
+        # DistributedDataParallel exchanges what went through it, and other heads' models share but the body.
+        self._several = len({source.objective.head for source in batches.mixer.sources}) > 1
         return Loop(
             self.ctx, options, self.accelerator, self.prepared(self.ctx.model), batches, self.mitigations,
             optimizer, scheduler, self.save, self.check_saved, self.stop_requested, self.switches.around,
-            self.prepared, self.by_source,
+            self.prepared, self.by_source, self._several and self.ctx.world_size > 1,
         )  # fmt: skip
 
     def prepared(self, model: nn.Module) -> nn.Module:
         """The model as training calls it: it exchanges the gradients of what is trained now."""
-        if not is_sharded(model):
+        if not is_sharded(model) and not self._several:
             if self.ctx.world_size > 1:
                 self.accelerator.free_memory()  # it keeps every model it has prepared
             model = cast(nn.Module, self.accelerator.prepare_model(model))
@@ -287,11 +290,6 @@ class Stage:
 
     def _names(self) -> dict[int, str]:
         return {id(parameter): name for name, parameter in self.ctx.model.named_parameters()}
-
-
-def build_named(specs: Sequence[PartSpec]) -> dict[str, Mitigation]:
-    """Build mitigations by their names in the recipe."""
-    return {spec.name: build(spec, Mitigation) for spec in specs}
 
 
 def fingerprint(mixer: Mixer) -> str:

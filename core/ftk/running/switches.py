@@ -26,7 +26,7 @@ class Switches:
     Args:
         options: the stage's ``[training]``.
         ctx: the stage's context; its model, with the adaptation attached, is changed until :meth:`release`.
-        own: the modules that the model had before; what an adaptation added (the dropout of LoRA) is left alone.
+        own: the modules that the models had before; what an adaptation added (the dropout of LoRA) is left alone.
 
     Raises:
         UserError: an option cannot act on this model or this device; the model is as it was.
@@ -39,7 +39,7 @@ class Switches:
             if options.attention != "auto":
                 _set_attention(stack, options.attention, ctx)
             if options.dropout is not None:
-                _set_dropout(stack, options.dropout, ctx.model, own)
+                _set_dropout(stack, options.dropout, ctx, own)
             if options.gradient_checkpointing:
                 _set_checkpointing(stack, ctx.model)
             if options.neftune_noise is not None:
@@ -138,22 +138,24 @@ def _set_attention(stack: ExitStack, wanted: str, ctx: Context) -> None:
     if not hasattr(model, "set_attn_implementation"):
         raise _cannot(model, "choose how it computes attention", "attention")
     try:
-        stack.enter_context(attention_by(model, wanted))
+        for each in ctx.all_models():
+            stack.enter_context(attention_by(each, wanted))
     except (ImportError, ValueError) as error:
         raise UserError(f'training.attention = "{wanted}": {one_line(error)}', 'write attention = "auto"') from error
     if model.config._attn_implementation != wanted:
         raise _cannot(model, f"compute attention by {wanted}", "attention")
 
 
-def _set_dropout(stack: ExitStack, share: float, model: nn.Module, own: Sequence[nn.Module]) -> None:
+def _set_dropout(stack: ExitStack, share: float, ctx: Context, own: Sequence[nn.Module]) -> None:
     """Every dropout module, and every number that a module, or the configuration, keeps under such a name."""
     places: list[tuple[Any, str]] = []
     for module in own:
         names = ["p"] if isinstance(module, _DropoutNd) else _dropouts(module)
         places += [(module, name) for name in names]
     if not places:
-        raise _cannot(model, "drop anything out", "dropout")
-    for owner, name in [*places, *((config, name) for config in _configs(model) for name in _dropouts(config))]:
+        raise _cannot(ctx.model, "drop anything out", "dropout")
+    configs = _configs(nn.ModuleList(ctx.all_models()))
+    for owner, name in [*places, *((config, name) for config in configs for name in _dropouts(config))]:
         stack.callback(setattr, owner, name, getattr(owner, name))
         setattr(owner, name, share)
 
@@ -165,7 +167,7 @@ def _dropouts(owner: Any) -> list[str]:
 
 
 def _configs(model: nn.Module) -> list[Any]:
-    """The configurations of a model and of the models in it, each once."""
+    """The configurations of the models in ``model``, each once."""
     found = [module.config for module in model.modules() if hasattr(module, "config")]
     return list({id(config): config for config in found}.values())
 

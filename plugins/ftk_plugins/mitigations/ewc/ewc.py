@@ -44,15 +44,12 @@ class Ewc(Mitigation):
             RunFailed: its gradients are not finite.
         """
         assert ctx.adaptation is not None
-        drifts = ctx.adaptation.drift()
-        self._check_shapes(drifts, ctx)
-        with (
-            ctx.adaptation.reference()
-        ):  # where a stage begins nothing has moved, and each base layer does its own work
+        # Where a stage begins nothing has moved, and each base layer does its own work.
+        with ctx.adaptation.reference():
             estimate = estimate_fisher(
                 task,
                 ctx,
-                {name: drift.weight for name, drift in drifts.items()},
+                self._weights(ctx),
                 samples=self.options.samples,
                 draw=self.options.labels == "sample",
                 batch_size=self.options.fisher_batch_size or ctx.micro_batch_size,
@@ -66,18 +63,16 @@ class Ewc(Mitigation):
         self._tasks[task.name] = {"trace": estimate.trace, "samples": estimate.samples}
 
     def rehearse(self, task: Task, ctx: Context) -> None:
-        assert ctx.adaptation is not None
-        weights = {name: drift.weight for name, drift in ctx.adaptation.drift().items()}
         batch_size = self.options.fisher_batch_size or ctx.micro_batch_size
+        assert ctx.adaptation is not None
+        weights = self._weights(ctx)
         with ctx.adaptation.reference():
             diagonal = rehearse_fisher(task, ctx, weights, samples=self.options.samples, batch_size=batch_size)
         self._accumulate(Fisher(diagonal, 1.0, self.options.samples))
 
     def begin(self, ctx: Context) -> None:
-        assert ctx.adaptation is not None
-        drifts = ctx.adaptation.drift()
+        drifts = self._drifts(ctx)
         self._fisher = {name: fisher.to(ctx.device) for name, fisher in self._fisher.items()}
-        self._check_shapes(drifts, ctx)
         self._guarded = [(drift, self._fisher[name]) for name, drift in drifts.items() if name in self._fisher]
         if self._fisher and not self._guarded:
             ctx.events("warning", text="ewc: this stage trains none of the weights that were remembered")
@@ -131,9 +126,18 @@ class Ewc(Mitigation):
                 self._fisher[name] = known.to(diagonal.device)
                 own_rows(self._fisher[name])[0].add_(own, alpha=scale)
 
-    def _check_shapes(self, drifts: Mapping[str, Drift], ctx: Context) -> None:
+    def _drifts(self, ctx: Context) -> Mapping[str, Drift]:
+        """The drift of each weight by the name under which its Fisher goes from stage to stage."""
+        assert ctx.adaptation is not None
+        drifts = {ctx.common_name(name): drift for name, drift in ctx.adaptation.drift().items()}
         for name, drift in drifts.items():
             known = self._fisher.get(name)
             if known is not None and known.shape != drift.weight.shape:
                 told = f"{tuple(known.shape)} and is {tuple(drift.weight.shape)} in stage `{ctx.stage_name}`"
                 raise RunFailed(f"mitigation ewc: {name} was remembered in shape {told}")
+        return drifts
+
+    def _weights(self, ctx: Context) -> dict[str, Tensor]:
+        """Those of the weights that the model of ``ctx`` has: an earlier task's knows nothing of the new head."""
+        there = {id(parameter) for parameter in ctx.model.parameters()}
+        return {name: drift.weight for name, drift in self._drifts(ctx).items() if id(drift.weight) in there}

@@ -243,7 +243,7 @@ def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
 
     Flash attention has no float32, and gives way to torch's own.
     """
-    attention = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
+    attention = {str(getattr(m.config, "_attn_implementation", "")) for m in model.modules() if hasattr(m, "config")}
     training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tensors = [*model.parameters(), *model.buffers()]
@@ -255,7 +255,7 @@ def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
             parameter.requires_grad_(False)
         for tensor, data in halves:
             tensor.data = data.float()
-        exact = attention_by(model, "sdpa") if "flash" in attention else nullcontext()
+        exact = attention_by(model, "sdpa") if any("flash" in each for each in attention) else nullcontext()
         with exact, torch.autocast(device.type, enabled=False):
             yield
     finally:

@@ -25,10 +25,14 @@ SENTINELS = 100
 
 
 class Scratch(ModelSource):
-    """Draws a model from a seed and trains its tokenizer on the recipe's texts; the same bits every time."""
+    """Draws a model from a seed and trains its tokenizer on the recipe's texts; the same bits every time.
+
+    A run asks it for a model of each of its heads; their tokenizer is trained once.
+    """
 
     def __init__(self, options: ScratchOptions) -> None:
         self.options = options
+        self._tokenizers: dict[bool, Any] = {}
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Make the model in float32 on the CPU, in ``eval`` mode; ``corpus`` is read twice, or not at all."""
@@ -66,14 +70,17 @@ class Scratch(ModelSource):
         if options.tokenizer is not None:
             return load_processor(options.tokenizer, Head("causal_lm"))
         kind = transformers.CONFIG_MAPPING[options.architecture]
-        return train_tokenizer(
-            corpus,
-            vocabulary_size=options.vocabulary_size,
-            max_length=options.max_length,
-            mask=head.kind == "masked_lm" or kind in transformers.AutoModelForMaskedLM._model_mapping,
-            sentinels=SENTINELS if _is_t5(options.architecture) else 0,
-            special_tokens=options.special_tokens,
-        )
+        mask = head.kind == "masked_lm" or kind in transformers.AutoModelForMaskedLM._model_mapping
+        if mask not in self._tokenizers:
+            self._tokenizers[mask] = train_tokenizer(
+                corpus,
+                vocabulary_size=options.vocabulary_size,
+                max_length=options.max_length,
+                mask=mask,
+                sentinels=SENTINELS if _is_t5(options.architecture) else 0,
+                special_tokens=options.special_tokens,
+            )
+        return self._tokenizers[mask]
 
     def _model(self, config: Any, head: Head) -> Any:
         options = self.options

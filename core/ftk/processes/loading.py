@@ -1,0 +1,95 @@
+"""Loading the models of a run into its processes: one for each head, from the source or from what stages left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from ftk.errors import UserError
+from ftk.events import Events
+from ftk.parts import Head, Loaded, ModelSource
+from ftk.parts.heads import Heads
+from ftk.processes.sharding import in_turns, shard
+
+ALIGNMENT = 64
+"""Bytes; where torch puts a new tensor on a CPU."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Where models come from and go to.
+
+    Attributes:
+        source: of the starting model.
+        seed: of what is drawn; the recipe's.
+        corpus: the texts of all training rows.
+        accelerator: knows the device.
+        mesh: the processes that a model is divided among; None: each has it whole.
+        precision: what a divided model computes in.
+        events: tells the observers.
+    """
+
+    source: ModelSource
+    seed: int
+    corpus: Callable[[], Iterator[str]]
+    accelerator: Accelerator
+    mesh: DeviceMesh | None
+    precision: str
+    events: Events
+
+    def load(self, places: Mapping[Head, Path | None], live: Head, *, outline: bool = False) -> Heads:
+        """The models of all heads over the body of the live one, or their outlines, without weights.
+
+        Args:
+            places: where the last stage that trained a head left its model; None: the source gives it, the same however
+                often the run is resumed.
+            live: the head whose model is trained next, or was last.
+            outline: give outlines.
+
+        Raises:
+            UserError: the model is to be divided, and there are several heads.
+        """
+        if self.mesh is not None and len(places) > 1:
+            raise UserError(
+                f"training.sharding: the tasks of this run have several heads ({', '.join(h.kind for h in places)}), "
+                "and a task is measured through its own head only where each process holds the whole model",
+                "leave out training.sharding",
+            )
+        if self.mesh is not None:
+            loaded = {live: in_turns(self.accelerator, lambda: self._divided(self._load(live, places[live], outline)))}
+        else:
+            loaded = {head: self._load(head, places[head], outline) for head in dict.fromkeys([live, *places])}
+        models = {head: each.model for head, each in loaded.items()}
+        if self.mesh is None and not outline:
+            models = {head: model.to(self.accelerator.device) for head, model in models.items()}
+        return Heads(models, live, loaded[live].processor, self.source.body)
+
+    def _load(self, head: Head, place: Path | None, outline: bool) -> Loaded:
+        self.events(
+            "phase", text=f"loading the model that stage {place.parent.name} left" if place else "loading the model"
+        )
+        set_seed(self.seed)  # before every load: a new head is drawn the same whenever the run resumes
+        if place:
+            loaded = self.source.load_folder(place, head)
+        else:
+            loaded = (self.source.outline if outline else self.source.load)(head, self.corpus)
+        _align(loaded.model)
+        return loaded
+
+    def _divided(self, loaded: Loaded) -> Loaded:
+        assert self.mesh is not None
+        shard(loaded.model, self.mesh, self.precision)
+        return loaded
+
+
+def _align(model: nn.Module) -> None:
+    """Move what a file left at odd addresses: products would round unlike those of a run that was not resumed."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
