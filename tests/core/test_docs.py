@@ -31,7 +31,7 @@ from ftk.recipe.tested import TESTED
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-EXAMPLE = DOCS / "example-plugin"
+EXAMPLE, DIGITS = DOCS / "example-plugin", DOCS / "example-digits"
 PAGES = sorted(path for path in (*DOCS.rglob("*.md"), ROOT / "README.md") if path.is_file())
 BUILTIN = load_registry(third_party=False).entries()
 HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("ftk_")}
@@ -151,20 +151,24 @@ def test_no_page_is_of_a_variant_that_does_not_exist() -> None:
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The example can be imported, and is forgotten afterwards: other tests have an ``ftk_agem`` of their own."""
-    monkeypatch.syspath_prepend(str(EXAMPLE))
+    """The examples can be imported, and are forgotten afterwards: other tests have an ``ftk_agem`` of their own."""
+    for folder in (EXAMPLE, DIGITS):
+        monkeypatch.syspath_prepend(str(folder))
     yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "ftk_agem"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("ftk_agem", "ftk_digits")]:
         del sys.modules[name]
 
 
 @pytest.fixture
 def registry(example: None) -> Registry:
-    """ftk's own variants, and the example's as if it were installed."""
-    variants = importlib.import_module("ftk_agem").ftk_mitigations()
-    return Registry(
-        (), (*BUILTIN, *(Entry("mitigation", variant, "ftk-agem", "0.1.0", "agem") for variant in variants))
-    )
+    """ftk's own variants, and the examples' as if they were installed."""
+    agem, digits = (importlib.import_module(name) for name in ("ftk_agem", "ftk_digits"))
+    offered = {
+        "mitigation": agem.ftk_mitigations(), "dataset": digits.ftk_datasets(), "model": digits.ftk_models(),
+        "objective": digits.ftk_objectives(),
+    }  # fmt: skip
+    entries = [Entry(kind, variant, "example", "0.1.0", "it") for kind, found in offered.items() for variant in found]
+    return Registry((), (*BUILTIN, *entries))
 
 
 FRAGMENTS = [
@@ -192,7 +196,9 @@ def completed(fragment: Mapping[str, Any]) -> dict[str, Any]:
     return table
 
 
-@pytest.mark.parametrize("path", sorted((*ROOT.glob("recipes/*.toml"), EXAMPLE / "recipe.toml")), ids=named)
+@pytest.mark.parametrize(
+    "path", sorted((*ROOT.glob("recipes/*.toml"), EXAMPLE / "recipe.toml", DIGITS / "recipe.toml")), ids=named
+)
 def test_every_recipe_is_right(path: Path, registry: Registry) -> None:
     assert load_recipe(path, registry=registry).notes == ()
 
@@ -239,7 +245,11 @@ def test_the_commands_of_the_tutorial_and_its_check_are_those_of_the_example() -
     assert call in (EXAMPLE / "tests/test_agem.py").read_text(encoding="utf-8")
 
 
-def test_the_options_of_the_example_stand_in_its_readme(example: None) -> None:
-    fields = importlib.import_module("ftk_agem.options").AgemOptions.model_fields
-    rows = table_of((EXAMPLE / "README.md").read_text(encoding="utf-8"), "option", "type", "default", "meaning")
-    assert {name: row[1].strip("`") for name, row in rows.items()} == {n: str(f.default) for n, f in fields.items()}
+def test_the_options_of_the_examples_stand_in_their_readmes(example: None) -> None:
+    for folder, module in ((EXAMPLE, "ftk_agem"), (DIGITS, "ftk_digits")):
+        options = vars(importlib.import_module(f"{module}.options")).values()
+        made = [each for each in options if isinstance(each, type) and each.__module__ == f"{module}.options"]
+        fields = {name: field.default for each in made for name, field in each.model_fields.items()}
+        told = tables((folder / "README.md").read_text(encoding="utf-8"))
+        rows = {row[0].strip("`"): row[2].strip("`") for head, found in told if head[0] == "option" for row in found}
+        assert rows == {name: str(default) for name, default in fields.items()}

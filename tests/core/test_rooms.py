@@ -98,7 +98,7 @@ def test_no_file_outgrows_a_reader_and_the_run_stays_in_hand() -> None:
     assert sum(count for path, count in lines.items() if path.parent == CORE / "running") <= 2500
 
 
-@pytest.mark.parametrize("folder", ["plugins/ftk_plugins", "docs/example-plugin"])
+@pytest.mark.parametrize("folder", ["plugins/ftk_plugins", "docs/example-plugin", "docs/example-digits"])
 def test_plugins_import_the_surface_and_nothing_deeper(folder: str) -> None:
     deeper = {
         f"{path.relative_to(ROOT)}: {found}"

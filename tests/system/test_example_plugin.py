@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import subprocess
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
+
+from tests.system.environments import Environment
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "example-plugin"
 SMALL = (
@@ -24,41 +22,13 @@ SMALL = (
 )
 
 
-class Environment:
-    """An environment with all that this one has, in which packages come and go without a trace here."""
-
-    def __init__(self, folder: Path) -> None:
-        has_pip = importlib.util.find_spec("pip") is not None
-        venv.create(folder / "venv", with_pip=not has_pip, symlinks=True)
-        self.folder = folder
-        self.python = folder / "venv" / "bin" / "python"
-        site = subprocess.run(
-            [self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-        # `addsitedir` also reads the .pth files there, through which an editable install of ftk is found.
-        parents = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        lines = [f"import site; site.addsitedir({path!r})" for path in sorted(parents)]
-        Path(site, "parent.pth").write_text("\n".join(lines) + "\n")
-
-    def module(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """``python -m ...`` in the environment, from its folder."""
-        command = [self.python, "-m", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
-
-    def ftk(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.module("ftk", *arguments)
-
-
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment into which pip has put the example, built from its sources."""
     folder = tmp_path_factory.mktemp("example")
     shutil.copytree(EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
     made = Environment(folder)
-    # Without isolation the build needs no network: hatchling is installed beside ftk for the tests.
-    done = made.module("pip", "install", "--no-deps", "--no-build-isolation", "--no-input", folder / "source")
-    assert done.returncode == 0, done.stderr
+    made.install(folder / "source")
     return made
 
 

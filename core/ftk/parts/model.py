@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ftk.parts.part import Part
+
+FILE_SIZE = "5GB"
+"""Size of a file of a divided model; so much of it lies in the main process's memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Which head the objective needs on the model: its kind and, for classification, the labels in order."""
+    """Which head the objective needs on the model: its kind and, for classification, the labels in order.
 
-    kind: Literal["causal_lm", "masked_lm", "seq2seq_lm", "sequence_classification", "encoder", "image_classification"]
+    Kinds that ftk's own model sources know: ``causal_lm``, ``masked_lm``, ``seq2seq_lm``, ``sequence_classification``,
+    ``encoder``, ``image_classification``. Any other is a word that an objective and a model source agree on.
+    """
+
+    kind: str
     labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model with the processor (tokenizer, image processor) that feeds it."""
+    """A model, any ``torch.nn.Module``, with the processor (tokenizer, image processor) that feeds it, or None."""
 
     model: Any
     processor: Any
@@ -56,6 +63,25 @@ class ModelSource(Part):
         """
         return self.load(head, corpus)
 
+    def save(self, model: Any, processor: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write a plain model and its processor for :meth:`load_folder`, in safetensors and JSON; no pickles.
+
+        By default with the ``save_pretrained`` of both, as transformers has it. Override it, with
+        :meth:`load_folder` and :meth:`how_to_load`, for a module of another make.
+
+        Args:
+            model: what :meth:`load` gave, trained.
+            processor: what feeds it; None where nothing does.
+            folder: where to; it is there, and may hold an adapter.
+            state: the weights in the place of the model's own, of which this process then holds some rows only.
+        """
+        if state is None:
+            model.save_pretrained(folder)
+        else:
+            model.save_pretrained(folder, state_dict=state, max_shard_size=FILE_SIZE)
+        if processor is not None:
+            processor.save_pretrained(folder)
+
     @abstractmethod
     def load_folder(self, folder: Path, head: Head) -> Loaded:
         """Load a model that a finished stage of the same run saved, with this source's settings, bit for bit."""
@@ -68,3 +94,7 @@ class ModelSource(Part):
         """
         body: nn.Module = getattr(model, "base_model", model)
         return body
+
+    def how_to_load(self) -> str | None:
+        """For the model's card: how anybody loads what :meth:`save` wrote, in Markdown; None: with transformers."""
+        return None

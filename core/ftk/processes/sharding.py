@@ -19,12 +19,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from ftk.errors import FtkError, UserError
-from ftk.parts import Gradients
+from ftk.parts import Gradients, ModelSource
 
 Result = TypeVar("Result")
-
-EXPORT_SHARD = "5GB"
-"""Size of a file of an exported model; so much of it lies in the main process's memory at a time."""
 
 
 def make_mesh(accelerator: Accelerator) -> DeviceMesh:
@@ -99,7 +96,8 @@ def units(model: Any) -> tuple[list[list[nn.Parameter]], list[list[nn.Parameter]
 
 def _layers_and_ends(model: Any) -> tuple[set[str], set[nn.Module]]:
     """The class names of the model's layers, and its embedding and output layer where each has its own weight."""
-    ends = {model.get_input_embeddings(), model.get_output_embeddings()} - {None}
+    asked = [getattr(model, f"get_{end}_embeddings", lambda: None) for end in ("input", "output")]
+    ends: set[Any] = {get() for get in asked} - {None}
     if len({id(end.weight) for end in ends}) < len(ends):
         ends = set()  # one weight at both ends: it belongs to what is left
     return set(getattr(model, "_no_split_modules", None) or ()), ends
@@ -159,18 +157,18 @@ def gather(model: nn.Module, folder: Path, keep: bool) -> dict[str, Tensor]:
     return state
 
 
-def save_model(model: Any, target: Path, keep: bool) -> None:
-    """Write a model, divided or not, as one ordinary folder; every process calls this, the one that keeps writes."""
+def save_model(model: Any, processor: Any, source: ModelSource, target: Path, keep: bool) -> None:
+    """Have its source write a model, divided or not, with its processor; every process calls this, who keeps writes."""
     if not is_sharded(model):
         if keep:
-            model.save_pretrained(target)
+            source.save(model, processor, target)
         return
     aside = target.with_name(f".{target.name}.gathered")
     if keep:
         aside.mkdir()
     state = gather(model, aside, keep)
     if keep:
-        model.save_pretrained(target, state_dict=state, max_shard_size=EXPORT_SHARD)
+        source.save(model, processor, target, state)
         del state
         for file in aside.iterdir():
             file.unlink()

@@ -41,6 +41,7 @@ def model_card(
     adapter: str | None = None,
     by_itself: bool = False,
     told: str | None = None,
+    how_to_load: str | None = None,
 ) -> str:
     """Write the README.md of an exported model, with the Hugging Face hub's front matter.
 
@@ -51,11 +52,12 @@ def model_card(
         adapter: the folder of the adapter beside the card, if there is one.
         by_itself: whether that folder says itself how it is loaded, and not with ``peft``.
         told: what the adaptation says of what it could not write.
+        how_to_load: what the model source says of loading the folder; None: transformers does.
     """
     start = getattr(recipe.model.options, "path", None)
     stages = recipe.stages[: len(report["stages"])]
     sections = [
-        "\n".join(_front_matter(start)),
+        "\n".join(_front_matter(start, how_to_load is None)),
         f"# {recipe.name}",
         f"Trained with ftk {report['ftk']}, starting from {_told(start, recipe)}.",
         "## Training",
@@ -66,7 +68,7 @@ def model_card(
         "\n".join(_scores(report)),
         _LEGEND,
         "## Loading",
-        "\n".join(_loading(head)),
+        "\n".join(_loading(head)) if how_to_load is None else how_to_load,
     ]
     if adapter is not None:
         sections.append("\n".join(_adapter_loading(adapter, stages, _told(start, recipe), by_itself)))
@@ -75,9 +77,10 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(start: str | None) -> Iterator[str]:
+def _front_matter(start: str | None, by_transformers: bool) -> Iterator[str]:
     yield "---"
-    yield "library_name: transformers"
+    if by_transformers:
+        yield "library_name: transformers"
     if start is not None and _on_hub(start):
         yield f"base_model: {json.dumps(start)}"
     yield "tags:"

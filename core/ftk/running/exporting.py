@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftk.disk.pieces import is_divided
-from ftk.parts import State
+from ftk.parts import ModelSource, State
 from ftk.processes.sharding import save_model
 from ftk.recipe.specs import Recipe
 from ftk.running.folder import RunFolder
@@ -18,6 +18,7 @@ def export_stage(
     stage: Stage,
     folder: RunFolder,
     processor: Any,
+    source: ModelSource,
     states: Mapping[str, State],
     report: dict[str, Any],
     recipe: Recipe,
@@ -28,6 +29,7 @@ def export_stage(
         stage: trained, its mitigations finished.
         folder: the run's.
         processor: of the model; saved beside it.
+        source: of the model; saves it.
         states: that go on into the next stage.
         report: of the run so far, the stage's facts last.
         recipe: that the card tells of.
@@ -44,10 +46,9 @@ def export_stage(
         target.mkdir()
         told = stage.adaptation.export(target)
     model = stage.adaptation.merge()
-    save_model(model, target, keep=is_main)
+    save_model(model, processor, source, target, keep=is_main)
     if is_main:
-        processor.save_pretrained(target)
-        write_card(target, report, recipe, stage.ctx.objective.head.kind, told)
+        write_card(target, report, recipe, stage.ctx.objective.head.kind, source.how_to_load(), told)
     if is_main or is_divided(states):
         folder.finish_stage(number, name, dict(states), facts=report["stages"][-1])
     if is_main:

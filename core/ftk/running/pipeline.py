@@ -216,7 +216,7 @@ class Run:
         self.stages.append(facts)
         report = run_report(self.recipe, "running", self.scores, self.stages)
         states = {**result.states, "scores": self.scores.to_json()}
-        model = export_stage(stage, self.folder, heads.processor, states, report, self.recipe)
+        model = export_stage(stage, self.folder, heads.processor, self.source, states, report, self.recipe)
         self.events(
             "stage_finished", stage=number,
             **{key: facts[key] for key in ("name", "steps", "seconds", "tokens", "tokens_per_second")},

@@ -37,9 +37,13 @@ def stage_facts(name: str, result: StageResult, device: torch.device) -> dict[st
     }  # fmt: skip
 
 
-def write_card(model: Path, report: dict[str, Any], recipe: Recipe, head: str, told: str | None) -> None:
-    """Give an exported model its README.md, with what its adaptation told of the export."""
+def write_card(
+    model: Path, report: dict[str, Any], recipe: Recipe, head: str, how_to_load: str | None, told: str | None
+) -> None:
+    """Give an exported model its README.md, with what its source says of loading and its adaptation of the export."""
     adapter = "adapter" if (model / "adapter").is_dir() else None
     by_itself = (model / "adapter" / "README.md").is_file()
-    card = model_card(report, recipe, head=head, adapter=adapter, by_itself=by_itself, told=told)
+    card = model_card(
+        report, recipe, head=head, adapter=adapter, by_itself=by_itself, told=told, how_to_load=how_to_load
+    )
     (model / "README.md").write_text(card, encoding="utf-8")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import numpy as np
 import torch
 from datasets import Dataset
 
@@ -18,26 +19,23 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def loads_a_model_and_its_processor(subject: Subject) -> None:
-    """`load` gives a model on the CPU with finite weights and logits, and its processor."""
+    """`load` gives a model on the CPU with finite weights, and its processor: with an objective they give a loss."""
     loaded = _load(subject)
     hold(isinstance(loaded, Loaded), f"load returned a {type(loaded).__name__}, not ftk.parts.Loaded")
     hold(isinstance(loaded.model, torch.nn.Module), f"the model is a {type(loaded.model).__name__}")
-    hold(loaded.processor is not None, "there is no processor")
     for name, tensor in loaded.model.state_dict().items():
         hold(tensor.device.type == "cpu", f"{name} is on {tensor.device}")
         hold(not tensor.is_floating_point() or torch.isfinite(tensor).all(), f"{name} is not finite")
-    text = next(iter(_texts(subject)))
-    ids = torch.tensor([loaded.processor(text)["input_ids"]])
-    hold(
-        ids.numel() and int(ids.max()) < loaded.model.get_input_embeddings().num_embeddings,
-        "a token has no embedding",
-    )
+    objective = subject.companion("objective")
+    items = [objective.encode(row, loaded.processor) for row in subject.rows]
+    model = loaded.model.eval()
     with torch.no_grad():
-        hold(torch.isfinite(loaded.model.eval()(input_ids=ids).logits).all(), "its logits are not finite")
+        loss = objective.loss(model, objective.collate(items), subject.context(model, objective)).total
+    hold(torch.isfinite(loss), f"its loss is {float(loss)}")
 
 
 def loads_the_same_twice(subject: Subject) -> None:
-    """Two loads under one global seed give the same weights and tokens, wherever the generator stands by then."""
+    """Two loads under one global seed give the same weights and features, wherever the generator stands by then."""
     with seeded(1):
         one = _load(subject)
     with seeded(1):
@@ -47,37 +45,38 @@ def loads_the_same_twice(subject: Subject) -> None:
 
 
 def its_outline_is_the_model(subject: Subject) -> None:
-    """`outline` gives tensors of the names, shapes and types that `load` gives, and the same tokens."""
+    """`outline` gives tensors of the names, shapes and types that `load` gives, and the same features of a row."""
     with seeded(1):
         loaded = _load(subject)
     with seeded(1):
-        outline = subject.build().outline(Head("causal_lm"), lambda: _texts(subject))
+        outline = subject.build().outline(_head(subject), lambda: _texts(subject))
     there, here = (
         {name: (tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in one.model.named_parameters()}
         for one in (loaded, outline)
     )
     hold_equal(there, here, "in the outline these differ from the loaded model's")
-    for text in _texts(subject):
-        hold(_ids(loaded, text) == _ids(outline, text), f"the outline's tokens of {text!r:.60} differ")
+    _hold_same_features(subject, loaded, outline, "of the outline")
 
 
 def loads_what_a_stage_saved(subject: Subject) -> None:
-    """`load_folder` gives back, bit for bit, what `save_pretrained` wrote, also after training changed it."""
+    """`load_folder` gives back, bit for bit, what `save` wrote, also after training changed it; no pickles."""
     loaded = _load(subject)
     with torch.no_grad():
         for parameter in loaded.model.parameters():
             if parameter.is_floating_point():
                 parameter.mul_(1.25)
-    with tempfile.TemporaryDirectory() as folder:
-        loaded.model.save_pretrained(folder)
-        loaded.processor.save_pretrained(folder)
-        again = subject.build().load_folder(Path(folder), Head("causal_lm"))
-        _hold_same(subject, loaded, again, "differs after save_pretrained and load_folder")
-        with tempfile.TemporaryDirectory() as other:
-            again.processor.save_pretrained(other)
-            for file in Path(other).iterdir():
-                same = file.read_bytes() == (Path(folder) / file.name).read_bytes()
-                hold(same, f"{file.name} differs when the processor that load_folder gave is saved again")
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+        subject.build().save(loaded.model, loaded.processor, Path(folder))
+        again = subject.build().load_folder(Path(folder), _head(subject))
+        _hold_same(subject, loaded, again, "differs after save and load_folder")
+        subject.build().save(again.model, again.processor, Path(other))
+        files = sorted(path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
+        pickles = [str(file) for file in files if file.suffix in (".bin", ".pt", ".pth", ".pkl")]
+        hold(not pickles, f"{', '.join(pickles)} would be unpickled, and could run code")
+        for file in files:
+            written = [Path(place) / file for place in (folder, other)]
+            same = written[1].is_file() and written[0].read_bytes() == written[1].read_bytes()
+            hold(same, f"{file} differs when what load_folder gave is saved again")
 
 
 def gives_rows(subject: Subject) -> None:
@@ -163,18 +162,27 @@ def _texts(subject: Subject) -> Iterator[str]:
         yield from objective.texts(row)
 
 
+def _head(subject: Subject) -> Head:
+    return cast(Head, subject.companion("objective").head)
+
+
 def _load(subject: Subject) -> Loaded:
-    return cast(Loaded, subject.build().load(Head("causal_lm"), lambda: _texts(subject)))
+    return cast(Loaded, subject.build().load(_head(subject), lambda: _texts(subject)))
 
 
 def _hold_same(subject: Subject, one: Loaded, other: Loaded, what: str) -> None:
     hold_equal(one.model.state_dict(), other.model.state_dict(), what)
-    for text in _texts(subject):
-        hold(_ids(one, text) == _ids(other, text), f"{what}: the tokens of {text!r:.60}")
+    _hold_same_features(subject, one, other, what)
 
 
-def _ids(loaded: Loaded, text: str) -> Any:
-    return loaded.processor(text)["input_ids"]
+def _hold_same_features(subject: Subject, one: Loaded, other: Loaded, what: str) -> None:
+    objective = subject.companion("objective")
+    for row in subject.rows:
+        features, others = objective.encode(row, one.processor), objective.encode(row, other.processor)
+        same = features.keys() == others.keys() and all(
+            np.array_equal(array, others[name]) for name, array in features.items()
+        )
+        hold(same, f"{what}: the features of {row!r:.60}")
 
 
 MODEL_CLAUSES = (

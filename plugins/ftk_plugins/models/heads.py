@@ -29,6 +29,11 @@ def auto_class(config: Any, head: Head, name: str) -> Any:
     Raises:
         UserError: the architecture has no such head, or would see the tokens that it has to predict.
     """
+    if head.kind not in AUTO_CLASSES:
+        raise UserError(
+            f"{name}: the objective needs a head `{head.kind}`, which no model of Transformers has",
+            "choose the model source that the objective is made for",
+        )
     wanted = AUTO_CLASSES[head.kind]
     if head.kind == "encoder" and getattr(config, "is_encoder_decoder", False):
         wanted = "AutoModelForTextEncoding"

@@ -12,12 +12,15 @@ from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 from transformers import LlamaForCausalLM
 
+from ftk.parts import model as model_module
 from ftk.parts import own_rows
 from ftk.processes import sharding
 from ftk.processes.sharding import make_mesh, shard
 from ftk.testing import toy_model
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
+from ftk_plugins.models.scratch.options import ScratchOptions
+from ftk_plugins.models.scratch.scratch import Scratch
 
 
 @pytest.fixture
@@ -90,8 +93,10 @@ def test_one_layer_is_whole_at_a_time_and_none_between_passes(divided: Any) -> N
 def test_the_export_is_an_ordinary_folder_in_files_of_a_size(
     divided: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharding, "EXPORT_SHARD", "40KB")
-    sharding.save_model(divided, tmp_path / "model", keep=True)
+    monkeypatch.setattr(model_module, "FILE_SIZE", "40KB")
+    (tmp_path / "model").mkdir()
+    source = Scratch(ScratchOptions())
+    sharding.save_model(divided, None, source, tmp_path / "model", keep=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model"], "what was gathered beside it is gone"
     assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 1
     loaded = LlamaForCausalLM.from_pretrained(tmp_path / "model")

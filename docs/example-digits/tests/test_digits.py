@@ -1,0 +1,75 @@
+"""The variants of this package keep ftk's contract, and a run on pixels remembers and resumes."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ftk_digits.digits import Digits
+from ftk_digits.options import DigitsOptions, PerceptronOptions
+from ftk_digits.perceptron import Perceptron
+from safetensors.torch import load_file
+
+import ftk
+from ftk.testing import conformance_cases
+
+RECIPE = Path(__file__).parents[1] / "recipe.toml"
+ROWS = Digits(DigitsOptions()).rows("test").select(range(6)).to_list()
+SMALL = ("model.hidden=32", "training.epochs=1", "training.checkpoint_every=10", "training.log_every=1")
+
+
+def model() -> Perceptron:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Perceptron(PerceptronOptions().hidden).eval()
+
+
+PIXELS = {"rows": ROWS, "model": model, "processor": lambda: None, "beside": {"objective": {"use": "pixel_classes"}}}
+CASES = [
+    *conformance_cases("dataset", "digits", {"permutation": 2}, **PIXELS),
+    *conformance_cases("model", "perceptron", **PIXELS),
+    *conformance_cases("objective", "pixel_classes", **PIXELS),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_contract(case: Any) -> None:
+    case.check()
+
+
+def test_a_permutation_moves_pixels_and_nothing_else() -> None:
+    plain, moved = (Digits(DigitsOptions(permutation=seed)).rows("train") for seed in (0, 3))
+    assert plain["digit"] == moved["digit"]
+    assert plain[0]["pixels"] != moved[0]["pixels"]
+    assert sorted(plain[0]["pixels"]) == sorted(moved[0]["pixels"])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    def stop(event: ftk.RunEvent) -> None:
+        if event.kind == "step" and (event.data["stage"], event.data["step"]) == (2, 15):
+            signal.raise_signal(signal.SIGINT)
+
+    whole = ftk.run(RECIPE, output=tmp_path / "whole", overrides=SMALL)
+    with pytest.raises(ftk.Interrupted):
+        ftk.run(RECIPE, output=tmp_path / "stopped", overrides=SMALL, observers=[stop])
+    again = ftk.run(RECIPE, output=tmp_path / "stopped", overrides=SMALL)
+    assert again.report["matrix"] == whole.report["matrix"]
+    assert len(whole.report["matrix"]["accuracy"]) == 5
+    before, after = weights(whole.folder), weights(again.folder)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert whole.report["stages"][1]["mitigations"]["ewc"]
+
+
+def test_the_export_loads_as_its_card_says(tmp_path: Path) -> None:
+    folder = ftk.run(RECIPE, output=tmp_path / "run", overrides=SMALL).folder / "model"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "transformers" not in card
+    code = card.partition("```python\n")[2].partition("```")[0].replace("path/to/this/folder", str(folder))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert torch.equal(names["model"].head.weight, weights(folder.parent)["head.weight"])
