@@ -13,7 +13,7 @@ import pytest
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION
 from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokenizer
-from tests.plugins.objectives import classes
+from tests.plugins.objectives import classes, pictures
 
 Options = Mapping[str, Any]
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 4}
@@ -113,6 +113,9 @@ def labelled(kind: str) -> Mapping[str, Any]:
 
 
 AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
+    ("objective", "image_classification"): lambda choice: {
+        "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,
+    },
     ("objective", "classification"): lambda choice: labelled("regression" if choice == "regression" else "single"),
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
     **dict.fromkeys([("evaluator", "accuracy"), ("evaluator", "f1")], lambda choice: labelled("single")),

@@ -111,7 +111,7 @@ def test_the_mean_loss_is_what_transformers_computes(kind: str) -> None:
         input_ids=batch.inputs["input_ids"], attention_mask=batch.inputs["attention_mask"],
         labels=labels[:, 0] if kind == "single" else labels.float(),
     ).loss  # fmt: skip
-    assert float(loss_of(made, model).total) / len(ROWS) == pytest.approx(float(theirs), rel=1e-5)
+    assert loss_of(made, model).total.item() / len(ROWS) == pytest.approx(float(theirs), rel=1e-5)
 
 
 def test_smoothing_is_for_training_alone() -> None:

@@ -1,4 +1,4 @@
-"""The model source `scratch`: a new model in any text architecture of Transformers, with its tokenizer."""
+"""The model source `scratch`: a new model in any text or image architecture of Transformers, with what feeds it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ftk_plugins.models.heads import auto_class, set_labels
 from ftk_plugins.models.loading import load_processor, load_saved, set_chat_template, vocabulary_rows
 from ftk_plugins.models.scratch.bpe import train_tokenizer
 from ftk_plugins.models.scratch.options import ScratchOptions
-from ftk_plugins.models.scratch.sizes import make_config
+from ftk_plugins.models.scratch.sizes import make_config, make_image_config
 
 SENTINELS = 100
 """As many as T5's own tokenizer has."""
@@ -49,7 +49,12 @@ class Scratch(ModelSource):
     def _made(self, head: Head, corpus: Callable[[], Iterator[str]], device: torch.device) -> Loaded:
         options = self.options
         if head.kind == "image_classification":
-            raise UserError("model.use: `scratch` makes models of text", 'use = "pretrained"')
+            config = make_image_config(options)
+            with device:
+                model = self._model(config, head)
+            size = {"height": config.image_size, "width": config.image_size}
+            with quiet():  # it tells of a library that would read images faster
+                return Loaded(model, transformers.ViTImageProcessor(size=size))
         # Before any reading of texts, so that a wrong size is told at once.
         auto_class(make_config(options, options.vocabulary_size, None), head, self._name)
         tokenizer = self._tokenizer(head, corpus)

@@ -25,6 +25,8 @@ NAMES = {
 }  # fmt: skip
 """Under which names architectures keep each size, before ``attribute_map``; all that exist are set."""
 
+OF_TEXT = {"chat_template", "max_length", "special_tokens", "tie_embeddings", "tokenizer", "vocabulary_size"}
+
 OF_THE_RUN = {
     "transformers_version", "architectures", "dtype", "return_dict", "output_hidden_states",
     "output_attentions", "id2label", "label2id", "problem_type", "num_labels",
@@ -49,12 +51,32 @@ def make_config(options: ScratchOptions, vocabulary: int, tokenizer: Any | None)
     return _build(kind, {**values, **given}, options.architecture)
 
 
-def _architecture(name: str) -> Any:
-    """The configuration class of a text architecture."""
+def make_image_config(options: ScratchOptions) -> Any:
+    """The configuration of an image architecture in these sizes; of how large images are, the table ``config`` tells.
+
+    Raises:
+        UserError: as :func:`make_config`; the architecture reads no images; or an option shapes a model of text.
+    """
+    kind = _known(options.architecture)
+    fields = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
+    if "image_size" not in fields or "vocab_size" in fields:
+        raise UserError(f"model.architecture: `{options.architecture}` is no plain image model", 'for example: "vit"')
+    if of_text := sorted(OF_TEXT & options.model_fields_set):
+        raise UserError(f"model.{of_text[0]}: it is of models of text, and the objective learns images", "leave it out")
+    values = _sizes(options, kind, fields - {"tie_word_embeddings"})
+    return _build(kind, {**values, **_given(options, kind, fields, values)}, options.architecture)
+
+
+def _known(name: str) -> Any:
     known = transformers.CONFIG_MAPPING
     if name not in known:
         raise UserError(f"model.architecture: Transformers knows no `{name}`", _near(name, known.keys()))
-    kind = known[name]
+    return known[name]
+
+
+def _architecture(name: str) -> Any:
+    """The configuration class of a text architecture."""
+    known, kind = transformers.CONFIG_MAPPING, _known(name)
     if "vocab_size" not in {field.name for field in dataclasses.fields(kind)}:
         inner = sorted(text for text in (f"{name}_text", f"{name}_text_model") if text in known)
         hint = f"its text model is `{inner[0]}`" if inner else "choose a text model such as llama"

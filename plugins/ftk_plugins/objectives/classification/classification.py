@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
-from ftk_plugins.objectives.classification.labels import Labels, balanced, names_of, vector
+from ftk_plugins.objectives.classification.labels import (
+    Labels,
+    balanced,
+    draw_one,
+    known_labels,
+    need_column,
+    present,
+    target_of,
+    vector,
+)
 from ftk_plugins.objectives.classification.options import ClassificationOptions
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
 from ftk_plugins.objectives.tokens import columns_of, text_of, texts_in
@@ -44,17 +53,12 @@ class Classification(Objective):
         weighed = options.class_weights == "balanced"
         if options.labels is not None and not weighed:
             return {}
-        if column not in rows.column_names:
-            raise UserError(
-                f"there is no column `{column}`; there are {', '.join(rows.column_names)}",
-                "name the column with the objective's `label`, or map it with the data set's `columns`",
-            )
-        names = options.labels or (self._numbers(rows) if options.kind == "regression" else names_of(rows, column))
-        if len(names) < (2 if options.kind == "single" else 1):
-            raise UserError(
-                f"column `{column}` holds {f'the label `{names[0]}` alone' if names else 'no label'}",
-                "there is nothing to tell apart; name all labels in the objective's `labels`",
-            )
+        need_column(rows, column)
+        names = options.labels
+        if names is None and options.kind == "regression":
+            names = self._numbers(rows)
+        elif names is None:
+            names = known_labels(rows, column, least=2 if options.kind == "single" else 1)
         weights = options.class_weights
         if weighed:
             weights = balanced(rows, column, Labels(names), several=options.kind == "multiple")
@@ -130,13 +134,10 @@ class Classification(Objective):
         """
         logits, old = self._logits(model, batch), batch.inputs["labels"]
         if self.options.kind == "single":
-            cumulative = logits.softmax(-1).cumsum(-1)
-            drawn = torch.searchsorted(
-                cumulative, self._uniform((len(logits), 1), generator, logits) * cumulative[:, -1:]
-            )
-            drawn = drawn.clamp(max=logits.shape[1] - 1)
+            drawn = draw_one(logits, generator)[:, None]
         elif self.options.kind == "multiple":
-            drawn = self._uniform(tuple(logits.shape), generator, logits) < logits.sigmoid()
+            level = torch.rand(logits.shape, generator=generator, device=generator.device).to(logits.device)
+            drawn = level < logits.sigmoid()
         else:
             noise = torch.randn(logits.shape, generator=generator, device=generator.device).to(logits.device)
             drawn = logits + noise * math.sqrt(logits.shape[1] / 2)
@@ -161,10 +162,6 @@ class Classification(Objective):
             )
         return logits
 
-    @staticmethod
-    def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-        return torch.rand(shape, generator=generator, device=generator.device).to(like.device)
-
     def _text(self, row: Row, column: str) -> str:
         text = text_of(row, column)
         if text is None or not text.strip():
@@ -176,16 +173,11 @@ class Classification(Objective):
 
     def _target(self, row: Row) -> np.ndarray:
         column, kind = self.options.label, self.options.kind
-        value = row.get(column)
-        if value is None:
-            raise UserError(
-                f"there is nothing in column `{column}`; the row has {columns_of(row)}",
-                "name the column with the objective's `label`, or map it with the data set's `columns`",
-            )
         if kind == "regression":
-            return _numbers(value, column, len(self.labels.names))
+            return _numbers(present(row, column), column, len(self.labels.names))
         if kind == "single":
-            return np.array([self.labels.index(value)], np.int32)
+            return target_of(row, column, self.labels)
+        value = present(row, column)
         if not isinstance(value, list):
             raise UserError(f"column `{column}` holds no list of labels, but {value!r:.60}", 'write a list: ["a", "b"]')
         found = np.zeros((1, len(self.labels.names)), np.int8)

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ftk import UserError, did_you_mean
+from ftk.parts import Row
+from ftk_plugins.objectives.tokens import columns_of
 
 
 class Labels:
@@ -66,6 +70,55 @@ def names_of(rows: Any, column: str) -> tuple[str, ...]:
         return tuple(declared.names)
     found = {written(value) for value in _values(rows[column]) if value is not None}
     return tuple(sorted(found, key=int if all(map(_is_whole, found)) else None))
+
+
+def known_labels(rows: Any, column: str, least: int) -> tuple[str, ...]:
+    """:func:`names_of` a column that must be there and hold so many labels at least.
+
+    Raises:
+        UserError: it is not, or does not.
+    """
+    need_column(rows, column)
+    names = names_of(rows, column)
+    if len(names) < least:
+        raise UserError(
+            f"column `{column}` holds {f'the label `{names[0]}` alone' if names else 'no label'}",
+            "there is nothing to tell apart; name all labels in the objective's `labels`",
+        )
+    return names
+
+
+def need_column(rows: Any, column: str) -> None:
+    """Raise ``UserError`` where the rows have no such column."""
+    if column not in rows.column_names:
+        raise UserError(
+            f"there is no column `{column}`; there are {', '.join(rows.column_names)}",
+            "name the column with the objective's `label`, or map it with the data set's `columns`",
+        )
+
+
+def present(row: Row, column: str) -> Any:
+    """What a row has in the column of its label. Raises ``UserError`` where that is nothing."""
+    value = row.get(column)
+    if value is None:
+        raise UserError(
+            f"there is nothing in column `{column}`; the row has {columns_of(row)}",
+            "name the column with the objective's `label`, or map it with the data set's `columns`",
+        )
+    return value
+
+
+def target_of(row: Row, column: str, labels: Labels) -> np.ndarray:
+    """The number of a row's label, ``(1,) int32``. Raises ``UserError`` where it has none, or another."""
+    return np.array([labels.index(present(row, column))], np.int32)
+
+
+def draw_one(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """A label for each row, drawn from the softmax of ``logits (rows, labels)``: ``(rows,) int64``."""
+    cumulative = logits.softmax(-1).cumsum(-1)
+    level = torch.rand((len(logits), 1), generator=generator, device=generator.device).to(logits.device)
+    drawn = torch.searchsorted(cumulative, level * cumulative[:, -1:], right=True)
+    return drawn.squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
 def balanced(rows: Any, column: str, labels: Labels, several: bool) -> dict[str, float]:

@@ -1,0 +1,18 @@
+"""The variant `image_classification`: what an image shows."""
+
+from ftk import Variant, hookimpl
+
+
+@hookimpl
+def ftk_objectives() -> list[Variant]:
+    return [
+        Variant(
+            name="image_classification",
+            summary="Which of several labels an image has.",
+            options="ftk_plugins.objectives.image_classification.options:ImageClassificationOptions",
+            build="ftk_plugins.objectives.image_classification.image_classification:ImageClassification",
+            provides=("class-predictions", "target-sampling", "label-smoothing"),
+            paper="Dosovitskiy et al. 2021, An Image is Worth 16x16 Words: Transformers for Image Recognition at "
+            "Scale, https://arxiv.org/abs/2010.11929",
+        )
+    ]

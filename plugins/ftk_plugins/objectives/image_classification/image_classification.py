@@ -1,0 +1,124 @@
+"""The objective `image_classification`: the label of an image, from the model's head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ftk import UserError
+from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
+from ftk_plugins.objectives.classification.labels import Labels, draw_one, known_labels, target_of
+from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
+from ftk_plugins.objectives.tokens import columns_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class ImageClassification(Objective):
+    """One image, one label; the image goes through the model's image processor once, before it is cached."""
+
+    def __init__(self, options: ImageClassificationOptions) -> None:
+        self.options = options
+
+    @property
+    def head(self) -> Head:
+        return Head("image_classification", self.options.labels or ())
+
+    def completed(self, rows: Dataset) -> Mapping[str, Any]:
+        """The names of the labels, where the options leave them to the rows.
+
+        Raises:
+            UserError: the column is missing, or its labels are not two at least.
+        """
+        return {} if self.options.labels is not None else {"labels": known_labels(rows, self.options.label, least=2)}
+
+    def texts(self, row: Row) -> Iterator[str]:
+        return iter(())
+
+    def encode(self, row: Row, processor: Any) -> Features:
+        """``pixel_values (channels, height, width) float32`` and ``labels (1,) int32``."""
+        return self.encode_batch([row], processor)[0]
+
+    def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
+        if find_spec("PIL") is None:
+            raise UserError(
+                "images are read with Pillow, which is not installed", "pip install 'finetune-toolkit[images]'"
+            )
+        targets = [target_of(row, self.options.label, self.labels) for row in rows]
+        pictures = [self._picture(row) for row in rows]
+        pixels = processor(images=pictures, return_tensors="np")["pixel_values"]
+        return [
+            {"pixel_values": np.ascontiguousarray(image, np.float32), "labels": target}
+            for image, target in zip(pixels, targets, strict=True)
+        ]
+
+    def collate(self, items: Sequence[Features]) -> Batch:
+        """``pixel_values (rows, channels, height, width) float32`` and ``labels (rows,) int64``."""
+        pixels = torch.from_numpy(np.stack([item["pixel_values"] for item in items]))
+        labels = torch.from_numpy(np.concatenate([item["labels"] for item in items]).astype(np.int64))
+        return Batch({"pixel_values": pixels, "labels": labels}, len(items), len(items))
+
+    def loss(self, model: nn.Module, batch: Batch, ctx: Context) -> Loss:
+        """Cross entropy, summed over rows, in float32; smoothed while the model is in training mode.
+
+        ``outputs`` carries ``logits`` ``(rows, labels) float32`` with their graph.
+        """
+        logits = self._logits(model, batch)
+        smoothing = ctx.label_smoothing if model.training else 0.0
+        total = F.cross_entropy(logits, batch.inputs["labels"], reduction="sum", label_smoothing=smoothing)
+        return Loss(total, batch.count, {"logits": logits})
+
+    def predict(self, model: nn.Module, batch: Batch, ctx: Context) -> Predictions:
+        return Predictions("classes", self._logits(model, batch), batch.inputs["labels"], self.labels.names)
+
+    @torch.no_grad()
+    def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        drawn = draw_one(self._logits(model, batch), generator)
+        return Batch({**batch.inputs, "labels": drawn}, batch.count, batch.tokens, batch.lengths)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The labels in order."""
+        return Labels(self.options.labels or ())
+
+    @staticmethod
+    def _logits(model: nn.Module, batch: Batch) -> Tensor:
+        logits: Tensor = model(pixel_values=batch.inputs["pixel_values"]).logits.float()
+        return logits
+
+    def _picture(self, row: Row) -> Any:
+        """A row's image in red, green and blue."""
+        from PIL import Image
+
+        column = self.options.image
+        value = row.get(column)
+        if value is None:
+            raise UserError(
+                f"there is no image in column `{column}`; the row has {columns_of(row)}",
+                "name the column with the objective's `image`, or map it with the data set's `columns`",
+            )
+        if not isinstance(value, Image.Image):
+            try:
+                pixels = np.array(value)
+                if (
+                    pixels.ndim not in (2, 3)
+                    or pixels.dtype.kind not in "iuf"
+                    or pixels.min() < 0
+                    or pixels.max() > 255
+                ):
+                    raise ValueError
+                value = Image.fromarray(pixels.astype(np.uint8))
+            except (ValueError, TypeError):
+                raise UserError(
+                    f"column `{column}` holds what is no image: {value!r:.60}",
+                    "an image is (height, width) or (height, width, 3) numbers of 0 to 255, or an image of `datasets`",
+                ) from None
+        return value.convert("RGB")
