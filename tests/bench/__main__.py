@@ -17,7 +17,7 @@ from rich.table import Table
 BENCHMARKS = (
     "step_small", "step_smollm2", "ewc_step", "fisher_loop", "fisher_batched", "checkpoint_step", "list_plugins",
     "loss_memory", "plan_memory",
-    "data_first", "data_second", "text_first", "text_second", "data_memory", "packing",
+    "data_first", "data_second", "text_first", "text_second", "data_memory", "transforms", "packing",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 

@@ -99,7 +99,7 @@ class Chain:
                 "put it beside data.train in a recipe that has data.test",
             )
         for test in self._tests:
-            with told(spec):
+            with told(spec, but=test.found.place):
                 part.see_tests(test.found.place, test.texts())
 
 
@@ -111,11 +111,13 @@ def texts_in(found: RoleRows, objective: Objective) -> Iterator[list[str]]:
 
 
 @contextmanager
-def told(spec: PartSpec) -> Iterator[None]:
-    """Errors of a source or a transform say where it stands in the recipe."""
+def told(spec: PartSpec, but: str = "") -> Iterator[None]:
+    """Errors of a source or a transform say where it stands in the recipe; those that begin with ``but`` say enough."""
     try:
         yield
     except UserError as error:
+        if but and error.message.startswith(but):
+            raise
         raise UserError(f"{spec.path}: {error.message}", error.hint) from error
     except RunFailed:
         raise

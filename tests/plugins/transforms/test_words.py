@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ftk_plugins.transforms.words import WORD, plain_words, runs, words_of
+from ftk_plugins.transforms.words import plain_words, runs, word_spans, words_of
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,19 @@ from ftk_plugins.transforms.words import WORD, plain_words, runs, words_of
     ],
 )
 def test_words_are_parted_by_space_and_characters_of_unspaced_scripts_stand_alone(text, words) -> None:
-    assert words_of(text) == WORD.findall(text) == words
+    assert words_of(text) == [text[start:end] for start, end in word_spans(text)] == words
 
 
 def test_plain_words_have_no_capitals_and_no_punctuation() -> None:
     assert plain_words("»Don't« PANIC, Straße_1! 我爱。") == ["don", "t", "panic", "strasse_1", "我", "爱"]
     assert plain_words("हिन्दी") == ["हिन्दी"], "marks belong to their letters"
+
+
+@pytest.mark.parametrize("text", ["It's  ONE,\ttwo_2! \x1c a-b", "x\x1fy\x0bz . ?"])
+def test_texts_of_ascii_alone_are_read_as_others_are(text: str) -> None:
+    assert [*words_of(text), "é"] == words_of(f"{text} é")
+    assert [*plain_words(text), "é"] == plain_words(f"{text} é")
+    assert word_spans(text) == word_spans(f"{text} é")[:-1]
 
 
 def test_equal_runs_have_equal_numbers_and_others_do_not() -> None:

@@ -9,7 +9,7 @@ from random import Random
 
 from ftk import UserError
 from ftk_plugins.transforms.augment.options import AugmentOptions
-from ftk_plugins.transforms.words import WORD
+from ftk_plugins.transforms.words import word_spans
 
 Pieces = tuple[list[str], list[str]]
 """The words of a text, and what stands before each, after the last too."""
@@ -32,7 +32,7 @@ def operations(options: AugmentOptions) -> list[Operation]:
 
 def changed(text: str, operation: Operation, draw: Random) -> str | None:
     """The text after an operation; None where that leaves it as it is."""
-    spans = [found.span() for found in WORD.finditer(text)]
+    spans = word_spans(text)
     words = [text[start:end] for start, end in spans]
     edges = [0, *(edge for span in spans for edge in span), len(text)]
     between = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]

@@ -16,6 +16,7 @@ from ftk_plugins.transforms.clean.options import CleanOptions
 from ftk_plugins.transforms.rows import joined, rewritten, text_columns, with_column, with_texts
 
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_ANY_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f"  # control characters but for the tab and the line end
     "\u00ad\u200b\u2060-\u2064\ufeff\ufff9-\ufffb"  # soft hyphens, spaces without width, marks of the byte order
@@ -29,7 +30,7 @@ class Clean(Transform):
 
     def __init__(self, options: CleanOptions) -> None:
         self.options = options
-        self._steps = _steps(options)
+        self._steps = steps(options)
         self._tally = Tally()
 
     def apply(self, dataset: Dataset) -> Dataset:
@@ -60,7 +61,7 @@ class Clean(Transform):
         return table.filter(pa.array(keep, type=pa.bool_()))
 
 
-def _steps(options: CleanOptions) -> list[tuple[str, Callable[[str], str]]]:
+def steps(options: CleanOptions) -> list[tuple[str, Callable[[str], str]]]:
     """What each text goes through, with what is told of the rows that it changes."""
     steps: list[tuple[str, Callable[[str], str]]] = []
     if options.html != "keep":
@@ -77,7 +78,7 @@ def _steps(options: CleanOptions) -> list[tuple[str, Callable[[str], str]]]:
 
 
 def _visible(text: str) -> str:
-    return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
+    return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text)) if _ANY_CONTROL.search(text) else text
 
 
 def _trimmed(text: str) -> str:

@@ -77,4 +77,5 @@ class FewShot(Transform):
 
     def _shown(self, dataset: Dataset, value: Any) -> str:
         feature = dataset.features[self.options.column]
-        return str(feature.int2str(value)) if isinstance(feature, ClassLabel) else str(value)
+        name = str(feature.int2str(value)) if isinstance(feature, ClassLabel) else str(value)
+        return name if len(name) <= 60 else f"{name[:59]}…"

@@ -10,7 +10,7 @@ from datasets import Dataset
 from ftk.parts import Effect, Tally, Transform
 from ftk_plugins.transforms.rows import plain_text_column, rewritten, with_column
 from ftk_plugins.transforms.split_long.options import SplitLongOptions
-from ftk_plugins.transforms.words import WORD
+from ftk_plugins.transforms.words import word_spans
 
 
 class SplitLong(Transform):
@@ -44,7 +44,7 @@ class SplitLong(Transform):
     def _windows(self, text: str) -> Iterator[str]:
         """The windows of a text; each has something new, and the last one ends where the text does."""
         size, overlap = self.options.size, self.options.overlap
-        spans = [found.span() for found in WORD.finditer(text)] if self.options.unit == "words" else None
+        spans = word_spans(text) if self.options.unit == "words" else None
         length = len(text) if spans is None else len(spans)
         if length <= size:
             yield text
