@@ -133,7 +133,7 @@ def test_mistakes_are_told_with_the_place(folder, registry, name, error, told):
 
 
 def test_a_test_row_that_cannot_be_read_is_told_by_its_own_place(folder, registry):
-    (folder / "test.jsonl").write_text('{"text": "row 0"}\n{"text": null}\n')
+    (folder / "test.jsonl").write_text('{"text": null}\n{"text": ["row 0"]}\n')
     data = {"train": {"file": "train", "transform": using("unseen")}, "test": {"file": "test"}}
     with pytest.raises(UserError, match=r"^data\.test, row 2: "):
         read(folder, registry, data)
