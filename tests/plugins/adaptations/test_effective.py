@@ -156,6 +156,29 @@ def test_a_share_of_the_drift_is_that_of_the_weights(
     torch.testing.assert_close(adaptation.merge()(TOKENS).logits, between(TOKENS).logits, atol=3e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("use", "options"),
+    [("dora", {"dropout": 0.5}), ("ia3", {}), ("lora", {"modules_to_save": ["mlp"]}), ("peft", {"method": "oft"})],
+)
+def test_the_reference_may_be_asked_while_a_graph_is_open(use: str, options: dict[str, Any]) -> None:
+    """As an objective does that compares with the starting model in every batch."""
+    plain = MODELS["llama"]()
+    _, model = adapted = attached(use, copy.deepcopy(plain), **options)
+    shake(model)
+    gradients = []
+    for asked in (False, True):
+        torch.manual_seed(3)
+        loss = model.train()(TOKENS, labels=TOKENS).loss
+        if asked:
+            with torch.no_grad(), adapted[0].reference():
+                assert torch.equal(model.eval()(TOKENS).logits, plain(TOKENS).logits)
+        model.zero_grad()
+        loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert gradients[0]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize(("kind", "use", "options"), CASES)
 def test_the_export_loads_in_plain_peft(kind: str, use: str, options: dict[str, Any], tmp_path: Path) -> None:
     plain = MODELS[kind]()
