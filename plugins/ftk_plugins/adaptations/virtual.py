@@ -36,6 +36,7 @@ class VirtualTokens(Adaptation):
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self.active = True
+        self._table: int | None = None
         self._hooks: list[RemovableHandle] = []
 
     @abstractmethod
@@ -68,6 +69,8 @@ class VirtualTokens(Adaptation):
                 "Use the adaptation `lora`, `ia3` or `bottleneck`.",
             )
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        tables = [module.num_embeddings for module in model.base_model.modules() if isinstance(module, nn.Embedding)]
+        self._table = room if room is not None and len(tables) > 1 and tables[1] >= room else None
         if room is not None and self.tokens >= room:
             raise UserError(
                 f"adaptation.tokens: {self.tokens} leave nothing of the model's context of {room} tokens", "Lower it."
@@ -123,6 +126,19 @@ class VirtualTokens(Adaptation):
 
     def load_state_dict(self, state: State) -> None:
         take_back(dict(self._learned.named_parameters()), state)
+
+    def check_room(self, positions: int) -> None:
+        """See that a row of so many positions fits, where the model has a table of them.
+
+        Raises:
+            UserError: it does not.
+        """
+        if self._table is not None and positions + self.tokens > self._table:
+            raise UserError(
+                f"adaptation `{self.name}`: a row of {positions} tokens and {self.tokens} virtual ones do not fit the "
+                f"model's {self._table} positions",
+                "Lower adaptation.tokens, or the length of the rows (`max_length` in the objective).",
+            )
 
     @property
     def _learned(self) -> nn.Module:

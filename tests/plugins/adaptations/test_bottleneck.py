@@ -124,6 +124,17 @@ def test_an_adapter_computes_what_the_paper_says() -> None:
         torch.testing.assert_close(dropped, states + 0.5 * (kept @ adapter.up.weight.T + adapter.up.bias))
 
 
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("gelu", nn.functional.gelu), ("relu", torch.relu), ("silu", nn.functional.silu), ("tanh", torch.tanh)],
+)
+def test_the_activation_is_the_one_that_is_named(name: str, function: Any) -> None:
+    model = built("bottleneck", size=3, activation=name).attach(made("llama"))
+    shake(model)
+    adapter, states = next(iter(model.bottleneck_adapters.values())), torch.randn(4, 16)  # type: ignore[union-attr]
+    torch.testing.assert_close(adapter(states), states + adapter.up(function(adapter.down(states))))
+
+
 def test_adapters_are_float32_on_a_model_that_is_not() -> None:
     part = built("bottleneck", size=3)
     model = part.attach(made("llama").bfloat16())

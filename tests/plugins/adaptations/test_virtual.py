@@ -145,7 +145,7 @@ def test_where_they_start() -> None:
         text = torch.cat([tokens.expand(2, -1), IDS], dim=1)
         torch.testing.assert_close(prefixed(IDS).logits, plain(text).logits[:, 4:], atol=1e-5, rtol=1e-4)
     small = built("prefix", tokens=5, init="random").attach(made("llama"))
-    assert float(small.virtual_tokens.entries.std()) == pytest.approx(0.02, rel=0.3)
+    assert float(small.virtual_tokens.entries.detach().std()) == pytest.approx(0.02, rel=0.3)
     with pytest.raises(ValueError, match="starts at random"):
         built("prefix", projection=4)
 
@@ -163,3 +163,19 @@ def test_what_cannot_be_given_virtual_tokens_is_told(name: str) -> None:
         part = built(name, init="random")
         with pytest.raises(UserError, match="does not go with attention by flex_attention"):
             part.attach(model)(IDS)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_rows_that_a_table_of_positions_has_no_room_for_are_told(choice: str) -> None:
+    part, model = attached(choice, made("gpt2"))
+    ids = torch.arange(30)[None]
+    with torch.no_grad():
+        assert model(ids[:, :29]).logits.shape[1] == 29
+        with pytest.raises(
+            UserError, match="a row of 30 tokens and 3 virtual ones do not fit the model's 32 positions"
+        ):
+            model(ids)
+        with pytest.raises(UserError, match="a row of 30 tokens"):
+            model.generate(ids[:, :26], max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
+        with part.reference():
+            model(ids)

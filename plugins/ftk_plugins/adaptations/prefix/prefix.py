@@ -82,7 +82,7 @@ class PrefixTuning(VirtualTokens):
             if not self.active:
                 return None
             self._now = learned()
-            return (), _shifted(arguments_of(trunk, args, kwargs), self.tokens)
+            return (), self._behind(arguments_of(trunk, args, kwargs))
 
         return [
             model.base_model.register_forward_pre_hook(before, with_kwargs=True),
@@ -100,6 +100,18 @@ class PrefixTuning(VirtualTokens):
             num_attention_heads=heads, num_transformer_submodules=1, encoder_hidden_size=heads * channels,
         )  # fmt: skip
         return settings, entries.flatten(1)
+
+    def _behind(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a pass whose positions begin behind the prefix."""
+        places = given.get("position_ids")
+        ids = given.get("input_ids")
+        states: Tensor = given["inputs_embeds"] if ids is None else ids
+        start = cached_tokens(given)
+        if places is None:
+            places = torch.arange(start, start + states.shape[1], device=states.device)[None]
+        if self._table is not None:
+            self.check_room(int(places.max()) + 1)
+        return {**given, "position_ids": places + self.tokens}
 
     def _attend(self, number: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments of a layer's attention with the prefix in front of its keys and values."""
@@ -161,17 +173,6 @@ def attention_layers(model: Any) -> list[Any]:
             "Use the adaptation `prompt` or `lora`.",
         )
     return found
-
-
-def _shifted(given: dict[str, Any], tokens: int) -> dict[str, Any]:
-    """The arguments of a pass whose positions begin behind the prefix."""
-    places = given.get("position_ids")
-    if places is None:
-        ids = given.get("input_ids")
-        states: Tensor = given["inputs_embeds"] if ids is None else ids
-        start = cached_tokens(given)
-        places = torch.arange(start, start + states.shape[1], device=states.device)[None]
-    return {**given, "position_ids": places + tokens}
 
 
 def _causal(time: int, cached: int, device: torch.device) -> Tensor:

@@ -77,6 +77,7 @@ class PromptTuning(VirtualTokens):
             embeddings = model.get_input_embeddings()(ids)
         rows, device = embeddings.shape[0], embeddings.device
         begins = cached_tokens(given) == 0
+        self.check_room(cached_tokens(given) + embeddings.shape[1] - (0 if begins else self.tokens))
         if mask is None and begins and places is not None and bool((places.diff() != 1).any()):
             raise _packed()
         if begins:
