@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import ftk
+from ftk.cli import cli
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -36,3 +38,22 @@ def test_t5_denoise_leaves_a_model_that_fills_gaps(tmp_path: Path) -> None:
     written = model.generate(**asked, max_new_tokens=6, do_sample=False)
     assert written[0, 0] == model.config.decoder_start_token_id
     assert len(tokenizer.decode(written[0])) > 0
+
+
+def test_moe_guards_the_experts(tmp_path: Path) -> None:
+    size: Any = (
+        "model={use='scratch', architecture='mixtral', hidden_size=16, layers=1, heads=2, intermediate_size=16, "
+    )
+    size += "vocabulary_size=400, config={num_local_experts=3, num_experts_per_tok=1}}"
+    result = run_small(
+        "moe", tmp_path, size, *few("capitals", "currencies"), "stage.currencies.mitigation.ewc.samples=4"
+    )
+    first, second = result.report["stages"]
+    assert second["mitigations"]["ewc"]["guarded_weights"] == second["trainable_parameters"]
+    assert first["trainable_parameters"] == first["total_parameters"]
+
+
+def test_a_plan_of_a_mixture_of_experts_says_what_it_does_not_know() -> None:
+    done = CliRunner().invoke(cli, ["plan", str(RECIPES / "moe.toml")])
+    assert done.exit_code == 0, done.output
+    assert "depends on values" in done.output

@@ -99,6 +99,11 @@ def count_memory(
     tracker = Tracker(device)
     heads = copy_heads(outline, tracker.hollow)
     tracker.claim(_tensors(heads.models.values()), "weights")
+    for model in heads.models.values():
+        if hasattr(model, "set_experts_implementation"):
+            # The kernel for many products at once knows no float32 without values; where the experts are called one
+            # after the other, what each of them gets shows as unknown.
+            model.set_experts_implementation("eager")
     with tracker:
         with tracker.counting("starting copy"):
             stage = set_up(heads)

@@ -17,6 +17,7 @@ from ftk.parts import Batch, Context, Loss
 from .chunked import chunked_cross_entropy
 from .model_inputs import attention_of, base_model, forward_parameters, model_arguments
 from .output_layer import Tap, Unsuitable, is_watched, output_layer, tap_of
+from .router import balance, router_weight, tokens_that_count
 
 IGNORED = -100
 """The label of a token that is no target."""
@@ -26,18 +27,41 @@ AUTO_LOGITS = 1 << 25
 """How many logits are made at a time where the recipe does not say: 128 MiB in float32."""
 
 
-def token_loss(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1) -> Loss:
-    """What :meth:`TokenObjective.loss` says; the logits at a position predict the label ``shift`` positions later."""
+def token_loss(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1, router_loss: float | None = None) -> Loss:
+    """What :meth:`TokenObjective.loss` says.
+
+    Args:
+        model: the model, wrapped or not.
+        batch: what :meth:`TokenObjective.collate` made.
+        ctx: the moment.
+        shift: the logits at a position predict the label so many positions later.
+        router_loss: the weight of the balancing loss of a mixture of experts; None: the usual one.
+    """
     smoothing = ctx.label_smoothing if model.training else 0.0
+    weight = router_weight(base_model(model), router_loss)
+    routed: list[Tensor] | None = [] if weight and model.training else None
+    loss = _token_loss(model, batch, ctx, shift, smoothing, routed)
+    if not routed:
+        return loss
+    counted = tokens_that_count(batch, len(routed[0]))
+    # A sum over targets, as the rest of it: the step's loss is then the mean of the two.
+    extra = weight * loss.count * balance(routed, base_model(model).config.num_experts_per_tok, counted)
+    return replace(loss, total=loss.total + extra)
+
+
+def _token_loss(
+    model: nn.Module, batch: Batch, ctx: Context, shift: int, smoothing: float, routed: list[Tensor] | None
+) -> Loss:
+    """The loss at the targets; what the routers said is put into ``routed``."""
     tap, chunks = _chunking(model, batch, ctx)
     if tap is None:
-        logits, labels = target_logits(model, batch, shift)
+        logits, labels = _at_targets(model, batch, shift, routed=routed)
         log_probabilities = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
         nats = -log_probabilities.gather(1, labels[:, None]).sum()
         if smoothing:
             nats = torch.lerp(nats, -log_probabilities.mean(dim=-1).sum(), smoothing)
         return Loss(nats, batch.count, {"logits": logits, "labels": labels})
-    hidden, labels = _at_targets(model, batch, shift, tap)
+    hidden, labels = _at_targets(model, batch, shift, tap, routed)
     total = chunked_cross_entropy(
         hidden, tap.layer.weight, tap.layer.bias, labels, chunks=chunks, curve=tap.curve, smoothing=smoothing
     )
@@ -130,7 +154,9 @@ def _trial(base: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return _logits(base.forward, base, model_arguments(base, one, shift=1))
 
 
-def _at_targets(model: nn.Module, batch: Batch, shift: int, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
+def _at_targets(
+    model: nn.Module, batch: Batch, shift: int, tap: Tap | None = None, routed: list[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """As :func:`target_logits`; where a tap is given, hidden states ``(targets, width)`` in place of logits."""
     inputs, targets = batch.inputs, batch.inputs["labels"][:, shift:]
     rows, time = batch.inputs["labels"].shape
@@ -144,10 +170,10 @@ def _at_targets(model: nn.Module, batch: Batch, shift: int, tap: Tap | None = No
         # Flash attention sees where packed rows begin only in a batch of one row.
         arguments = {name: tensor.reshape(1, -1) for name, tensor in arguments.items()}
         ends = torch.arange(1 - rows, 1, device=from_end.device) * time
-        logits = _logits(model, base, arguments, (ends[:, None] + from_end).flatten(), tap)
+        logits = _logits(model, base, arguments, (ends[:, None] + from_end).flatten(), tap, routed)
         logits = logits.view(rows, len(columns), -1)
     else:
-        logits = _logits(model, base, arguments, from_end, tap)
+        logits = _logits(model, base, arguments, from_end, tap, routed)
     kept_targets, kept = targets[:, columns], is_target[:, columns]
     # Most often every kept position of every row is a target; the copy is only made where it saves something.
     if kept.all():
@@ -161,6 +187,7 @@ def _logits(
     arguments: dict[str, Any],
     columns: Tensor | None = None,
     tap: Tap | None = None,
+    routed: list[Tensor] | None = None,
 ) -> Tensor:
     """The logits ``(rows, columns, vocab)`` at these positions, or at all; the only ones computed if the model can.
 
@@ -169,11 +196,14 @@ def _logits(
     accepted = forward_parameters(base.__class__)
     if "use_cache" in accepted:
         arguments = {**arguments, "use_cache": False}
+    if routed is not None:
+        arguments = {**arguments, "output_router_logits": True}
     chosen = columns is None or "logits_to_keep" in accepted
     if columns is not None and chosen:
         arguments = {**arguments, "logits_to_keep": columns}
     with tap.opened() if tap else nullcontext():
-        output: Tensor = model(**arguments).logits
-    if tap:
-        output = tap.take()
+        outputs = model(**arguments)
+    if routed is not None:
+        routed += outputs.router_logits
+    output: Tensor = tap.take() if tap else outputs.logits
     return output if chosen else output[:, columns]

@@ -93,8 +93,9 @@ class TokenObjective(Objective):
 
     shift: ClassVar[int] = 1
 
-    def __init__(self) -> None:
+    def __init__(self, router_loss: float | None = None) -> None:
         self._codec: Codec | None = None
+        self._router_loss = router_loss
 
     @property
     def head(self) -> Head:
@@ -150,6 +151,8 @@ class TokenObjective(Objective):
     def loss(self, model: nn.Module, batch: Batch, ctx: Context) -> Loss:
         """The negative log-likelihood of all targets, summed in float32; smoothed while the model is in training mode.
 
+        In training mode the balancing loss of a mixture of experts is added, once for each target.
+
         ``outputs`` carries ``logits`` ``(targets, vocab)`` in the model's dtype, with their graph, and
         ``labels`` ``(targets,) int64``, both in the order of the batch, row by row. Where the loss is computed in
         chunks, the logits are made when they are read.
@@ -158,7 +161,7 @@ class TokenObjective(Objective):
             UserError: the rows are packed and the model cannot keep packed rows apart; or ``ctx.loss_chunks`` asks
                 for chunks that the model does not allow.
         """
-        return token_loss(model, batch, ctx, self.shift)
+        return token_loss(model, batch, ctx, self.shift, self._router_loss)
 
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Each target replaced by a draw from the model's softmax there; the tokens that are read stay."""

@@ -97,7 +97,7 @@ class Scratch(ModelSource):
                 return _sized(lambda: builder.from_config(config, **chosen)).eval()
             with _told_of_config(options):
                 model = builder.from_config(config, **chosen)
-                if head.kind in ("causal_lm", "masked_lm"):
+                if head.kind in ("causal_lm", "masked_lm") and model.device.type != "meta":
                     _try(model)
             return model.eval()
 

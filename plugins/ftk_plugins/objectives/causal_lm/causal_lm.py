@@ -17,7 +17,7 @@ class CausalLM(TokenObjective):
     """Next-token prediction; every token but a row's first is a target."""
 
     def __init__(self, options: CausalLMOptions) -> None:
-        super().__init__()
+        super().__init__(options.router_loss)
         self.options = options
 
     def texts(self, row: Row) -> Iterator[str]:

@@ -23,3 +23,8 @@ class CausalLMOptions(Options):
         default=False,
         description="Join short texts into rows of up to `max_length` tokens; they do not see each other.",
     )
+    router_loss: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight of the balancing loss of a mixture of experts, in training; unset: 0.001 if there is one.",
+    )

@@ -33,7 +33,7 @@ class Instruction(TokenObjective):
     """
 
     def __init__(self, options: InstructionOptions) -> None:
-        super().__init__()
+        super().__init__(options.router_loss)
         self.options = options
         self.reader = Reader(options)
 

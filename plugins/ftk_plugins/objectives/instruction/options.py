@@ -58,6 +58,11 @@ class InstructionOptions(DialogueOptions):
         default=False,
         description="Join short rows into rows of up to `max_length` tokens; they do not see each other.",
     )
+    router_loss: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight of the balancing loss of a mixture of experts, in training; unset: 0.001 if there is one.",
+    )
 
     @model_validator(mode="after")
     def _template_for_columns(self) -> InstructionOptions:
