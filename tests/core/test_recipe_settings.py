@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ftk.errors import RecipeError
 from ftk.plugin.registry import Registry
 from ftk.recipe.overrides import merge_training
 from ftk.recipe.reading import recipe_from_table
@@ -100,3 +101,12 @@ def test_a_stage_takes_back_with_false_what_the_defaults_set(read: Read) -> None
         "evaluate_every": 5,
         "compile": False,
     }
+
+
+def test_a_mitigation_names_tasks_that_come_before_its_stage(read: Read) -> None:
+    replay = "mitigation = [{ use = 'replay', tasks = ['TASK'] }]\ntraining = { steps = 7 }"
+    text = PIPELINE.replace("training = { steps = 7 }", replay)
+    assert read(text.replace("TASK", "first")).stages[1].mitigations[0].options.tasks == ("first",)
+    with pytest.raises(RecipeError, match=r"no task `frist` comes before this stage") as refused:
+        read(text.replace("TASK", "frist"))
+    assert "did you mean `first`" in str(refused.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -57,3 +58,19 @@ def test_a_plan_of_a_mixture_of_experts_says_what_it_does_not_know() -> None:
     done = CliRunner().invoke(cli, ["plan", str(RECIPES / "moe.toml")])
     assert done.exit_code == 0, done.output
     assert "depends on values" in done.output
+
+
+def test_dpo_safety_prefers_and_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RECIPES.parent)  # its rows are in a folder of the repository
+    size = "model={use='scratch', hidden_size=32, layers=1, heads=2, vocabulary_size=500}"
+    limits = [f"stage.{stage}.data.{role}.limit=4" for stage, role in (("capitals", "train"), ("capitals", "test"))]
+    lengths = {"capitals": 10, "requests": 10, "safety": 20}
+    steps = [f"stage.{stage}.training={{steps={count}, learning_rate=1e-2}}" for stage, count in lengths.items()]
+    result = run_small(
+        "dpo_safety", tmp_path, size, *limits, *steps, "training.batch_size=8", "stage.safety.adaptation={use='full'}"
+    )
+    margins = result.report["matrix"]["preference_margin"]
+    assert margins[2][2] > margins[1][2] + 0.2
+    assert result.report["stages"][2]["mitigations"]["replay"]["rows"] == {"capitals": 24, "requests": 500}
+    events = (result.folder / "events.jsonl").read_text(encoding="utf-8")
+    assert '"replay/requests"' not in events

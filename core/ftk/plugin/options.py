@@ -34,6 +34,10 @@ class Options(BaseModel):
         """For an evaluator, the names of the metrics that it measures; empty where they are known only then."""
         return ()
 
+    def earlier_tasks(self) -> tuple[str, ...]:
+        """The names of tasks that the options speak of, each of which must come before the stage."""
+        return ()
+
     def data_share(self) -> float:
         """The share of the final training mix, 0 to 1, that this part fills with rows of its own."""
         return 0.0

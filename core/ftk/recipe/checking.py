@@ -76,6 +76,7 @@ def check_stage(
         problems += _unmet(spec, chosen, offered, registry)
     problems += _untrainable(stage, chosen, offered, registry)
     problems += _unvalidated(stage, around)
+    problems += _unknown_tasks(stage, around)
     found, told = _watched(stage, around, "validation-data" in offered)
     return stage, problems + found, notes + told
 
@@ -179,6 +180,17 @@ def _unvalidated(stage: StageSpec, around: Surroundings) -> list[Problem]:
         for spec in stage.mitigations
         if "retain-validation-data" in spec.needs()
         for name in lacking
+    ]
+
+
+def _unknown_tasks(stage: StageSpec, around: Surroundings) -> list[Problem]:
+    """A mitigation can speak of tasks that come before the stage, and of no other."""
+    known = [*(["retain"] if "retain" in around.top_data else []), *around.earlier]
+    return [
+        Problem(spec.path, f"`{spec.name}`: no task `{name}` comes before this stage", did_you_mean(name, known))
+        for spec in stage.mitigations
+        for name in spec.options.earlier_tasks()
+        if name not in known
     ]
 
 

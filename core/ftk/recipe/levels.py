@@ -178,6 +178,7 @@ class Reader:
             if options is not None:
                 # Whatever these raise is told now, and not in the middle of a run.
                 options.withheld(), options.more_needs(), options.metrics(), options.data_share()
+                options.earlier_tasks()
         except Exception as error:
             self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
             return None

@@ -45,6 +45,12 @@ def test_all_rows_of_a_small_task_are_a_source() -> None:
         np.testing.assert_array_equal(item["input_ids"], expected["input_ids"])
 
 
+def test_only_named_tasks_are_replayed() -> None:
+    ctx = context(task("old", 6), task("older", 4), task("retain", 3))
+    sources = remembered(ctx, tasks=["older", "retain"], share=0.3).sources(ctx)
+    assert [(source.name, source.share) for source in sources] == [("older", 0.15), ("retain", 0.15)]
+
+
 def test_the_buffer_holds_a_seeded_choice_without_repeats() -> None:
     ctx = context(task("old", 40))
     kept = remembered(ctx, buffer_size=10).state_dict()["old"]

@@ -22,12 +22,21 @@ class ReplayOptions(Options):
         description="How tasks divide the share: evenly, or in proportion to the rows kept of each.",
     )
 
+    tasks: tuple[str, ...] = Field(
+        default=(),
+        description="Earlier tasks that are replayed, by the names of their stages, or `retain`; all where none is "
+        "named.",
+    )
+
     @field_validator("buffer_size")
     @classmethod
     def _some_rows(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError('must be 1 or more, or "all"')
         return value
+
+    def earlier_tasks(self) -> tuple[str, ...]:
+        return self.tasks
 
     def data_share(self) -> float:
         return self.share

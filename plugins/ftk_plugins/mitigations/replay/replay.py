@@ -41,8 +41,9 @@ class Replay(Mitigation):
         self._kept[task.name] = sorted(chosen.tolist())
 
     def sources(self, ctx: Context) -> Sequence[Source]:
-        """One source for each earlier task that was remembered; their shares add up to the option's."""
-        tasks = [task for task in ctx.earlier if task.name in self._kept]
+        """One source for each earlier task that is replayed; their shares add up to the option's."""
+        chosen = self.options.tasks or self._kept
+        tasks = [task for task in ctx.earlier if task.name in self._kept and task.name in chosen]
         weights = [len(self._kept[task.name]) if self.options.by == "rows" else 1 for task in tasks]
         return [
             Source(
