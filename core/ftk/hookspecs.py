@@ -40,7 +40,7 @@ def ftk_datasets() -> list[Variant]:
     """Offer data sources (``train = { use = ... }`` and the other keys of ``[data]``).
 
     Called once, when plugins are listed or a recipe is read. ``build(options)`` returns a
-    :class:`ftk.parts.DatasetSource`.
+    :class:`ftk.parts.DatasetSource`, or a :class:`ftk.parts.DataMix` of others.
     """
 
 

@@ -115,6 +115,25 @@ def test_it_tells_what_each_transform_dropped_and_why(recipe: Path, monkeypatch:
     assert "        qqqq\n" in told.stdout, "an example of what was dropped"
 
 
+def test_it_tells_what_a_mixture_is_made_of(recipe: Path) -> None:
+    folder = recipe.parent
+    parts = (
+        f"{{new={{use='files', path='{folder}/train.jsonl', share=0.75, transform=[{{use='deduplicate'}}]}}, "
+        f"old={{use='files', path='{folder}/old.jsonl'}}}}"
+    )
+    options = ("surveyed", "--set", f"data.train={{use='mixture', parts={parts}}}")
+    role = surveyed(recipe, *options)["tasks"][0]["roles"]["train"]
+    assert (role["read"], role["rows"]) == (26, 26)
+    new, old = role["parts"]["new"], role["parts"]["old"]
+    assert (new["drawn"], new["distinct"], new["rows"], new["share"]) == (20, 20, 20, 20 / 26)
+    assert (old["drawn"], old["distinct"], old["rows"], old["share"]) == (6, 6, 10, 6 / 26)
+    assert new["place"] == "data.train.parts.new"
+    assert [step["name"] for step in new["steps"]] == ["deduplicate"]
+    told = ftk_data(recipe, *options, "--set", "data.train.when_out='repeat'").stdout
+    assert "75.0% new: 30 drawn of its 20 rows, 10 times one that was drawn before" in told
+    assert "25.0% old: 10 drawn of its 10 rows\n" in told
+
+
 def test_it_writes_the_final_rows(recipe: Path, tmp_path: Path) -> None:
     told = surveyed(recipe, "--save", str(tmp_path / "rows"))
     assert len(told["saved"]) == 4

@@ -30,6 +30,15 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("dataset", "hub"): {
         "divided": lambda folder: {"path": str(folder / "data"), "test_fraction": 0.25},
     },
+    ("dataset", "mixture"): {
+        "weighed": lambda folder: {
+            "parts": {
+                "rows": {"use": "files", "path": str(folder / "rows.jsonl"), "weight": 2, "test_fraction": 0.25},
+                "again": {"use": "files", "path": str(folder / "rows.jsonl"), "weight": 1, "test_fraction": 0.25},
+            },
+            "when_out": "repeat",
+        },
+    },
     ("dataset", "world_facts"): {"held_out": {"relations": ["capital"], "templates": "held_out", "limit": 9}},
     ("transform", "augment"): {"texts": {"columns": ["instruction"], "synonyms": {"plus": ["and"]}}},
     ("transform", "clean"): {"html": {"html": "strip", "unicode": "NFKC", "whitespace": "collapse"}},

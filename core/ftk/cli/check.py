@@ -84,7 +84,8 @@ def describe(spec: PartSpec) -> str:
     """A part on one line: its name and the options that the recipe sets."""
     named = spec.name if spec.name == spec.variant.name else f"{spec.name} ({spec.variant.name})"
     through = "".join(f" > {describe(transform)}" for transform in spec.transforms)
-    return " ".join([named, *_given(spec.options)]) + through
+    inside = f" of {', '.join(describe(part) for part in spec.parts)}" if spec.parts else ""
+    return " ".join([named, *_given(spec.options)]) + inside + through
 
 
 def _stage_rows(stage: StageSpec) -> list[list[str]]:
@@ -104,7 +105,10 @@ def _stage_rows(stage: StageSpec) -> list[list[str]]:
 
 
 def _given(options: Options) -> list[str]:
-    return [f"{key}={show(value)}" for key, value in options.model_dump(mode="json", exclude_unset=True).items()]
+    given = options.model_dump(mode="json", exclude_unset=True)
+    if options.data_sets():
+        del given["parts"]  # described one by one
+    return [f"{key}={show(value)}" for key, value in given.items()]
 
 
 def _indented(row: list[str]) -> list[str]:

@@ -113,13 +113,7 @@ def _show_role(out: Console, role: str, found: Mapping[str, Any]) -> None:
     unit = "positions" if found["learned"] is None else "tokens"
     out.print()
     out.print(Text.assemble("  ", (role, "bold"), f"  {found['place']}"))
-    out.print(f"    {found['read']:,} rows read")
-    for step in found["steps"]:
-        out.print(f"    {step['name']}: {step['before']:,} -> {step['after']:,} rows")
-        for effect in step["effects"]:
-            out.print(f"      {effect['fate']} {effect['rows']:,}: {effect['reason']}")
-            for example in effect["examples"]:
-                out.print(Text(f"        {_one_line(example)}", style="dim"))
+    _show_origin(out, found, "    ")
     lengths = found["lengths"]
     learned = "" if found["learned"] is None else f", {found['learned']:,} of the rows' tokens learned"
     items = "" if found["items"] == found["rows"] else f" in {found['items']:,} items"
@@ -138,6 +132,25 @@ def _show_role(out: Console, role: str, found: Mapping[str, Any]) -> None:
     for span, count in zip(spans, counts, strict=True):
         drawn = "█" * round(BAR * count / max(counts)) or ("▏" if count else "")
         out.print(f"    {span:>{max(map(len, spans))}}  {drawn} {count:,}".rstrip())
+
+
+def _show_origin(out: Console, found: Mapping[str, Any], indent: str) -> None:
+    """What rows are mixed of, and what they went through."""
+    for name, part in found.get("parts", {}).items():
+        drawn = f"{part['drawn']:,} drawn of its {part['rows']:,} rows"
+        if left := part["rows"] - part["distinct"]:
+            drawn += f", {left:,} of them never"
+        if repeated := part["drawn"] - part["distinct"]:
+            drawn += f", {repeated:,} times one that was drawn before"
+        out.print(f"{indent}{part['share']:.1%} {name}: {drawn}")
+        _show_origin(out, part, f"{indent}  ")
+    out.print(f"{indent}{found['read']:,} rows {'mixed' if 'parts' in found else 'read'}")
+    for step in found["steps"]:
+        out.print(f"{indent}{step['name']}: {step['before']:,} -> {step['after']:,} rows")
+        for effect in step["effects"]:
+            out.print(f"{indent}  {effect['fate']} {effect['rows']:,}: {effect['reason']}")
+            for example in effect["examples"]:
+                out.print(Text(f"{indent}    {_one_line(example)}", style="dim"))
 
 
 def _show_example(out: Console, example: Mapping[str, Any]) -> None:

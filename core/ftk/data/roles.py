@@ -40,6 +40,23 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a part gives to the rows of a role that are mixed of several.
+
+    Attributes:
+        name: the part's.
+        found: its rows.
+        drawn: how many rows of the mix are its; a row may be drawn more than once.
+        distinct: how many of its rows are in the mix.
+    """
+
+    name: str
+    found: RoleRows
+    drawn: int
+    distinct: int
+
+
+@dataclass(frozen=True)
 class RoleRows:
     """The rows of one role, with their transforms applied.
 
@@ -48,12 +65,14 @@ class RoleRows:
         place: where they stand in the recipe, as in ``stage.currencies.data.train``.
         known_key: their key, where it is known.
         steps: what each transform did, in order; the first was given the rows as they were read.
+        shares: of rows mixed of several data sets, what each gave, before the transforms of the mix.
     """
 
     rows: Dataset
     place: str
     known_key: str = ""
     steps: tuple[Step, ...] = ()
+    shares: tuple[Share, ...] = ()
 
     @cached_property
     def key(self) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ftk.data.cache import Cache, key_of
+from ftk.data.combining import Combined, open_source
 from ftk.data.encoding import Encoder
 from ftk.data.keys import part_key
 from ftk.data.roles import RoleRows, Step, keep, read_kept
 from ftk.data.steps import Chain, Tested, texts_in, told
 from ftk.errors import UserError
 from ftk.parts import DatasetSource, Evaluator, Examples, Objective, Split, Task
-from ftk.recipe.building import build
 from ftk.recipe.specs import DataSpec, PartSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+AnySource = DatasetSource | Combined
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class RowReader:
 
         Test sets are read first: a transform of training rows may ask for those of all tasks.
         """
-        sources = [build(one.data.train, DatasetSource) for one in asked]
+        sources = [open_source(one.data.train) for one in asked]
         measured = [self._measured(one.data, source) for one, source in zip(asked, sources, strict=True)]
         tests = [
             Tested(found, one.objective, one.spec)
@@ -103,7 +105,7 @@ class RowReader:
         return rows
 
     def read(
-        self, spec: PartSpec, split: Split, source: DatasetSource | None = None, tests: Sequence[Tested] = ()
+        self, spec: PartSpec, split: Split, source: AnySource | None = None, tests: Sequence[Tested] = ()
     ) -> RoleRows:
         """The rows of one data set with its transforms applied.
 
@@ -116,19 +118,40 @@ class RowReader:
         Raises:
             UserError: no rows are left, or the source or a transform says what is wrong.
         """
-        return self._read(spec, split, source or build(spec, DatasetSource), Chain(spec.transforms, tests))
+        return self._read(spec, split, source or open_source(spec), Chain(spec.transforms, tests))
 
-    def _read(self, spec: PartSpec, split: Split, source: DatasetSource, chain: Chain) -> RoleRows:
+    def _read(self, spec: PartSpec, split: Split, source: AnySource, chain: Chain) -> RoleRows:
+        if isinstance(source, Combined):
+            return self._mixed(spec, split, source, chain)
+        with told(spec):
+            identity = source.identity()
+        return self._kept(spec, split, identity, lambda: source.rows(split), chain)
+
+    def _mixed(self, spec: PartSpec, split: Split, source: Combined, chain: Chain) -> RoleRows:
+        """The rows of a data set made of others, each read like one of its own."""
+        parts = {
+            part.name: self._read(part, split, source.sources[part.name], chain.of_part(part.transforms))
+            for part in source.having(split)
+        }
+        order, shares = source.order(parts, split)
+        known = all(found.known_key for found in parts.values())
+        identity = key_of([[name, found.known_key] for name, found in parts.items()]) if known else None
+        found = self._kept(spec, split, identity, lambda: source.rows(parts, order), chain)
+        return replace(found, shares=shares)
+
+    def _kept(
+        self, spec: PartSpec, split: Split, identity: str | None, rows_of_source: Callable[[], Dataset], chain: Chain
+    ) -> RoleRows:
+        """The rows of one data set and what they went through, from the cache where it is known what they depend on."""
+
         def read() -> tuple[Dataset, tuple[Step, ...]]:
             with told(spec):
-                rows = source.rows(split)
+                rows = rows_of_source()
             if len(rows) == 0:
                 hint = "look at the source's options: limits, filters, fractions"
                 raise UserError(f"{spec.path}: there are no rows", hint)
             return chain.apply(rows)
 
-        with told(spec):
-            identity = source.identity()
         if identity is None:
             rows, steps = read()
             return RoleRows(rows, spec.path, steps=steps)
@@ -136,12 +159,12 @@ class RowReader:
         found = read_kept(self._cache.entry(key, lambda folder: keep(*read(), folder)), spec.path)
         return replace(found, steps=chain.placed(found.steps))
 
-    def _measured(self, data: DataSpec, source: DatasetSource) -> tuple[dict[str, RoleRows], dict[str, RoleRows]]:
+    def _measured(self, data: DataSpec, source: AnySource) -> tuple[dict[str, RoleRows], dict[str, RoleRows]]:
         """The test rows of a task, if there are some, and its probes."""
         probes = {name: self.read(spec, "test") for name, spec in data.probes.items()}
         return self._role("test", data.test, data.train, source), probes
 
-    def _role(self, split: Split, own: PartSpec | None, train: PartSpec, source: DatasetSource) -> dict[str, RoleRows]:
+    def _role(self, split: Split, own: PartSpec | None, train: PartSpec, source: AnySource) -> dict[str, RoleRows]:
         """The rows of a role that has a data set of its own, or that the train source keeps back; or none."""
         if own is not None:
             return {split: self.read(own, split)}

@@ -49,6 +49,11 @@ class Chain:
             (spec, part) for spec, part in parts if not (kept_back and (part.training_only() or TESTED in spec.needs()))
         ]
         self._tests = tests
+        self._kept_back = kept_back
+
+    def of_part(self, specs: Sequence[PartSpec]) -> Chain:
+        """The transforms of a part of the data set, for rows of the same role."""
+        return Chain(specs, self._tests, self._kept_back)
 
     def key(self) -> list[Any]:
         """What the result depends on beside the rows, as JSON values."""

@@ -4,7 +4,7 @@ from ftk.parts.adaptation import Adaptation
 from ftk.parts.attention import attention_by
 from ftk.parts.computed import ComputedDrift
 from ftk.parts.context import Context, derive_seed
-from ftk.parts.dataset import DatasetSource, Transform
+from ftk.parts.dataset import DataMix, DatasetSource, Transform
 from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
 from ftk.parts.effects import Effect, Tally
 from ftk.parts.evaluator import Evaluator, Metric, Resampling
@@ -26,6 +26,7 @@ __all__ = [
     "Batch",
     "ComputedDrift",
     "Context",
+    "DataMix",
     "DatasetSource",
     "Drift",
     "Effect",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ftk.parts.effects import Effect
 from ftk.parts.part import Part, Split
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
 
@@ -33,6 +34,29 @@ class DatasetSource(Part):
 
         Raises:
             UserError: the rows cannot be found or read, naming the file, the line and the mend.
+        """
+
+
+class DataMix(Part):
+    """A data set made of others: the core reads them, and it says which of their rows come when.
+
+    Its options give the tables of these others with `Options.data_sets`. It has the splits that one of them has; rows
+    that its parts keep back for validation or testing are not mixed: each is measured once.
+    """
+
+    @abstractmethod
+    def order(self, counts: Mapping[str, int]) -> np.ndarray:
+        """The mixed rows, the same each time.
+
+        Args:
+            counts: how many rows each part has, by its name.
+
+        Returns:
+            ``(rows, 2) int64``: for each row the number of its part, from 0 in the order of ``counts``, and its
+            number in that part, from 0.
+
+        Raises:
+            UserError: these parts cannot be mixed so, with the mend.
         """
 
 

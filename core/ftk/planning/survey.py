@@ -103,9 +103,7 @@ class Surveyor:
         encoded, items = examples.encoded, examples.items
         lengths = lengths_of(encoded)
         return {
-            "place": found.place,
-            "read": found.steps[0].before if found.steps else len(found.rows),
-            "steps": [asdict(step) for step in found.steps],
+            **_came_from(found),
             "rows": len(found.rows),
             "items": len(items),
             "tokens": int(lengths_of(items).sum()),
@@ -113,6 +111,20 @@ class Surveyor:
             "lengths": describe_lengths(lengths),
             "cut": _cut(found, rows, self._processor, self._job.encoder, lengths),
         }
+
+
+def _came_from(found: RoleRows) -> dict[str, Any]:
+    """Where rows were read, what of several data sets they are mixed, and what they went through."""
+    told: dict[str, Any] = {"place": found.place, "read": found.steps[0].before if found.steps else len(found.rows)}
+    if found.shares:
+        told["parts"] = {
+            share.name: {
+                **_came_from(share.found), "rows": len(share.found.rows), "drawn": share.drawn,
+                "distinct": share.distinct, "share": share.drawn / sum(one.drawn for one in found.shares),
+            }
+            for share in found.shares
+        }  # fmt: skip
+    return {**told, "steps": [asdict(step) for step in found.steps]}
 
 
 def describe_lengths(lengths: np.ndarray) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -41,3 +44,10 @@ class Options(BaseModel):
     def data_share(self) -> float:
         """The share of the final training mix, 0 to 1, that this part fills with rows of its own."""
         return 0.0
+
+    def data_sets(self) -> Mapping[str, Mapping[str, Any]]:
+        """For a data set made of others, their tables by name, as a recipe writes them under the option ``parts``.
+
+        The core checks each like a table of its own, reads it and hands its rows on: see `ftk.parts.DataMix`.
+        """
+        return {}

@@ -72,7 +72,7 @@ def check_stage(
     if around.has_earlier_stage or "retain" in around.top_data:
         offered |= {EARLIER}
     offered |= _from_data({**around.top_data, **around.data}) | {TESTED}
-    for spec in (*chosen, *stage.data.train.transforms, *stage.mitigations, *stage.evaluators):
+    for spec in (*chosen, *stage.data.train.all_transforms(), *stage.mitigations, *stage.evaluators):
         problems += _unmet(spec, chosen, offered, registry)
     problems += _untrainable(stage, chosen, offered, registry)
     problems += _unvalidated(stage, around)

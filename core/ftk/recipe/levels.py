@@ -114,10 +114,11 @@ class Reader:
             return None
         given = {key: value for key, value in table.items() if key not in RESERVED_KEYS[kind]}
         options = self._options(model, given, path, RESERVED_KEYS[kind], own, f"{entry.distribution}/{use}")
+        inside = self._data_sets(options, path) if options is not None and kind == "dataset" else ()
         if options is None or len(self.problems) > before:
             return None
         return PartSpec(
-            kind, use, name or entry.variant.name, options, entry.variant, entry.distribution, path, through
+            kind, use, name or entry.variant.name, options, entry.variant, entry.distribution, path, through, inside
         )
 
     def choices(self, kind: str) -> str:
@@ -164,6 +165,19 @@ class Reader:
         read = [self.part("transform", item, f"{path}.transform.{n}") for n, item in enumerate(value, start=1)]
         return tuple(spec for spec in read if spec is not None)
 
+    def _data_sets(self, options: Options, path: str) -> tuple[PartSpec, ...]:
+        """The data sets that a data set is made of."""
+        read = []
+        for name, table in options.data_sets().items():
+            place = f"{path}.parts.{name}"
+            if not PART_NAME.fullmatch(name):
+                self.add(place, f"the name {name!r} cannot be used", "use letters, digits, `_`, `-` and `.`")
+            elif "name" in table:
+                self.add(f"{place}.name", f"its name is `{name}`, under which it stands", "leave it out")
+            else:
+                read.append(self.part("dataset", {**table, "name": name}, place))
+        return tuple(spec for spec in read if spec is not None)
+
     def _options(
         self,
         model: type[Options],
@@ -178,7 +192,7 @@ class Reader:
             if options is not None:
                 # Whatever these raise is told now, and not in the middle of a run.
                 options.withheld(), options.more_needs(), options.metrics(), options.data_share()
-                options.earlier_tasks()
+                options.earlier_tasks(), options.data_sets()
         except Exception as error:
             self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
             return None

@@ -27,6 +27,7 @@ class PartSpec:
         distribution: the package that offers it.
         path: the place in the recipe, as in ``stage.currencies.adaptation``.
         transforms: for a data set, what its rows go through, in order.
+        parts: for a data set made of others, these; each goes by its name in it.
     """
 
     kind: str
@@ -37,14 +38,20 @@ class PartSpec:
     distribution: str
     path: str
     transforms: tuple[PartSpec, ...] = ()
+    parts: tuple[PartSpec, ...] = ()
 
     def provides(self) -> frozenset[str]:
-        """The capabilities that it gives to the others under these options."""
-        return frozenset(self.variant.provides) - frozenset(self.options.withheld())
+        """The capabilities that it gives to the others under these options; of parts, those that one of them gives."""
+        own = frozenset(self.variant.provides) - frozenset(self.options.withheld())
+        return own & frozenset().union(*(part.provides() for part in self.parts)) if self.parts else own
 
     def needs(self) -> tuple[str, ...]:
         """The capabilities that it needs under these options."""
         return tuple(dict.fromkeys((*self.variant.needs, *self.options.more_needs())))
+
+    def all_transforms(self) -> tuple[PartSpec, ...]:
+        """Its own transforms and those of its parts."""
+        return (*self.transforms, *(transform for part in self.parts for transform in part.all_transforms()))
 
     def metrics(self) -> tuple[str, ...]:
         """For an evaluator, the names under which its metrics are reported; empty where they are not known yet."""
@@ -63,6 +70,14 @@ class PartSpec:
         }
         if self.transforms:
             table["transform"] = [transform.resolved() for transform in self.transforms]
+        if self.parts:
+            # The tables of its parts stand resolved beside its options; left there is what it says of them itself.
+            written = self.options.data_sets()
+            table["options"]["parts"] = {
+                name: {key: value for key, value in part.items() if key not in written[name]}
+                for name, part in table["options"]["parts"].items()
+            }
+            table["parts"] = {part.name: part.resolved() for part in self.parts}
         return table
 
 

@@ -43,4 +43,4 @@ def _tests(data: Sets, probes: Sets) -> bool:
 
 def _asking(spec: PartSpec | None) -> Iterator[PartSpec]:
     """The transforms of a data set that ask for test sets."""
-    return (transform for transform in (spec.transforms if spec else ()) if TESTED in transform.needs())
+    return (transform for transform in (spec.all_transforms() if spec else ()) if TESTED in transform.needs())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ftk.data.objectives import complete
 from ftk.errors import RecipeError
-from ftk.parts import Adaptation, Context, Evaluator, Examples, Objective, Row, Task
+from ftk.parts import Adaptation, Context, DataMix, Evaluator, Examples, Objective, Row, Task
 from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION, Entry, Registry
@@ -75,7 +75,7 @@ class Subject:
 
     def build(self) -> Any:
         """A new part."""
-        return build(self.spec, PART_OF_KIND[self.kind])
+        return build(self.spec, DataMix if self.spec.parts else PART_OF_KIND[self.kind])
 
     def companions(self, kind: str) -> list[PartSpec]:
         """The parts of ``kind`` that can stand beside the variant: those that give what it needs."""
