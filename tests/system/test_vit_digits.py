@@ -6,13 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from datasets import Dataset
 from PIL import Image
 from transformers import pipeline
 
 import ftk
+from ftk.cli import cli
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_its_plan_counts_rows_and_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    told = CliRunner().invoke(cli, ["plan", "recipes/vit_digits.toml", "--set", "model.layers=1"])
+    assert told.exit_code == 0, told.output
+    assert "1,437 rows, 674 steps of 64 rows" in told.stdout
+    assert "widest micro-batch: 64 rows\n" in told.stdout
 
 
 def test_it_learns_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,17 +108,16 @@ def _show(out: Console, recipe: Recipe, machine: Machine, stages: Sequence[tuple
         out.print()
         out.print(Text(f"stage {number}: {found.name}", style="bold cyan"))
         mixed = "".join(f", {source['name']} {source['share']:.1%} of the mix" for source in counts["sources"])
-        out.print(
-            f"  {counts['rows']:,} rows, {counts['tokens_per_epoch']:,} tokens an epoch, {counts['steps']:,} steps of "
-            f"{counts['batch']}{mixed}"
-        )
+        rows, tokens = found.micro_batch
+        of_tokens = tokens > 1  # else they are pixels or the like
+        an_epoch = f", {counts['tokens_per_epoch']:,} tokens an epoch" if of_tokens else ""
+        out.print(f"  {counts['rows']:,} rows{an_epoch}, {counts['steps']:,} steps of {counts['batch']}{mixed}")
         share = counts["trainable_parameters"] / counts["total_parameters"]
         out.print(
             f"  {counts['trainable_parameters']:,} of {counts['total_parameters']:,} parameters trained ({share:.1%}), "
             f"products in {found.precision}"
         )
-        rows, tokens = found.micro_batch
-        out.print(f"  widest micro-batch: {rows} rows of {tokens:,} tokens")
+        out.print(f"  widest micro-batch: {rows} rows{f' of {tokens:,} tokens' if of_tokens else ''}")
         out.print()
         _show_memory(out, found)
         if found.unknown:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from ftk.parts import Context, Evaluator, Metric, Task, predictions
+from ftk.parts import Context, Evaluator, Metric, Resampling, Task, predictions
 from ftk_plugins.evaluators.preference_accuracy.options import PreferenceAccuracyOptions
+from ftk_plugins.evaluators.shares import share
 
 
 class PreferenceAccuracy(Evaluator):
@@ -23,9 +24,10 @@ class PreferenceAccuracy(Evaluator):
         Raises:
             UserError: there are no test rows.
         """
-        values = predictions(task, model, ctx).values.double()
+        values = predictions(task, model, ctx).values.double().numpy()
         margins = values[:, 0] - values[:, 1]
+        mean = Resampling(len(margins), lambda rows: float(margins[rows].mean()))
         return [
-            Metric("preference_accuracy", float((margins > 0).double().mean()), higher_is_better=True),
-            Metric("preference_margin", float(margins.mean()), higher_is_better=True),
+            share("preference_accuracy", margins > 0),
+            Metric("preference_margin", float(margins.mean()), True, resampling=mean),
         ]
