@@ -94,7 +94,7 @@ class Injected(Adaptation):
         self._whole = FullTuning(FullOptions(train=tuple(f"{name}.*" for name in saved))) if saved else None
         if self._whole is not None:
             self._whole.attach(model)
-        whole = [parameter for parameter in model.parameters() if parameter.requires_grad] if saved else []
+        whole = [] if self._whole is None else list(self._whole.weights().values())
         self._transposed = any(isinstance(layer, Conv1D) for layer in targets.values())
         self._tuner: Any = self.inject(model, sorted(targets))
         wrapped = {name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
@@ -104,7 +104,8 @@ class Injected(Adaptation):
         self._saved, self._share, self._blends = saved, 1.0, []
         for layer in self._layers.values():
             layer.train(layer.get_base_layer().training)
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        apart = {id(parameter) for parameter in whole}
+        self._trained = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
         for tensor in self._own().values():
             if tensor.is_floating_point():
                 tensor.data = tensor.data.float()

@@ -16,7 +16,7 @@ from ftk.planning.machine import this_machine
 from ftk.planning.plan import Planner
 from ftk.recipe.levels import Reader
 from ftk.recipe.reading import recipe_from_table
-from ftk.running.rehearsal import without_weights
+from ftk.running.rehearsal import copy_with
 from ftk_plugins.adaptations.peft.options import REFUSED
 from tests.core.planned import recipe_table
 from tests.plugins.adaptations.effective import MODELS, REGISTRY, TOKENS, attached, made, shake
@@ -88,7 +88,8 @@ def test_trying_the_layers_leaves_no_trace() -> None:
     assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits)
     assert all(p.grad is None for p in model.parameters())
     torch.random.set_rng_state(state)
-    attached("peft", without_weights(plain), method="lokr", config={"r": 4})  # nothing to try
+    hollow = copy_with(plain, lambda tensor: torch.empty_like(tensor, device="meta"))
+    attached("peft", hollow, method="lokr", config={"r": 4})  # nothing to try
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
