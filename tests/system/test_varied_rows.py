@@ -6,8 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import ftk
+from ftk.cli import cli
 from ftk.events import RunEvent
 from tests.system.small import FACTS, report_of, untimed, weights, written
 
@@ -80,3 +82,10 @@ def test_masks_are_the_same_after_a_restart_and_in_other_micro_batches(tmp_path:
     seeded = run(tmp_path, "seeded", "seed=4", "model.seed=3")
     assert report_of(seeded)["start"] == report_of(whole)["start"], "under another seed too"
     assert weights(seeded) != weights(whole)
+
+
+def test_a_plan_needs_no_values_to_pack_rows(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["plan", str(written(tmp_path, MASKED))])
+    assert done.exit_code == 0, done.output
+    assert "activations" in done.output
+    assert "depends on values" not in done.output

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ftk import UserError
 
@@ -107,8 +108,9 @@ def _tried_apart(base: Any, attention: str) -> str:
     if "flash" in attention or "flex" in attention:
         return f"`{attention}` takes no mask for packed rows"
     weight = next(base.parameters())
-    if weight.device.type == "meta":  # as in planning, where nothing has values
-        return ""
+    places = (buffer.flatten() for name, buffer in base.named_buffers() if name.endswith("position_ids"))
+    if without_values(base) or any(len(numbers) > 1 and not numbers.diff().all() for numbers in places):
+        return ""  # planning, in which values are none or made up, has nothing to compare
     lengths = [3, 5]
     # No padding token among them, which some models count no position for.
     padding = config.get_text_config().pad_token_id
@@ -123,6 +125,12 @@ def _tried_apart(base: Any, attention: str) -> str:
     near = 1e-4 if weight.dtype == torch.float32 else 3e-2
     apart = torch.allclose(packed, alone, rtol=near, atol=near * float(alone.abs().max()))
     return "" if apart else "it gives packed rows other predictions than each of them alone"
+
+
+def without_values(base: Any) -> bool:
+    """Whether a model has shapes alone, so that nothing can be tried on it: as in planning."""
+    weight = next(base.parameters())
+    return weight.device.type == "meta" or isinstance(weight, FakeTensor)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Loss
 
 from .chunked import chunked_cross_entropy
-from .model_inputs import attention_of, base_model, forward_parameters, model_arguments
+from .model_inputs import attention_of, base_model, forward_parameters, model_arguments, without_values
 from .output_layer import Tap, Unsuitable, is_watched, output_layer, tap_of
 from .router import balance, router_weight, tokens_that_count
 
@@ -54,14 +54,15 @@ def _token_loss(
 ) -> Loss:
     """The loss at the targets; what the routers said is put into ``routed``."""
     tap, chunks = _chunking(model, batch, ctx)
-    if tap is None:
-        logits, labels = _at_targets(model, batch, shift, routed=routed)
+    hidden, labels = _at_targets(model, batch, shift, tap, routed)
+    if chunks == 1:
+        logits = hidden if tap is None else tap.logits(hidden)
         log_probabilities = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
         nats = -log_probabilities.gather(1, labels[:, None]).sum()
         if smoothing:
             nats = torch.lerp(nats, -log_probabilities.mean(dim=-1).sum(), smoothing)
         return Loss(nats, batch.count, {"logits": logits, "labels": labels})
-    hidden, labels = _at_targets(model, batch, shift, tap, routed)
+    assert tap is not None
     total = chunked_cross_entropy(
         hidden, tap.layer.weight, tap.layer.bias, labels, chunks=chunks, curve=tap.curve, smoothing=smoothing
     )
@@ -121,7 +122,9 @@ def target_logits(model: nn.Module, batch: Batch, shift: int = 1) -> tuple[Tenso
 
 
 def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None, int]:
-    """The tap on the output layer and the number of chunks; no tap where all logits are made at once.
+    """The tap on the output layer and the number of chunks; no tap where the model makes the logits.
+
+    A model that cannot leave positions out has a tap for one chunk too, so that it makes those of the targets alone.
 
     Raises:
         UserError: the recipe asks for chunks, and the model's logits cannot be made outside its forward pass.
@@ -135,10 +138,11 @@ def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None,
         chunks = -(-count * vocab // AUTO_LOGITS)
     else:
         chunks = min(ctx.loss_chunks, count)
-    if chunks <= 1 or is_watched(model, base, layer):
+    chosen = ctx.loss_chunks is not None or "logits_to_keep" in forward_parameters(base.__class__)
+    if (chunks <= 1 and (chosen or without_values(base))) or is_watched(model, base, layer):
         return None, 1
     try:
-        return tap_of(base, partial(_trial, base, batch.inputs)), chunks
+        return tap_of(base, partial(_trial, base, batch.inputs)), max(chunks, 1)
     except Unsuitable as reason:
         if ctx.loss_chunks is None:
             return None, 1

@@ -248,3 +248,25 @@ def test_rows_from_the_cache_are_varied_by_an_objective_that_has_encoded_nothing
     item = make().encode({"text": "The sea is wide."}, TOKENIZER)
     one, other = (make().vary(item, TOKENIZER, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(one["input_ids"], other["input_ids"])
+
+
+def test_logits_are_made_at_the_targets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, model = make(), toy_model(head="masked_lm")
+    batch = part.collate(list(toy_examples(ROWS, part, TOKENIZER).items))
+    weight, rows = model.cls.predictions.decoder.weight, []
+    linear = torch.nn.functional.linear
+
+    def counted(hidden: torch.Tensor, by: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if by is weight:
+            rows.append(hidden.shape[:-1].numel())
+        return linear(hidden, by, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    losses = []
+    for chunks in (1, None):
+        loss = part.loss(model, batch, toy_context(model, part, loss_chunks=chunks))
+        losses.append((loss.total, torch.autograd.grad(loss.total, list(model.parameters()), allow_unused=True)))
+    assert rows == [batch.inputs["input_ids"].numel(), batch.count], "all that the model makes by itself; the targets"
+    for one, other in zip((losses[0][0], *losses[0][1]), (losses[1][0], *losses[1][1]), strict=True):
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
