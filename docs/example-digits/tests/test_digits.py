@@ -18,7 +18,12 @@ from ftk.testing import conformance_cases
 
 RECIPE = Path(__file__).parents[1] / "recipe.toml"
 ROWS = Digits(DigitsOptions()).rows("test").select(range(6)).to_list()
-SMALL = ("model.hidden=32", "training.epochs=1", "training.checkpoint_every=10")
+SMALL = (
+    "model.hidden=32",
+    "training.epochs=1",
+    "training.checkpoint_every=10",
+    "stage.second.mitigation.ewc.samples=100",
+)
 
 
 def model() -> Perceptron:
@@ -52,21 +57,29 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> ftk.RunResult:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two stages of the recipe."""
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(RECIPE.read_text(encoding="utf-8").partition('[[stage]]\nname = "third"')[0], encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> ftk.RunResult:
     """A run that nothing disturbs."""
-    return ftk.run(RECIPE, output=tmp_path_factory.mktemp("whole") / "run", overrides=SMALL)
+    return ftk.run(recipe, output=tmp_path_factory.mktemp("whole") / "run", overrides=SMALL)
 
 
-def test_a_run_that_was_killed_ends_like_one_that_was_not(whole: ftk.RunResult, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_ends_like_one_that_was_not(recipe: Path, whole: ftk.RunResult, tmp_path: Path) -> None:
     settings = [word for setting in SMALL for word in ("--set", setting)]
-    command = [sys.executable, "-m", "ftk", "run", str(RECIPE), *settings, "--output", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "ftk", "run", str(recipe), *settings, "--output", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "run" / "stages" / "2-second").is_dir() and process.poll() is None:
+    while not (tmp_path / "run" / "stages" / "1-first").is_dir() and process.poll() is None:
         time.sleep(0.02)
     process.kill()
     process.wait()
     assert not (tmp_path / "run" / "model").exists(), "it had ended before it could be killed"
-    again = ftk.run(RECIPE, output=tmp_path / "run", overrides=SMALL)
+    again = ftk.run(recipe, output=tmp_path / "run", overrides=SMALL)
     assert again.report["matrix"] == whole.report["matrix"]
     before, after = weights(whole.folder), weights(again.folder)
     assert all(torch.equal(before[name], after[name]) for name in before)
