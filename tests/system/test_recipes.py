@@ -122,3 +122,23 @@ def test_wise_interpolation_takes_the_best_share_above_the_floor(tmp_path: Path)
     assert 0 < told["alpha"] < 1
     after, before = report["matrix"]["perplexity"][1][0], report["matrix"]["perplexity"][0][0]
     assert before / after > FLOOR - 0.1, "the exported model is the chosen one"
+
+
+def test_bert_mlm_then_classify_measures_the_masked_words_through_their_head(tmp_path: Path) -> None:
+    (path,) = [path for path in RECIPES if path.stem == "bert_mlm_then_classify"]
+    small = [
+        "model={use='scratch', architecture='bert', hidden_size=32, layers=1, heads=2, vocabulary_size=400}",
+        "stage.reading.data.train.limit=6", "stage.reading.data.test.limit=6", "stage.reading.training.steps=40",
+        "stage.telling_apart.data.train.limit=6", "stage.telling_apart.training.steps=20",
+        "training.learning_rate=1e-2",
+    ]  # fmt: skip
+    words = []
+    for without in ((), ("ewc",)):
+        report = ftk.run(path, output=tmp_path / f"run{len(without)}", overrides=small, without=without).report
+        assert report["tasks"] == ["reading", "telling_apart"]
+        assert report["start"]["accuracy"][1] == pytest.approx(0.5, abs=0.2), "a head that is newly drawn"
+        words.append([row[0] for row in report["matrix"]["perplexity"]])
+    guarded, plain = words
+    assert guarded[0] == plain[0] < 0.5 * 400
+    assert plain[1] > 1.2 * plain[0], "full tuning loses what it read"
+    assert plain[1] - guarded[1] > 0.5 * (plain[1] - plain[0]), "and EWC keeps most of it"
