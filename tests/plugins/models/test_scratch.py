@@ -101,6 +101,7 @@ def test_a_saved_model_comes_back_bit_for_bit(architecture: str, tmp_path: Path)
         ("masked_lm", "roberta"),
         ("seq2seq_lm", "t5"),
         ("seq2seq_lm", "bart"),
+        ("seq2seq_lm", "marian"),
         ("encoder", "bert"),
     ],
 )

@@ -121,6 +121,8 @@ def _sizes(options: ScratchOptions, kind: Any, fields: set[str]) -> dict[str, An
 
 def _token_ids(kind: Any, tokenizer: Any | None) -> dict[str, int | None]:
     """The id of every special token the architecture knows of; None for those that the tokenizer lacks."""
+    if tokenizer is None:
+        return {}  # the architecture's own, some of which must be numbers
     names = {field.name for field in dataclasses.fields(kind) if field.name.endswith("_token_id")}
     ids = {name: getattr(tokenizer, name, None) for name in names | {"pad_token_id", "bos_token_id", "eos_token_id"}}
     if "decoder_start_token_id" in names or kind.is_encoder_decoder:
