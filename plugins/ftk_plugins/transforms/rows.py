@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -123,12 +124,22 @@ def rewritten(dataset: Dataset, change: Callable[[pa.Table, int], pa.Table], fea
         with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_stream(sink, schema) as out:
             for number, table in enumerate(dataset.with_format("arrow").iter(size)):
                 out.write_table(change(table, number * size).select(schema.names).cast(schema))
-        return Dataset(pa.ipc.open_stream(pa.memory_map(file.name)).read_all())
+        table = pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
+        # Without one, `datasets` would make a fingerprint of a copy of all rows.
+        return Dataset(table, fingerprint=uuid4().hex[:16])
 
 
 def with_column(table: pa.Table, name: str, values: Any, kind: pa.DataType) -> pa.Table:
-    """A batch in which a column has these values, where it was or at the end."""
-    column = pa.array(values, type=kind)
+    """A batch in which a column has these values, where it was or at the end.
+
+    Raises:
+        UserError: a text among them has half a character, which no file can hold.
+    """
+    try:
+        column = pa.array(values, type=kind)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise UserError(f"a text for column `{name}` would hold {half!r}, which is half a character") from None
     if name in table.column_names:
         return table.set_column(table.column_names.index(name), name, column)
     return table.append_column(name, column)

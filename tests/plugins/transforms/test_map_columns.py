@@ -38,6 +38,7 @@ def test_constants_have_one_value_and_its_type(value: object) -> None:
         ({"rename": {"x": "ansver"}}, "`rename` finds no column `ansver`"),
         ({"rename": {"a": "q"}}, "`rename` makes a second column `a`"),
         ({"keep": ["q", "answer"]}, "`map_columns` finds no column `answer`"),
+        ({"drop": ["q", "a", "id"]}, "`drop` leaves no column"),
         ({"drop": ["idd"]}, "finds no column `idd`\n  did you mean `id`"),
     ],
 )
@@ -56,6 +57,8 @@ def test_columns_that_are_not_there_are_named(options, message) -> None:
         ({"rename": {"x": "q"}, "constants": {"x": 1}}, "both renamed and a constant"),
         ({"constants": {"x": 1}, "keep": ["q"]}, "is a constant and is dropped again"),
         ({"constants": {"x": [1]}}, "transform.constants"),
+        ({"constants": {"x": 2**63}}, "transform.constants"),
+        ({"keep": ["q", "q"]}, "`keep` names a column twice"),
         ({"keep": []}, "transform.keep"),
     ],
 )

@@ -56,6 +56,11 @@ def test_what_fails_is_told_with_the_row(template: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_text_that_no_file_can_hold_is_told() -> None:
+    with pytest.raises(UserError, match=r"column `text` would hold '\\ud800', which is half a character"):
+        apply("template", ROWS, template="{{ '\\ud800' ~ n }}")
+
+
 def test_a_template_that_is_none_is_refused_when_the_recipe_is_read() -> None:
     with pytest.raises(RecipeError, match=r"is no Jinja template, line 2: unexpected"):
         apply("template", ROWS, template="a\n{{ question }")

@@ -26,7 +26,10 @@ class MapColumns(Transform):
             dataset = self._filled(dataset)
         if self.options.keep is not None:
             return dataset.select_columns(named_columns(dataset, self.options.keep, "map_columns"))
-        return dataset.remove_columns(named_columns(dataset, self.options.drop, "map_columns"))
+        dropped = named_columns(dataset, self.options.drop, "map_columns")
+        if set(dropped) == set(dataset.column_names):
+            raise UserError("`drop` leaves no column", "keep one that the objective reads")
+        return dataset.remove_columns(dropped)
 
     def _renamed(self, dataset: Dataset) -> Dataset:
         names = self.options.rename

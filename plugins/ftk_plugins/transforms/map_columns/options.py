@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
 from ftk import Options
 
@@ -25,12 +25,22 @@ class MapColumnsOptions(Options):
     )
     drop: list[str] = Field(default=[], description="Columns to drop, by their new names.")
 
+    @field_validator("constants", mode="before")
+    @classmethod
+    def _fits_a_column(cls, constants: Any) -> Any:
+        for value in constants.values() if isinstance(constants, dict) else ():
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"a column holds whole numbers of 64 bits, and {value} has more")
+        return constants
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not (self.rename or self.constants or self.keep or self.drop):
             raise ValueError("asks for nothing: give `rename`, `constants`, `keep` or `drop`")
         if self.keep is not None and self.drop:
             raise ValueError("`keep` and `drop` exclude each other: what is not kept is dropped")
+        if self.keep is not None and len(set(self.keep)) < len(self.keep):
+            raise ValueError("`keep` names a column twice")
         if len(set(self.rename.values())) < len(self.rename):
             raise ValueError("`rename` gives one column two names")
         for name in self.constants:
