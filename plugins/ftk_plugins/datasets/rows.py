@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from ftk import UserError, did_you_mean
 from ftk.parts import DatasetSource, Split
+from ftk_plugins.datasets.chat import as_messages
 from ftk_plugins.datasets.row_options import RowOptions
 
 
@@ -52,10 +53,10 @@ class DividedRows(DatasetSource):
 
 
 def shaped(dataset: Dataset, options: RowOptions, place: str) -> Dataset:
-    """The rows under the names and up to the limit that the options ask for.
+    """The rows under the names and up to the limit that the options ask for, chats as `messages`.
 
     Raises:
-        UserError: a column to rename is not there.
+        UserError: a column to rename is not there, or a chat cannot be read.
     """
     for name in options.columns.values():
         if name not in dataset.column_names:
@@ -66,7 +67,7 @@ def shaped(dataset: Dataset, options: RowOptions, place: str) -> Dataset:
     dataset = dataset.rename_columns({old: new for new, old in options.columns.items()})
     if options.limit is not None and options.limit < len(dataset):
         dataset = dataset.select(range(options.limit))
-    return dataset
+    return as_messages(dataset, place)
 
 
 def divide(count: int, options: RowOptions, place: str) -> dict[Split, list[int]]:

@@ -120,3 +120,70 @@ def test_a_folder_with_a_copy_is_read_without_the_hub(tmp_path, monkeypatch, cap
     assert len(hub(path=str(folder), split="train[:50%]").rows("train")) == 2
     assert "examples/s" not in capfd.readouterr().err
     assert not datasets.are_progress_bars_disabled()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A local copy of a data set whose training split has four files of three rows, and its test split two."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for split, files in (("train", 4), ("test", 2)):
+        for n in range(files):
+            file = tmp_path / "big" / "data" / f"{split}-{n:05}-of-{files:05}.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(json.dumps({"question": f"{split} {n} {row}"}) + "\n" for row in range(3)))
+    return tmp_path / "big"
+
+
+def files_of(rows):
+    return sorted({row["question"].rpartition(" ")[0] for row in rows})
+
+
+def test_some_shards_of_each_split_are_read_and_no_others(folder):
+    for file in ("train-00002-of-00004", "train-00003-of-00004"):
+        (folder / "data" / f"{file}.jsonl").write_text("is never opened")
+    source = hub(path=str(folder), shards=2)
+    assert source.splits() == ("train", "test")
+    assert files_of(source.rows("train")) == ["train 0", "train 1"]
+    assert files_of(source.rows("test")) == ["test 0", "test 1"]
+    assert files_of(hub(path=str(folder), shards=1, split="test").rows("train")) == ["test 0"]
+    with pytest.raises(UserError, match=r"at most 4 files in a split, so that `shards = 4` leaves out none"):
+        hub(path=str(folder), shards=4).rows("train")
+
+
+def test_files_by_pattern_are_the_training_split(folder):
+    (folder / "data" / "train-00000-of-00004.jsonl").write_text("is never opened")
+    source = hub(path=str(folder), data_files=["data/*-00001-*.jsonl"])
+    assert source.splits() == ("train",)
+    assert files_of(source.rows("train")) == ["test 1", "train 1"]
+    assert files_of(hub(path=str(folder), data_files=["data/train-*[123]-of*"], shards=1).rows("train")) == ["train 1"]
+    with pytest.raises(UserError, match=r"cannot be loaded: .*\n.*`data_files`"):
+        hub(path=str(folder), data_files=["nothing-*"]).rows("train")
+
+
+def test_a_stream_fetches_the_first_rows_and_no_more(folder):
+    (folder / "data" / "train-00003-of-00004.jsonl").write_text("is never opened")
+    source = hub(path=str(folder), stream=True, limit=5)
+    assert [row["question"] for row in source.rows("train")] == [f"train {n // 3} {n % 3}" for n in range(5)]
+    assert len(hub(path=str(folder), stream=True, limit=2, split="test").rows("test")) == 2
+    divided = hub(path=str(folder), stream=True, limit=6, test_fraction=0.5)
+    assert (len(divided.rows("train")), len(divided.rows("test"))) == (3, 3)
+    assert not list(folder.parent.glob("cache/**/*.arrow")), "nothing is converted as a whole"
+
+
+def test_a_stream_is_kept_where_its_revision_is_a_commit():
+    commit = "0123456789" * 4
+    assert hub(stream=True, limit=5, revision=commit).identity()
+    assert hub(stream=True, limit=5, revision="main").identity() is None
+    assert hub(limit=5, revision=commit).identity() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stream": True}, "say how many with `limit`"),
+        ({"stream": True, "limit": 3, "split": "train[:5]"}, "leave out one"),
+    ],
+)
+def test_a_stream_that_cannot_be(options, words):
+    with pytest.raises(ValueError, match=words):
+        HubOptions(path="x", **options)
