@@ -157,6 +157,11 @@ class IgnoresTheFolder(Scratch):
         return Loaded(saved.model, saved.processor)
 
 
+class BodyWithoutWeights(Scratch):
+    def body(self, model):
+        return next(module for module in model.modules() if not any(True for _ in module.parameters()))
+
+
 class OutlinesAnother(Scratch):
     def outline(self, head, corpus):
         other = Scratch(self.options.model_copy(update={"layers": self.options.layers + 1}))

@@ -80,6 +80,7 @@ BROKEN = [
     ("model", "RandomWeights", "loads_the_same_twice"),
     ("model", "OutlinesAnother", "its_outline_is_the_model"),
     ("model", "IgnoresTheFolder", "loads_what_a_stage_saved"),
+    ("model", "BodyWithoutWeights", "its_heads_share_a_body"),
     ("dataset", "Unordered", "gives_the_same_rows_twice"),
     ("dataset", "SameSplits", "keeps_splits_apart"),
     ("dataset", "Nothing", "gives_rows"),

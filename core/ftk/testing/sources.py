@@ -14,7 +14,9 @@ from datasets import Dataset
 from ftk.data.cache import Cache
 from ftk.data.combining import open_source
 from ftk.data.rows import RowReader
+from ftk.errors import UserError
 from ftk.parts import DatasetSource, Head, Loaded, Split, Transform
+from ftk.parts.heads import Heads
 from ftk.recipe.specs import PartSpec
 from ftk.recipe.tested import TESTED
 from ftk.testing.subject import Subject, hold, hold_equal, seeded
@@ -179,6 +181,20 @@ def _transform(subject: Subject) -> Transform:
     return transform
 
 
+def its_heads_share_a_body(subject: Subject) -> None:
+    """The models of two heads share their `body`, and a head with labels has weights of its own; or one is refused."""
+    source, labels = subject.build(), Head("sequence_classification", ("first", "second"))
+    try:
+        models = {h: source.load(h, lambda: _texts(subject)).model for h in (Head("causal_lm"), labels)}
+        heads = Heads(models, labels, None, source.body)
+    except UserError:
+        return
+    other, live = (dict(model.named_parameters()) for model in heads.models.values())
+    shared = {id(parameter) for parameter in live.values()} & {id(parameter) for parameter in other.values()}
+    hold(shared, "they share no weight")
+    hold(any(id(parameter) not in shared for parameter in live.values()), "they share every weight")
+
+
 def _texts(subject: Subject) -> Iterator[str]:
     objective = subject.companion("objective")
     for row in subject.rows:
@@ -213,6 +229,7 @@ MODEL_CLAUSES = (
     loads_the_same_twice,
     its_outline_is_the_model,
     loads_what_a_stage_saved,
+    its_heads_share_a_body,
 )
 DATASET_CLAUSES = (gives_rows, gives_the_same_rows_twice, keeps_splits_apart)
 TRANSFORM_CLAUSES = (applies_to_rows, tells_what_it_did)
