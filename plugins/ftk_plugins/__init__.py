@@ -20,6 +20,7 @@ PLUGINS = (
     "ftk_plugins.transforms.decontaminate",
     "ftk_plugins.objectives.causal_lm",
     "ftk_plugins.objectives.classification",
+    "ftk_plugins.objectives.token_classification",
     "ftk_plugins.objectives.image_classification",
     "ftk_plugins.objectives.instruction",
     "ftk_plugins.objectives.masked_lm",

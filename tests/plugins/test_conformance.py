@@ -13,7 +13,7 @@ import pytest
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION
 from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokenizer
-from tests.plugins.objectives import classes, pictures
+from tests.plugins.objectives import classes, pictures, tagging
 
 Options = Mapping[str, Any]
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 4}
@@ -63,6 +63,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
     },
+    ("objective", "token_classification"): {"first": {}, "all": {"label_all": True, "class_weights": "balanced"}},
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
     ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
     ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
@@ -126,6 +127,9 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
         "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,
     },
     ("objective", "classification"): lambda choice: labelled("regression" if choice == "regression" else "single"),
+    ("objective", "token_classification"): lambda choice: {
+        "rows": tagging.ROWS, "processor": tagging.tokenizer, "model": tagging.bert,
+    },
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
     **dict.fromkeys([("evaluator", "accuracy"), ("evaluator", "f1")], lambda choice: labelled("single")),
     ("evaluator", "regression_error"): lambda choice: labelled("regression"),

@@ -21,7 +21,8 @@ class Head:
     """Which head the objective needs on the model: its kind and, for classification, the labels in order.
 
     Kinds that ftk's own model sources know: ``causal_lm``, ``masked_lm``, ``seq2seq_lm``, ``sequence_classification``,
-    ``encoder``, ``image_classification``. Any other is a word that an objective and a model source agree on.
+    ``token_classification``, ``encoder``, ``image_classification``. Any other is a word that an objective and a model
+    source agree on.
     """
 
     kind: str

@@ -22,6 +22,7 @@ _LOADERS = {
     "masked_lm": ("AutoModelForMaskedLM", "AutoTokenizer"),
     "seq2seq_lm": ("AutoModelForSeq2SeqLM", "AutoTokenizer"),
     "sequence_classification": ("AutoModelForSequenceClassification", "AutoTokenizer"),
+    "token_classification": ("AutoModelForTokenClassification", "AutoTokenizer"),
     "encoder": ("AutoModel", "AutoTokenizer"),
     "image_classification": ("AutoModelForImageClassification", "AutoImageProcessor"),
 }

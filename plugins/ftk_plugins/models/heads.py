@@ -17,6 +17,7 @@ AUTO_CLASSES = {
     "masked_lm": "AutoModelForMaskedLM",
     "seq2seq_lm": "AutoModelForSeq2SeqLM",
     "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
     "encoder": "AutoModel",
     "image_classification": "AutoModelForImageClassification",
 }

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ftk import UserError
 from ftk.parts import Batch, Features
 from ftk_plugins.objectives.model_inputs import base_model, forward_parameters
 
@@ -39,6 +40,50 @@ def encode_texts(
         )  # fmt: skip
     types = encoded.get("token_type_ids") or [()] * len(firsts)
     return [_features(ids, kinds) for ids, kinds in zip(encoded["input_ids"], types, strict=True)]
+
+
+def encode_words(processor: Any, rows: Sequence[Sequence[str]], separator: str, max_length: int) -> list[Features]:
+    """Words with the special tokens that the tokenizer puts around a text, and which word each token belongs to.
+
+    A word is read as it stands in running text: all but the first with ``separator`` before it, so that tokenizers
+    that write a space into the token of the word behind it give the tokens that their models know.
+
+    Args:
+        processor: the tokenizer.
+        rows: the words of each row.
+        separator: stands between two words.
+        max_length: most tokens of a row, or what the tokenizer says its model takes, if less; the rest is cut off.
+
+    Returns:
+        ``input_ids`` and ``words``, both ``(time,) int32``: the word's number from 0; -1 of a token that is special,
+        or holds of the word nothing but the separator before it.
+
+    Raises:
+        UserError: the tokenizer does not tell which token comes from which word.
+    """
+    if not getattr(processor, "is_fast", False):
+        raise UserError(
+            "the tokenizer is a slow one, written in Python, which does not tell which token comes from which word",
+            'choose a model with a tokenizer.json, or name another tokenizer: `tokenizer = "…"` in [model]',
+        )
+    with _truncation_kept(processor):
+        encoded = processor(
+            [[words[0], *(separator + word for word in words[1:])] for words in rows], is_split_into_words=True,
+            truncation=True, max_length=min(max_length, processor.model_max_length), padding=False, verbose=False,
+        )  # fmt: skip
+    return [
+        {
+            "input_ids": np.array(row.ids, np.int32),
+            "words": np.array(
+                [
+                    -1 if word is None or stop <= (len(separator) if word else 0) else word
+                    for word, (_, stop) in zip(row.word_ids, row.offsets, strict=True)
+                ],
+                np.int32,
+            ),
+        }
+        for row in encoded.encodings
+    ]
 
 
 def padded(items: Sequence[Features]) -> tuple[dict[str, Tensor], list[int]]:

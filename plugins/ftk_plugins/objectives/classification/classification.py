@@ -17,13 +17,13 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
 from ftk_plugins.objectives.classification.labels import (
     Labels,
-    balanced,
     draw_one,
     known_labels,
     need_column,
     present,
     target_of,
     vector,
+    weights_of,
 )
 from ftk_plugins.objectives.classification.options import ClassificationOptions
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
@@ -50,8 +50,7 @@ class Classification(Objective):
             UserError: the column is missing, or its labels are not two at least.
         """
         options, column = self.options, self.options.label
-        weighed = options.class_weights == "balanced"
-        if options.labels is not None and not weighed:
+        if options.labels is not None and options.class_weights != "balanced":
             return {}
         need_column(rows, column)
         names = options.labels
@@ -59,14 +58,7 @@ class Classification(Objective):
             names = self._numbers(rows)
         elif names is None:
             names = known_labels(rows, column, least=2 if options.kind == "single" else 1)
-        weights = options.class_weights
-        if weighed:
-            weights = balanced(rows, column, Labels(names), several=options.kind == "multiple")
-        elif isinstance(weights, dict) and (unknown := [name for name in weights if name not in names]):
-            raise UserError(
-                f"the objective's `class_weights` names {', '.join(unknown)}; the labels are {', '.join(names)}",
-                "mend the names",
-            )
+        weights = weights_of(options.class_weights, rows, column, names, several=options.kind == "multiple")
         return {"labels": names, "class_weights": weights}
 
     def texts(self, row: Row) -> Iterator[str]:

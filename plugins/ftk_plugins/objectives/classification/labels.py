@@ -88,22 +88,22 @@ def known_labels(rows: Any, column: str, least: int) -> tuple[str, ...]:
     return names
 
 
-def need_column(rows: Any, column: str) -> None:
-    """Raise ``UserError`` where the rows have no such column."""
+def need_column(rows: Any, column: str, option: str = "label") -> None:
+    """Raise ``UserError`` where the rows have no such column, which an option of the objective names."""
     if column not in rows.column_names:
         raise UserError(
             f"there is no column `{column}`; there are {', '.join(rows.column_names)}",
-            "name the column with the objective's `label`, or map it with the data set's `columns`",
+            f"name the column with the objective's `{option}`, or map it with the data set's `columns`",
         )
 
 
-def present(row: Row, column: str) -> Any:
-    """What a row has in the column of its label. Raises ``UserError`` where that is nothing."""
+def present(row: Row, column: str, option: str = "label") -> Any:
+    """What a row has in a column that an option of the objective names. Raises ``UserError`` where that is nothing."""
     value = row.get(column)
     if value is None:
         raise UserError(
             f"there is nothing in column `{column}`; the row has {columns_of(row)}",
-            "name the column with the objective's `label`, or map it with the data set's `columns`",
+            f"name the column with the objective's `{option}`, or map it with the data set's `columns`",
         )
     return value
 
@@ -121,11 +121,30 @@ def draw_one(logits: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
+def weights_of(
+    chosen: Mapping[str, float] | str | None, rows: Any, column: str, names: Sequence[str], several: bool = False
+) -> Mapping[str, float] | None:
+    """The weights of labels that ``class_weights`` chooses, those of ``balanced`` from the training rows.
+
+    Raises:
+        UserError: they name another label; or ``balanced`` cannot tell one, see :func:`balanced`.
+    """
+    if isinstance(chosen, str):
+        return balanced(rows, column, Labels(names), several)
+    if chosen and (unknown := [name for name in chosen if name not in names]):
+        raise UserError(
+            f"the objective's `class_weights` names {', '.join(unknown)}; the labels are {', '.join(names)}",
+            "mend the names",
+        )
+    return chosen
+
+
 def balanced(rows: Any, column: str, labels: Labels, several: bool) -> dict[str, float]:
     """Weights that make up for rare labels.
 
-    With one label a row ``rows / (labels · rows of the label)``, so that all labels weigh alike and a row 1 on
-    average; with several, ``rows without / rows with`` for the rows that have it.
+    Where each place has one label (a row, or a word of it) ``places / (labels · places of the label)``, so that all
+    labels weigh alike and a place 1 on average; with ``several`` in a row, ``rows without / rows with`` for the rows
+    that have it.
 
     Raises:
         UserError: no training row has one of the labels, or with several, every row has it.
@@ -139,7 +158,7 @@ def balanced(rows: Any, column: str, labels: Labels, several: bool) -> dict[str,
                 f'class_weights = "balanced": {"every" if count else "no"} training row has the label `{name}`',
                 "give the weights by name, or leave the label out of `labels`",
             )
-        weights[name] = (len(rows) - count) / count if several else len(rows) / (len(labels.names) * count)
+        weights[name] = (len(rows) - count) / count if several else rows_with.total() / (len(labels.names) * count)
     return weights
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from ftk import Options
-
-Weight = Annotated[float, Field(gt=0)]
+from ftk_plugins.objectives.label_options import ClassWeights, check_labels
 
 
 class ClassificationOptions(Options):
@@ -31,7 +30,7 @@ class ClassificationOptions(Options):
         description="The names of the labels, or of the numbers, in the order of the model's outputs; unset: as the "
         "training rows tell.",
     )
-    class_weights: Literal["balanced"] | dict[str, Weight] | None = Field(
+    class_weights: ClassWeights = Field(
         default=None,
         description="How much a label's rows count in the loss, by its name, 1 where none is given; `balanced`: "
         "the rarer, the more.",
@@ -44,16 +43,9 @@ class ClassificationOptions(Options):
 
     @model_validator(mode="after")
     def _fit_together(self) -> ClassificationOptions:
-        if self.labels is not None and len(set(self.labels)) < len(self.labels):
-            raise ValueError("`labels` names one label twice")
-        if self.labels is not None and self.kind == "single" and len(self.labels) < 2:
-            raise ValueError("`labels` names one label, and there is nothing to tell apart")
         if self.class_weights is not None and self.kind == "regression":
             raise ValueError('`class_weights` weighs labels, and kind = "regression" has none')
-        if isinstance(self.class_weights, dict) and self.labels is not None:
-            unknown = [name for name in self.class_weights if name not in self.labels]
-            if unknown:
-                raise ValueError(f"`class_weights` names {', '.join(unknown)}, not among `labels`")
+        check_labels(self.labels, self.class_weights, least=2 if self.kind == "single" else 1)
         return self
 
     def withheld(self) -> tuple[str, ...]:
