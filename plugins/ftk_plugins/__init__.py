@@ -22,6 +22,7 @@ PLUGINS = (
     "ftk_plugins.objectives.classification",
     "ftk_plugins.objectives.token_classification",
     "ftk_plugins.objectives.image_classification",
+    "ftk_plugins.objectives.contrastive",
     "ftk_plugins.objectives.instruction",
     "ftk_plugins.objectives.masked_lm",
     "ftk_plugins.objectives.denoising",
@@ -48,4 +49,5 @@ PLUGINS = (
     "ftk_plugins.evaluators.f1",
     "ftk_plugins.evaluators.regression_error",
     "ftk_plugins.evaluators.preference_accuracy",
+    "ftk_plugins.evaluators.recall_at_k",
 )

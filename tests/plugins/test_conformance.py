@@ -13,7 +13,7 @@ import pytest
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION
 from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokenizer
-from tests.plugins.objectives import classes, pictures, tagging
+from tests.plugins.objectives import classes, pictures, retrieval, tagging
 
 Options = Mapping[str, Any]
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 4}
@@ -65,6 +65,8 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
     ("objective", "token_classification"): {"first": {}, "all": {"label_all": True, "class_weights": "balanced"}},
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
+    ("objective", "contrastive"): retrieval.KINDS,
+    ("evaluator", "recall_at_k"): {"both": {"ks": [1, 2], "directions": ["forward", "backward"]}},
     ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
     ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
     ("objective", "preference"): {"dpo": {"chosen_weight": 0.5}, "ipo": {"method": "ipo", "label_noise": 0.1}},
@@ -122,6 +124,12 @@ def labelled(kind: str) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
+PAIRED: Mapping[str, Any] = {
+    "rows": retrieval.ROWS, "processor": classes.tokenizer, "model": retrieval.bert,
+    "beside": {"objective": {"use": "contrastive"}},
+}  # fmt: skip
+"""Rows of texts that belong together, and a model that embeds them."""
+
 AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
     ("objective", "image_classification"): lambda choice: {
         "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,
@@ -132,6 +140,8 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
     },
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
     **dict.fromkeys([("evaluator", "accuracy"), ("evaluator", "f1")], lambda choice: labelled("single")),
+    ("objective", "contrastive"): lambda choice: PAIRED,
+    ("evaluator", "recall_at_k"): lambda choice: PAIRED,
     ("evaluator", "regression_error"): lambda choice: labelled("regression"),
     ("objective", "denoising"): lambda choice: {
         **toys_for("seq2seq_lm"),

@@ -2,8 +2,9 @@
 
 from ftk.parts.adaptation import Adaptation
 from ftk.parts.attention import attention_by
+from ftk.parts.comparing import ComparingObjective
 from ftk.parts.computed import ComputedDrift
-from ftk.parts.context import Context, derive_seed
+from ftk.parts.context import Context
 from ftk.parts.dataset import DataMix, DatasetSource, Transform
 from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
 from ftk.parts.effects import Effect, Tally
@@ -16,6 +17,7 @@ from ftk.parts.objective import Batch, Loss, Objective
 from ftk.parts.packing import Packing
 from ftk.parts.part import Features, Part, Row, Split, State
 from ftk.parts.predicting import Predictions, predictions
+from ftk.parts.seeding import derive_seed
 from ftk.parts.sharing import add_up, batches_of_process, gathered, tested
 from ftk.parts.views import lengths_of
 from ftk.parts.weights import WeightKind, weight_kinds
@@ -24,6 +26,7 @@ __all__ = [
     "CHUNK_ELEMENTS",
     "Adaptation",
     "Batch",
+    "ComparingObjective",
     "ComputedDrift",
     "Context",
     "DataMix",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from ftk.parts.evaluator import Metric
 from ftk.parts.examples import Task
 from ftk.parts.heads import Heads
 from ftk.parts.objective import Objective
+from ftk.parts.seeding import derive_seed
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,3 @@ class Context:
     def generator(self, *keys: object) -> torch.Generator:
         """A CPU random generator seeded by :meth:`derived_seed`."""
         return torch.Generator().manual_seed(self.derived_seed(*keys))
-
-
-def derive_seed(*keys: object) -> int:
-    """Hash ``keys`` into a seed of 63 bits: the same on every machine and in every process."""
-    digest = hashlib.sha256("\x1f".join(str(key) for key in keys).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

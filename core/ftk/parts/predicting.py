@@ -29,6 +29,8 @@ class Predictions:
             the shape and type of ``values``: the right numbers, or the embeddings of the other side, of which the
             one at the same place is the match.
         labels: the names of the classes, in the order of the logits.
+        identities: ``(n, 2) int64`` of embeddings, numbers of what each side is of, the same for equal texts or
+            images: what is a match of a row is one of all rows like it. None: no two are equal.
         rows: ``(n,) int64``, the row of each prediction; None: prediction ``i`` is row ``i``'s.
     """
 
@@ -36,6 +38,7 @@ class Predictions:
     values: Tensor
     references: Tensor
     labels: tuple[str, ...] = ()
+    identities: Tensor | None = None
     rows: Tensor | None = None
 
 
@@ -83,7 +86,11 @@ def _predict(task: Task, model: nn.Module, ctx: Context) -> Predictions:
             f" its numbers do not fit {ctx.precision}"
         )
     order = torch.argsort(rows, stable=True)
-    return replace(pieces[0], values=values[order], references=references[order], rows=rows[order])
+    alike = [each.identities for each in pieces if each.identities is not None]
+    return replace(
+        pieces[0], values=values[order], references=references[order], rows=rows[order],
+        identities=torch.cat(alike)[order] if alike else None,
+    )  # fmt: skip
 
 
 def _of_rows(found: Predictions, indices: Tensor) -> Predictions:
@@ -93,4 +100,5 @@ def _of_rows(found: Predictions, indices: Tensor) -> Predictions:
     references = references.float() if references.is_floating_point() else references
     if not len(found.values) == len(references) == len(rows):
         raise RunFailed(f"{len(found.values)} predictions, {len(references)} references, {len(rows)} rows")
-    return replace(found, values=found.values.float().cpu(), references=references, rows=rows)
+    alike = None if found.identities is None else found.identities.cpu()
+    return replace(found, values=found.values.float().cpu(), references=references, rows=rows, identities=alike)

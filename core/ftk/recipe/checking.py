@@ -16,6 +16,10 @@ from ftk.recipe.tested import TESTED
 EARLIER = "earlier-data"
 SOURCE_GRADIENTS = "source-gradients"
 """What the core gives to whoever needs it: the gradient of each source's rows apart."""
+ROW_GRADIENTS = "row-gradients"
+"""What the core gives where the objectives of all earlier tasks take each row by itself."""
+WHOLE_STEP = "whole-step"
+"""Provided by an objective that compares the rows of a step with each other."""
 MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 FROM_DATA = {
@@ -48,6 +52,7 @@ class Surroundings:
         data: the data sets that hold in this stage, the same way.
         several: whether the recipe has more than one stage.
         earlier: the data sets of each stage before, by its name.
+        taught: the objectives of all earlier tasks.
     """
 
     model: PartSpec | None
@@ -56,6 +61,7 @@ class Surroundings:
     data: Mapping[str, PartSpec | None]
     several: bool
     earlier: Mapping[str, Mapping[str, PartSpec | None]] = field(default_factory=dict)
+    taught: Sequence[PartSpec] = ()
 
 
 def check_stage(
@@ -71,6 +77,8 @@ def check_stage(
     offered = frozenset({SOURCE_GRADIENTS}).union(*(spec.provides() for spec in chosen))
     if around.has_earlier_stage or "retain" in around.top_data:
         offered |= {EARLIER}
+    if not any(WHOLE_STEP in spec.provides() for spec in around.taught):
+        offered |= {ROW_GRADIENTS}
     offered |= _from_data({**around.top_data, **around.data}) | {TESTED}
     for spec in (*chosen, *stage.data.train.all_transforms(), *stage.mitigations, *stage.evaluators):
         problems += _unmet(spec, chosen, offered, registry)
@@ -269,6 +277,9 @@ def _explain(name: str, need: str, chosen: Sequence[PartSpec], registry: Registr
     if need == EARLIER:
         hint = "add data.retain: rows of what the starting model knows and must keep"
         return f"{reason}, and nothing was learned before this stage", hint
+    if need == ROW_GRADIENTS:
+        hint = "guard what was learned with another mitigation, such as replay or interpolation"
+        return f"{reason}: an earlier task's objective compares rows, and a row alone has no gradient there", hint
     if need in FROM_DATA:
         return reason, _mend(need)
     reasons, hints = [], []

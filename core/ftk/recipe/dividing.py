@@ -25,6 +25,9 @@ def check_divided(stage: StageSpec, registry: Registry) -> list[Problem]:
     if training.sharding == "none":
         return []
     found = []
+    if "whole-step" in stage.objective.provides():
+        reason = f"`{stage.objective.name}` embeds every row twice, and has not been tried on divided weights"
+        found.append(Problem("training.sharding", reason, "leave it out"))
     for spec in (stage.adaptation, *stage.mitigations):
         if SHARDING not in spec.provides():
             able = sorted({e.variant.name for e in registry.entries(spec.kind) if SHARDING in e.variant.provides})

@@ -206,11 +206,15 @@ class _Recipe:
         """Hold the parts of each stage against each other; fills :attr:`stages` and returns the notes."""
         notes: list[str] = []
         found: dict[Problem, list[str]] = {}
+        objective, evaluators = self._retained(stages, top)
         for index, (stage, level) in enumerate(stages):
             if stage is None:
                 continue
             earlier = {before.name: its.data for before, its in stages[:index] if before is not None}
-            around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1, earlier)
+            taught = [before.objective for before, _ in stages[:index] if before is not None]
+            if objective is not None and "retain" in top.data:
+                taught.append(objective)
+            around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1, earlier, taught)
             stage, problems, new_notes = check_stage(stage, around, self.registry)
             self.stages.append(stage)
             notes += new_notes
@@ -220,7 +224,6 @@ class _Recipe:
             everywhere = len(names) == len(stages) or problem.path.startswith("stage.")
             where = "" if everywhere else f" (in {'stage' if len(names) == 1 else 'stages'} {', '.join(names)})"
             self.reader.add(problem.path, problem.reason + where, problem.hint)
-        objective, evaluators = self._retained(stages, top)
         if stages and stages[0][0] is not None and model is not None and objective is not None:
             self.reader.problems += check_retained(
                 objective, evaluators, self.stages[0], model, top.data, self.registry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +16,8 @@ from torch import nn
 from ftk.data.batches import Batches, by_source, pass_tokens, passes
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Batch, Context, Gradients, Objective
+from ftk.parts.comparing import Comparison
+from ftk.parts.seeding import seed_torch
 from ftk.processes.sharding import average_whole, is_sharded
 from ftk.recipe.training import Training
 from ftk.report.blame import Trace, what_broke
@@ -141,14 +143,15 @@ class Loop:
         sources = self.micro_batches(ctx)
         count, stop = self.agree(sum(batch.count for batches in sources.values() for _, batch in batches), ctx)
         trace = meter.begin_step(ctx)
+        comparison = self.compared([one for batches in sources.values() for one in batches], ctx)
         sharded = is_sharded(ctx.model)
         gradients.restart()
         for source, batches in sources.items():
             for index, (objective, batch) in enumerate(batches, start=1):
                 here = ctx.through(objective)
                 with self.synced(sharded or index == len(batches)):
-                    with ctx.autocast(), self.around(batch):
-                        loss = objective.loss(self.model if here.model is ctx.model else here.model, batch, here)
+                    called = self.model if here.model is ctx.model else here.model
+                    loss = comparison.loss(objective, called, batch, here)
                     total = self.mitigations.penalty(batch, loss, here)
                     weight = ctx.world_size / count if batch.count else 0.0  # of a pass that is only made together
                     scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
@@ -193,6 +196,12 @@ class Loop:
                 collated[source].append((objective, batch if counts else replace(batch, count=0, tokens=0)))
         return collated
 
+    def compared(self, passes: Sequence[tuple[Objective, Batch]], ctx: Context) -> Comparison:
+        """What the rows of a step that are compared with each other give to each pass."""
+        objectives = [source.objective for source in self.batches.mixer.sources]
+        model = self.model if ctx.world_size == 1 else ctx.model  # the wrapper would exchange buffers in each pass
+        return Comparison(model, passes, objectives, ctx, self.around)
+
     def agree(self, count: int, ctx: Context) -> tuple[int, bool]:
         """The count of targets over all processes, and whether any was asked to stop."""
         stop = self.stop_requested()
@@ -209,10 +218,7 @@ class Loop:
 
 def seed_step(ctx: Context) -> None:
     """Make the randomness of a step (dropout) a pure function of seed, stage, step and process."""
-    seed = ctx.derived_seed("step", ctx.step, ctx.rank)
-    torch.default_generator.manual_seed(seed)
-    if ctx.device.type != "cpu":
-        torch.get_device_module(ctx.device).manual_seed(seed)
+    seed_torch(ctx.derived_seed("step", ctx.step, ctx.rank), ctx.device)
 
 
 class Meter:

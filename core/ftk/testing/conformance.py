@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftk.plugin.registry import one_line
-from ftk.testing import adaptations, declarations, evaluators, mitigations, objectives, predictions, sources
+from ftk.testing import adaptations, comparing, declarations, evaluators, mitigations, objectives, predictions, sources
 from ftk.testing.subject import Subject
 
 Check = Callable[[Subject], None]
@@ -16,7 +16,7 @@ _CLAUSES: dict[str, tuple[Check, ...]] = {
     "model": sources.MODEL_CLAUSES,
     "dataset": sources.DATASET_CLAUSES,
     "transform": sources.TRANSFORM_CLAUSES,
-    "objective": (*objectives.CLAUSES, *predictions.CLAUSES),
+    "objective": (*objectives.CLAUSES, *comparing.CLAUSES, *predictions.CLAUSES),
     "adaptation": adaptations.CLAUSES,
     "mitigation": mitigations.CLAUSES,
     "evaluator": evaluators.CLAUSES,

@@ -11,7 +11,7 @@ def ftk_mitigations() -> list[Variant]:
             summary="Elastic weight consolidation: holds weights by how much earlier tasks depend on them.",
             options="ftk_plugins.mitigations.ewc.options:EwcOptions",
             build="ftk_plugins.mitigations.ewc.ewc:Ewc",
-            needs=("weight-drift", "earlier-data"),
+            needs=("weight-drift", "earlier-data", "row-gradients"),
             provides=("sharding",),
             paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks, "
             "https://arxiv.org/abs/1612.00796; online: Schwarz et al. 2018, Progress & Compress, "

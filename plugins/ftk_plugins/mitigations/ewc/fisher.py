@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ftk import RunFailed, UserError
-from ftk.parts import Batch, Context, Features, Task, attention_by, own_rows
+from ftk.parts import Batch, ComparingObjective, Context, Features, Task, attention_by, own_rows
 
 from .collector import Collector, NotPerSample
 
@@ -55,6 +55,7 @@ def estimate_fisher(
         UserError: the task has no rows.
         RunFailed: a gradient is not finite.
     """
+    _refuse_compared(task)
     if len(task.train) == 0:
         raise UserError(
             f"mitigation ewc: {task.train.origin} has no rows, nothing tells what `{task.name}` depends on",
@@ -93,6 +94,7 @@ def rehearse_fisher(
 
     A batch is squared as one row would be: the gradient of one weight at a time beside what its layers keep.
     """
+    _refuse_compared(task)
     rows = _draw_rows(task, samples, ctx.generator("fisher", task.name))[:batch_size]
     scoring = _Scoring(task, replace(ctx, precision="fp32"), weights, False, len(rows), sharded=False)
     with _exact_arithmetic(ctx.model, ctx.device):
@@ -265,6 +267,15 @@ def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
             parameter.requires_grad_(True)
         for module in training:
             module.training = True
+
+
+def _refuse_compared(task: Task) -> None:
+    if isinstance(task.objective, ComparingObjective):
+        raise UserError(
+            f"mitigation ewc: the objective of `{task.name}` compares rows with each other, and the Fisher information"
+            " is made of the gradients of single rows",
+            "guard that task with another mitigation, such as replay or interpolation",
+        )
 
 
 def _not_finite(task: Task) -> RunFailed:
