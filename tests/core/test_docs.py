@@ -120,6 +120,17 @@ def test_every_capability_stands_in_the_docs_with_those_that_give_it() -> None:
         assert set(re.findall(r"`(\w+)`", givers)) & variants == given[name], name
 
 
+def test_the_readme_names_every_variant_by_its_kind() -> None:
+    rows = table_of((ROOT / "README.md").read_text(encoding="utf-8"), "kind", "variants")
+    told = {kind: set(re.findall(r"`(\w+)`", cells[0])) for kind, cells in rows.items()}
+    given: dict[str, set[str]] = {}
+    for entry in BUILTIN:
+        given.setdefault(entry.kind, set()).add(entry.variant.name)
+    missing = {kind: names - told.get(kind, set()) for kind, names in given.items() if names - told.get(kind, set())}
+    assert not missing, "name it in the table `What there is`"
+    assert told == given
+
+
 @pytest.mark.parametrize("entry", BUILTIN, ids=lambda entry: f"{entry.kind}-{entry.variant.name}")
 def test_every_option_of_a_variant_stands_on_its_page(entry: Entry) -> None:
     page = DOCS / "variants" / f"{entry.kind}s" / f"{entry.variant.name}.md"

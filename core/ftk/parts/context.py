@@ -77,10 +77,6 @@ class Context:
     label_smoothing: float = 0.0
     heads: Heads | None = None
 
-    def model_for(self, task: Task) -> nn.Module:
-        """The model as a task sees it: the head that learned it, or will learn it, over the body as it stands."""
-        return self.through(task.objective).model
-
     def through(self, objective: Objective) -> Context:
         """The same context with the model of this objective's head."""
         if self.heads is None or objective.head not in self.heads.models:
