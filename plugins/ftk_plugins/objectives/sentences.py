@@ -17,6 +17,9 @@ from ftk_plugins.objectives.model_inputs import base_model, forward_parameters
 READ = ("input_ids", "attention_mask", "token_type_ids")
 """What a model is given of a batch, as far as it takes it."""
 
+SPACE = "▁"
+"""The space before a word where SentencePiece makes it a token of its own, which it may place at the word's letters."""
+
 
 def encode_texts(
     processor: Any, firsts: Sequence[str], seconds: Sequence[str] | None, max_length: int
@@ -72,16 +75,7 @@ def encode_words(processor: Any, rows: Sequence[Sequence[str]], separator: str, 
             truncation=True, max_length=min(max_length, processor.model_max_length), padding=False, verbose=False,
         )  # fmt: skip
     return [
-        {
-            "input_ids": np.array(row.ids, np.int32),
-            "words": np.array(
-                [
-                    -1 if word is None or stop <= (len(separator) if word else 0) else word
-                    for word, (_, stop) in zip(row.word_ids, row.offsets, strict=True)
-                ],
-                np.int32,
-            ),
-        }
+        {"input_ids": np.array(row.ids, np.int32), "words": np.fromiter(_words_of(row, len(separator)), np.int32)}
         for row in encoded.encodings
     ]
 
@@ -120,6 +114,13 @@ def outputs_of(model: nn.Module, batch: Batch, **arguments: Any) -> Any:
     if "use_cache" in taken:
         inputs["use_cache"] = False
     return model(**inputs, **arguments)
+
+
+def _words_of(row: Any, separator: int) -> Iterator[int]:
+    """The word of each token of an encoded row; -1 of a special one and of one that holds the separator alone."""
+    for word, token, (_, stop) in zip(row.word_ids, row.tokens, row.offsets, strict=True):
+        before = word is not None and stop <= (separator if word else 0)
+        yield -1 if word is None or before or token == SPACE else word
 
 
 def _features(ids: Sequence[int], types: Sequence[int]) -> Features:

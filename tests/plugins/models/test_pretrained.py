@@ -74,6 +74,7 @@ def test_a_new_head_depends_on_the_seed_alone_and_is_reported(llama: Path, caplo
         ("masked_lm", "BertForMaskedLM"),
         ("encoder", "BertModel"),
         ("sequence_classification", "BertForSequenceClassification"),
+        ("token_classification", "BertForTokenClassification"),
     ],
 )
 def test_heads_of_an_encoder(head: Any, kind: str, bert: Path) -> None:

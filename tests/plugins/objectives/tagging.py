@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers.models import Unigram, WordPiece
 from torch import nn
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
 
@@ -29,7 +29,11 @@ NAMES = ("LOC", "O", "PER")
 
 @cache
 def tokenizer(kind: str = "bytes") -> Any:
-    """``bytes``: each byte a token, the space too; ``bpe``: spaces are part of words; ``wordpiece``: as BERT's."""
+    """A tokenizer.
+
+    ``bytes``: each byte a token, the space too; ``bpe``: spaces are part of words; ``wordpiece``: as BERT's;
+    ``sentencepiece``: as XLM-R's, which makes of some spaces tokens that it places at the word behind them.
+    """
     if kind == "bytes":
         return toy_tokenizer("masked_lm")
     if kind == "bpe":
@@ -37,6 +41,30 @@ def tokenizer(kind: str = "bytes") -> Any:
         return train_tokenizer(
             lambda: iter(texts), vocabulary_size=290, max_length=64, mask=True, sentinels=0, special_tokens=()
         )
+    if kind == "sentencepiece":
+        pieces = [
+            "▁",
+            "▁An",
+            "na",
+            "▁is",
+            "▁in",
+            "▁Bu",
+            "enos",
+            "▁Air",
+            "es",
+            ".",
+            "▁it",
+            "'",
+            "s",
+            "Bo",
+            "▁ca",
+            "f",
+            "▁n",
+        ]
+        vocabulary = [("<unk>", 0.0), ("</s>", 0.0), *((piece, -2.0) for piece in pieces)]
+        made = Tokenizer(Unigram(vocabulary, unk_id=0))
+        made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+        return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="</s>", unk_token="<unk>", eos_token="</s>")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "an", "##na", "is", "in", "bu", "##eno", "##s", "aires", ".", "'"]
     pieces += ["oslo", "it", "s", "bo", "caf", "##e", "no", "name", "he", "##re"]
     made = Tokenizer(WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))

@@ -22,7 +22,7 @@ from ftk_plugins.objectives.token_classification.token_classification import Tok
 from tests.plugins.mitigations.brute_force import all_weights, assert_same, estimate
 from tests.plugins.objectives.tagging import NAMES, ROWS, batch_of, bert, loss_of, objective, tokenizer
 
-KINDS = ("bytes", "bpe", "wordpiece")
+KINDS = ("bytes", "bpe", "wordpiece", "sentencepiece")
 
 
 def by_characters(row: dict[str, Any], kind: str, separator: str = " ") -> tuple[list[int], list[str | None]]:
@@ -34,8 +34,11 @@ def by_characters(row: dict[str, Any], kind: str, separator: str = " ") -> tuple
     made = tokenizer(kind)
     encoded = made(text, return_offsets_mapping=True, return_special_tokens_mask=True)
     tags: list[str | None] = []
-    for (start, stop), special in zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True):
-        owners = [] if special else [each for each in owner[start:stop] if each is not None]
+    spaces = [token == "▁" for token in made.convert_ids_to_tokens(encoded["input_ids"])]
+    for (start, stop), special, space in zip(
+        encoded["offset_mapping"], encoded["special_tokens_mask"], spaces, strict=True
+    ):
+        owners = [] if special or space else [each for each in owner[start:stop] if each is not None]
         tags.append(f"{owners[0]} {row['tags'][owners[0]]}" if owners else None)
     return encoded["input_ids"], tags
 
