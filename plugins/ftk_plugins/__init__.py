@@ -7,6 +7,7 @@ PLUGINS = (
     "ftk_plugins.models.scratch",
     "ftk_plugins.datasets.files",
     "ftk_plugins.datasets.hub",
+    "ftk_plugins.datasets.images",
     "ftk_plugins.datasets.mixture",
     "ftk_plugins.datasets.world_facts",
     "ftk_plugins.transforms.augment",

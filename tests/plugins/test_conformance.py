@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION
@@ -29,6 +30,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
     ("dataset", "hub"): {
         "divided": lambda folder: {"path": str(folder / "data"), "test_fraction": 0.25},
+    },
+    ("dataset", "images"): {
+        "classes": lambda folder: {"path": str(folder / "pictures")},
+        "captions": lambda folder: {"path": str(folder), "captions": "told.csv", "test_fraction": 0.25},
     },
     ("dataset", "mixture"): {
         "weighed": lambda folder: {
@@ -171,6 +176,12 @@ def subject_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, 
     (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
     (folder / "data").mkdir()
     (folder / "data" / "train.jsonl").write_text(lines, encoding="utf-8")
+
+    for n in range(4):
+        (folder / "pictures" / f"{n % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (3, 3), n).save(folder / "pictures" / f"{n % 2}" / f"{n}.png")
+    told = "".join(f"pictures/{n % 2}/{n}.png,{n}\n" for n in range(4))
+    (folder / "told.csv").write_text(f"file,text\n{told}", encoding="utf-8")
 
     @cache
     def subject(kind: str, use: str, choice: str) -> Subject:

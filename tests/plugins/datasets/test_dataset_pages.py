@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from PIL import Image
 
 from ftk.data.cache import Cache
 from ftk.data.rows import RowReader
@@ -49,6 +50,20 @@ def test_mixture() -> None:
     data, _ = fragment("mixture")
     mix = Counter(str(row["text"]).split()[0] for row in rows(data.train))
     assert mix == {"support": 120, "faq": 40, "general": 40}
+
+
+def test_images() -> None:
+    for place in ("pets/cat/1", "pets/cat/2", "pets/dog/1", "pets/dog/2", "photos/a", "photos/more/b", "photos/c"):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2), (len(place), 0, 0)).save(f"{place}.png")
+    text = (PAGES / "images.md").read_text(encoding="utf-8")
+    ((_, captions),) = fences(text, "csv")
+    Path("photos/captions.csv").write_text(captions, encoding="utf-8")
+    data, _ = fragment("images")
+    labels = [row["label"] for split in ("train", "test") for row in rows(data.train, split)]
+    assert (len(labels), Counter(labels)) == (4, {"cat": 2, "dog": 2})
+    data, _ = fragment("images", 1)
+    assert [row["text"] for row in rows(data.train)] == ["a red square", "a blue one"]
 
 
 def test_a_part_of_the_hub() -> None:
