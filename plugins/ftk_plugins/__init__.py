@@ -24,6 +24,7 @@ PLUGINS = (
     "ftk_plugins.objectives.token_classification",
     "ftk_plugins.objectives.image_classification",
     "ftk_plugins.objectives.contrastive",
+    "ftk_plugins.objectives.image_text_contrastive",
     "ftk_plugins.objectives.instruction",
     "ftk_plugins.objectives.masked_lm",
     "ftk_plugins.objectives.denoising",

@@ -14,7 +14,7 @@ from PIL import Image
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION
 from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokenizer
-from tests.plugins.objectives import classes, pictures, retrieval, tagging
+from tests.plugins.objectives import captions, classes, pictures, retrieval, tagging
 
 Options = Mapping[str, Any]
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 4}
@@ -146,6 +146,9 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
     **dict.fromkeys([("evaluator", "accuracy"), ("evaluator", "f1")], lambda choice: labelled("single")),
     ("objective", "contrastive"): lambda choice: PAIRED,
+    ("objective", "image_text_contrastive"): lambda choice: {
+        "rows": captions.ROWS, "processor": captions.processor, "model": captions.clip,
+    },
     ("evaluator", "recall_at_k"): lambda choice: PAIRED,
     ("evaluator", "regression_error"): lambda choice: labelled("regression"),
     ("objective", "denoising"): lambda choice: {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
 from ftk_plugins.objectives.classification.labels import Labels, draw_one, known_labels, target_of
 from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
-from ftk_plugins.objectives.tokens import columns_of
+from ftk_plugins.objectives.pictures import pixels_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,17 +46,9 @@ class ImageClassification(Objective):
         return self.encode_batch([row], processor)[0]
 
     def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
-        if find_spec("PIL") is None:
-            raise UserError(
-                "images are read with Pillow, which is not installed", "pip install 'finetune-toolkit[images]'"
-            )
         targets = [target_of(row, self.options.label, self.labels) for row in rows]
-        pictures = [self._picture(row) for row in rows]
-        pixels = processor(images=pictures, return_tensors="np")["pixel_values"]
-        return [
-            {"pixel_values": np.ascontiguousarray(image, np.float32), "labels": target}
-            for image, target in zip(pixels, targets, strict=True)
-        ]
+        pixels = pixels_of(rows, self.options.image, processor)
+        return [{"pixel_values": image, "labels": target} for image, target in zip(pixels, targets, strict=True)]
 
     def collate(self, items: Sequence[Features]) -> Batch:
         """``pixel_values (rows, channels, height, width) float32`` and ``labels (rows,) int64``."""
@@ -93,32 +83,3 @@ class ImageClassification(Objective):
     def _logits(model: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = model(pixel_values=batch.inputs["pixel_values"]).logits.float()
         return logits
-
-    def _picture(self, row: Row) -> Any:
-        """A row's image in red, green and blue."""
-        from PIL import Image
-
-        column = self.options.image
-        value = row.get(column)
-        if value is None:
-            raise UserError(
-                f"there is no image in column `{column}`; the row has {columns_of(row)}",
-                "name the column with the objective's `image`, or map it with the data set's `columns`",
-            )
-        if not isinstance(value, Image.Image):
-            try:
-                pixels = np.array(value)
-                if (
-                    pixels.ndim not in (2, 3)
-                    or pixels.dtype.kind not in "iuf"
-                    or pixels.min() < 0
-                    or pixels.max() > 255
-                ):
-                    raise ValueError
-                value = Image.fromarray(pixels.astype(np.uint8))
-            except (ValueError, TypeError):
-                raise UserError(
-                    f"column `{column}` holds what is no image: {value!r:.60}",
-                    "an image is (height, width) or (height, width, 3) numbers of 0 to 255, or an image of `datasets`",
-                ) from None
-        return value.convert("RGB")
