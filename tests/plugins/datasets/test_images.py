@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from ftk import UserError
+from ftk.cli import cli
 from ftk_plugins.datasets.images.images import Images
 from ftk_plugins.datasets.images.options import ImagesOptions
 
@@ -132,3 +134,26 @@ def test_captions_that_cannot_be_read(pets, text, words):
 def test_a_column_of_captions_that_are_not_there_is_refused():
     with pytest.raises(ValueError, match="`file_column` is a column of `captions`"):
         ImagesOptions(path="x", file_column="name")
+
+
+def test_ftk_data_shows_them_under_an_objective_of_images(pets, tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        f"""
+        name = "pets"
+        model.use = "scratch"
+        model.architecture = "vit"
+        model.hidden_size = 32
+        model.layers = 1
+        model.heads = 2
+        model.config = {{ patch_size = 4, image_size = 8 }}
+        objective = {{ use = "image_classification" }}
+        adaptation = {{ use = "full" }}
+        evaluator = [{{ use = "accuracy" }}]
+        [data]
+        train = {{ use = "images", path = "{pets}", test_fraction = 0.4, seed = 3 }}
+        """
+    )
+    result = CliRunner().invoke(cli, ["data", str(tmp_path / "recipe.toml"), "--json"])
+    assert result.exit_code == 0, result.output
+    [task] = json.loads(result.stdout)["tasks"]
+    assert {role: found["rows"] for role, found in task["roles"].items()} == {"train": 3, "test": 2}
