@@ -57,6 +57,7 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "causal language model": (TEXT, {"use": "causal_lm", "packing": False}, "texts.jsonl"),
     "masked language model": ({**TEXT, "architecture": "bert"}, {"use": "masked_lm"}, "texts.jsonl"),
     "classification": ({**TEXT, "architecture": "bert"}, {"use": "classification"}, "texts.jsonl"),
+    "contrastive": ({**TEXT, "architecture": "bert"}, {"use": "contrastive"}, "texts.jsonl"),
     "images": (
         {**SMALL, "architecture": "vit", "config": {"image_size": 8, "patch_size": 4}},
         {"use": "image_classification"},
@@ -69,10 +70,11 @@ STEPS, STOP = 4, 2
 
 HEAD = """# What goes with what
 
-Each adaptation with each mitigation, under each kind of objective. ✓: a small model is trained so, stopped by a
-signal, taken up again, and ends in the same weights, to the bit, as without the stop. A number: it is refused before
-anything is trained, for the reason of that number below. The page is written by `python -m tests.composition`, after
-all of it was tried; the tests hold it against what `ftk check` says, and try a few that run, other ones each day.
+Each adaptation with each mitigation, under each kind of objective; what is retained is rows of the same objective.
+✓: a small model is trained so, stopped by a signal, taken up again, and ends in the same weights, to the bit, as
+without the stop. A number: it is refused before anything is trained, for the reason of that number below. The page is
+written by `python -m tests.composition`, after all of it was tried; the tests hold it against what `ftk check` says,
+and try a few that run, other ones each day.
 """
 
 
@@ -149,7 +151,13 @@ def cells() -> Iterator[Cell]:
 
 def write_rows(folder: Path) -> None:
     """What the recipes read: a dozen labelled texts, and a dozen labelled images."""
-    texts = [{"text": f"{word} number {n} is here", "label": word} for n in range(6) for word in ("one", "other")]
+    texts = [
+        {
+            "text": f"{word} number {n} is here", "label": word,
+            "anchor": f"which {word} is {n}?", "positive": f"number {n}, an {word}",
+        }
+        for n in range(6) for word in ("one", "other")
+    ]  # fmt: skip
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
     rng = np.random.default_rng(0)
     images = [{"image": rng.integers(0, 255, (8, 8)).tolist(), "label": n % 2} for n in range(12)]
