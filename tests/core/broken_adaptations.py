@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
-from ftk_plugins.adaptations.full.full import FullDrift, FullTuning
+from ftk_plugins.adaptations.full.full import FullTuning
+from ftk_plugins.adaptations.own_weights import OwnDrift
 
 
 class HidesADrift(FullTuning):
@@ -17,12 +18,12 @@ class HidesADrift(FullTuning):
 class StaleStart(FullTuning):
     def drift(self):
         drifts = super().drift()
-        return {name: FullDrift(drift.weight, self._start[name] + 1) for name, drift in drifts.items()}
+        return {name: OwnDrift(drift.weight, self._start[name] + 1) for name, drift in drifts.items()}
 
 
 class DoublePull(FullTuning):
     def drift(self):
-        class Doubled(FullDrift):
+        class Doubled(OwnDrift):
             def pull_back(self, start, stop, gradient):
                 super().pull_back(start, stop, 2 * gradient)
 
@@ -31,7 +32,7 @@ class DoublePull(FullTuning):
 
 class OverwritingPull(FullTuning):
     def drift(self):
-        class Overwriting(FullDrift):
+        class Overwriting(OwnDrift):
             def pull_back(self, start, stop, gradient):
                 if self._parameter.grad is not None:
                     self._parameter.grad[start:stop] = 0

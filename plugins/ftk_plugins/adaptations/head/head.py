@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from ftk import UserError
-from ftk_plugins.adaptations.full.full import OwnWeights
 from ftk_plugins.adaptations.head.options import HeadOptions
 from ftk_plugins.adaptations.named import aliases_of, matching
+from ftk_plugins.adaptations.own_weights import OwnWeights
 
 
 class HeadTuning(OwnWeights):

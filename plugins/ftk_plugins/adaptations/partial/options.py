@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ftk_plugins.adaptations.full.options import StartOptions
+from ftk_plugins.adaptations.start_options import StartOptions
 
 
 class PartialOptions(StartOptions):

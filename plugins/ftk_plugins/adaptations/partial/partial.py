@@ -8,8 +8,8 @@ from torch import nn
 
 from ftk import UserError
 from ftk_plugins.adaptations.blocks import heights_of
-from ftk_plugins.adaptations.full.full import OwnWeights
 from ftk_plugins.adaptations.named import aliases_of, matching
+from ftk_plugins.adaptations.own_weights import OwnWeights
 from ftk_plugins.adaptations.partial.options import PartialOptions
 
 
