@@ -13,6 +13,7 @@ from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.mitigation import Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
+from ftk.parts.modes import evaluated
 from ftk.parts.objective import Batch, Loss, Objective
 from ftk.parts.packing import Packing
 from ftk.parts.part import Features, Part, Row, Split, State
@@ -60,6 +61,7 @@ __all__ = [
     "attention_by",
     "batches_of_process",
     "derive_seed",
+    "evaluated",
     "gathered",
     "lengths_of",
     "own_rows",

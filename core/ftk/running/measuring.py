@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ftk.errors import FtkError, RunFailed
-from ftk.parts import Context, Evaluator, Examples, Metric, Task
+from ftk.parts import Context, Evaluator, Examples, Metric, Task, evaluated
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
 from ftk.report.scores import Scores
@@ -83,11 +83,5 @@ def build_evaluator(spec: PartSpec) -> Evaluator:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within it the model is in ``eval`` mode and no graph is made."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:  # not all at once: models of several heads share their body, and not the rest
-            module.training = True
+    with evaluated(model), torch.no_grad():
+        yield

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
+from ftk.parts import evaluated
+
 ROWS = 4
 """How many random inputs a layer is tried with."""
 
@@ -29,15 +31,10 @@ class _Bare(nn.Module):
 
 def answer(layer: nn.Module, inputs: Tensor) -> Tensor:
     """What the layer computes from ``inputs (n, in)``, in float32 and ``eval`` mode: ``(n, out)``, with a graph."""
-    training = [module for module in layer.modules() if module.training]
     tensors = (*layer.named_parameters(), *layer.named_buffers())
     wide = {f"layer.{name}": t.float() for name, t in tensors if t.is_floating_point() and t.dtype != torch.float32}
-    try:
-        layer.eval()
+    with evaluated(layer):
         outputs: Tensor = functional_call(_Bare(layer), wide, (inputs,))
-    finally:
-        for module in training:
-            module.training = True
     return outputs
 
 

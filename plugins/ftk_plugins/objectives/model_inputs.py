@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ftk import UserError
+from ftk.parts import evaluated
 
 START = -1
 """Stands in ``decoder_input_ids`` for the token with which the model's decoder starts."""
@@ -116,7 +116,7 @@ def _tried_apart(base: Any, attention: str) -> str:
     padding = config.get_text_config().pad_token_id
     ids = torch.tensor([[id for id in range(sum(lengths) + 1) if id != padding][-sum(lengths) :]], device=weight.device)
     positions = torch.cat([torch.arange(length, device=weight.device) for length in lengths])[None]
-    with torch.no_grad(), _evaluated(base), torch.autocast(weight.device.type, enabled=False):
+    with torch.no_grad(), evaluated(base), torch.autocast(weight.device.type, enabled=False):
         alone = torch.cat([base.forward(input_ids=row).logits for row in torch.split(ids, lengths, 1)], dim=1)
         try:
             packed = base.forward(input_ids=ids, **_apart(base, positions)).logits
@@ -131,17 +131,6 @@ def without_values(base: Any) -> bool:
     """Whether a model has shapes alone, so that nothing can be tried on it: as in planning."""
     weight = next(base.parameters())
     return weight.device.type == "meta" or isinstance(weight, FakeTensor)
-
-
-@contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _mixed(base: Any, reason: str) -> UserError:

@@ -15,6 +15,7 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Loss
 
 from .chunked import chunked_cross_entropy
+from .drawing import draw_classes
 from .model_inputs import attention_of, base_model, forward_parameters, model_arguments, without_values
 from .output_layer import Tap, Unsuitable, is_watched, output_layer, tap_of
 from .router import balance, router_weight, tokens_that_count
@@ -96,12 +97,9 @@ class LateLogits(Mapping[str, Tensor]):
 def draw_targets(model: nn.Module, batch: Batch, generator: torch.Generator, shift: int = 1) -> Batch:
     """Each target replaced by a draw from the model's softmax there; the tokens that are read stay."""
     logits, _ = target_logits(model, batch, shift)
-    cumulative = torch.softmax(logits, dim=-1, dtype=torch.float32).cumsum(dim=-1)
-    uniform = torch.rand(len(logits), 1, generator=generator, device=generator.device).to(logits.device)
-    drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
     labels = batch.inputs["labels"].clone()
     targets = labels[:, shift:]
-    targets[targets != IGNORED] = drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
+    targets[targets != IGNORED] = draw_classes(logits, generator)
     return replace(batch, inputs={**batch.inputs, "labels": labels})
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from ftk import UserError
+from ftk.parts import evaluated
 from ftk_plugins.adaptations.prefix.options import PrefixOptions
 from ftk_plugins.adaptations.virtual import VirtualTokens, arguments_of, cached_tokens, sampled_tokens
 
@@ -68,12 +69,8 @@ class PrefixTuning(VirtualTokens):
         device = model.get_input_embeddings().weight.device
         if self.init == "random":
             return Prefix(START * torch.randn(shape).to(device), self.width)
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluated(model):
             cache = model.base_model(input_ids=sampled_tokens(model, self.tokens)[None], use_cache=True).past_key_values
-        finally:
-            model.train(was_training)
         pairs = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
         return Prefix(torch.stack(pairs).permute(3, 0, 1, 2, 4).float().contiguous(), None)
 

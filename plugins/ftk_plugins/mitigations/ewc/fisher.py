@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ftk import RunFailed, UserError
-from ftk.parts import Batch, ComparingObjective, Context, Features, Task, attention_by, own_rows
+from ftk.parts import Batch, ComparingObjective, Context, Features, Task, attention_by, evaluated, lengths_of, own_rows
 
 from .collector import Collector, NotPerSample
 
@@ -236,7 +237,8 @@ def _draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Fea
     chosen = torch.randperm(len(task.train), generator=generator)[:samples].tolist()
     rows = task.train.subset(chosen).pieces  # a long text is several rows
     kept = torch.randperm(len(rows), generator=generator)[:samples].tolist()
-    return sorted((rows[index] for index in kept), key=_length, reverse=True)
+    drawn = [rows[index] for index in kept]
+    return [drawn[place] for place in np.argsort(-lengths_of(drawn), kind="stable")]
 
 
 @contextmanager
@@ -246,27 +248,23 @@ def _exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
     Flash attention has no float32, and gives way to torch's own.
     """
     attention = {str(getattr(m.config, "_attn_implementation", "")) for m in model.modules() if hasattr(m, "config")}
-    training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tensors = [*model.parameters(), *model.buffers()]
     narrow = (torch.bfloat16, torch.float16)
     halves = [(t, t.data) for t in tensors if t.dtype in narrow and not isinstance(t, DTensor)]
     try:
-        model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
         for tensor, data in halves:
             tensor.data = data.float()
         exact = attention_by(model, "sdpa") if any("flash" in each for each in attention) else nullcontext()
-        with exact, torch.autocast(device.type, enabled=False):
+        with evaluated(model), exact, torch.autocast(device.type, enabled=False):
             yield
     finally:
         for tensor, data in halves:
             tensor.data = data
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for module in training:
-            module.training = True
 
 
 def _refuse_compared(task: Task) -> None:
@@ -280,7 +278,3 @@ def _refuse_compared(task: Task) -> None:
 
 def _not_finite(task: Task) -> RunFailed:
     return RunFailed(f"mitigation ewc: the gradients of `{task.name}` are not finite")
-
-
-def _length(item: Features) -> int:
-    return max((len(array) for array in item.values() if array.ndim), default=1)

@@ -17,7 +17,6 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
 from ftk_plugins.objectives.classification.labels import (
     Labels,
-    draw_one,
     known_labels,
     need_column,
     present,
@@ -26,6 +25,7 @@ from ftk_plugins.objectives.classification.labels import (
     weights_of,
 )
 from ftk_plugins.objectives.classification.options import ClassificationOptions
+from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
 from ftk_plugins.objectives.tokens import columns_of, text_of, texts_in
 
@@ -126,7 +126,7 @@ class Classification(Objective):
         """
         logits, old = self._logits(model, batch), batch.inputs["labels"]
         if self.options.kind == "single":
-            drawn = draw_one(logits, generator)[:, None]
+            drawn = draw_classes(logits, generator)[:, None]
         elif self.options.kind == "multiple":
             level = torch.rand(logits.shape, generator=generator, device=generator.device).to(logits.device)
             drawn = level < logits.sigmoid()

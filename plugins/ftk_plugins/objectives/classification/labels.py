@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ftk import UserError, did_you_mean
 from ftk.parts import Row
@@ -111,14 +109,6 @@ def present(row: Row, column: str, option: str = "label") -> Any:
 def target_of(row: Row, column: str, labels: Labels) -> np.ndarray:
     """The number of a row's label, ``(1,) int32``. Raises ``UserError`` where it has none, or another."""
     return np.array([labels.index(present(row, column))], np.int32)
-
-
-def draw_one(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """A label for each row, drawn from the softmax of ``logits (rows, labels)``: ``(rows,) int64``."""
-    cumulative = logits.softmax(-1).cumsum(-1)
-    level = torch.rand((len(logits), 1), generator=generator, device=generator.device).to(logits.device)
-    drawn = torch.searchsorted(cumulative, level * cumulative[:, -1:], right=True)
-    return drawn.squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
 def weights_of(

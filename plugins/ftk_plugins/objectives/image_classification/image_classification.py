@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
-from ftk_plugins.objectives.classification.labels import Labels, draw_one, known_labels, target_of
+from ftk_plugins.objectives.classification.labels import Labels, known_labels, target_of
+from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
 from ftk_plugins.objectives.pictures import pixels_of
 
@@ -71,7 +72,7 @@ class ImageClassification(Objective):
 
     @torch.no_grad()
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
-        drawn = draw_one(self._logits(model, batch), generator)
+        drawn = draw_classes(self._logits(model, batch), generator)
         return Batch({**batch.inputs, "labels": drawn}, batch.count, batch.tokens, batch.lengths)
 
     @cached_property

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from ftk import UserError
-from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
+from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row, evaluated
 from ftk_plugins.objectives.instruction.instruction import Instruction
 from ftk_plugins.objectives.instruction.options import InstructionOptions
 from ftk_plugins.objectives.preference.options import PreferenceOptions
@@ -146,12 +146,5 @@ class Preference(Objective):
 @contextmanager
 def _reference(ctx: Context) -> Iterator[None]:
     """Within it the model is the one that the stage began with, without dropout; before any stage, as it is."""
-    training = [module for module in ctx.model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with nullcontext() if ctx.adaptation is None else ctx.adaptation.reference():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with evaluated(ctx.model), nullcontext() if ctx.adaptation is None else ctx.adaptation.reference():
+        yield

@@ -16,13 +16,13 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
 from ftk_plugins.objectives.classification.labels import (
     Labels,
-    draw_one,
     known_labels,
     need_column,
     present,
     vector,
     weights_of,
 )
+from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.sentences import encode_words, outputs_of, padded
 from ftk_plugins.objectives.token_classification.options import TokenClassificationOptions
 from ftk_plugins.objectives.token_loss import IGNORED
@@ -110,7 +110,7 @@ class TokenClassification(Objective):
         """Each target replaced by a draw from the model's softmax there."""
         labels = batch.inputs["labels"]
         at = labels != IGNORED
-        drawn = labels.masked_scatter(at, draw_one(self._logits(model, batch)[at], generator))
+        drawn = labels.masked_scatter(at, draw_classes(self._logits(model, batch)[at], generator))
         return replace(batch, inputs={**batch.inputs, "labels": drawn})
 
     @cached_property
