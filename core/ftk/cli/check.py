@@ -84,8 +84,14 @@ def describe(spec: PartSpec) -> str:
     """A part on one line: its name and the options that the recipe sets."""
     named = spec.name if spec.name == spec.variant.name else f"{spec.name} ({spec.variant.name})"
     through = "".join(f" > {describe(transform)}" for transform in spec.transforms)
-    inside = f" of {', '.join(describe(part) for part in spec.parts)}" if spec.parts else ""
+    inside = f" of {', '.join(_part(spec, part) for part in spec.parts)}" if spec.parts else ""
     return " ".join([named, *_given(spec.options)]) + inside + through
+
+
+def _part(spec: PartSpec, part: PartSpec) -> str:
+    """A part of a data set, and what that says of it beside its table."""
+    own = spec.resolved()["options"]["parts"][part.name]
+    return " ".join([describe(part), *(f"{key}={show(value)}" for key, value in own.items() if value is not None)])
 
 
 def _stage_rows(stage: StageSpec) -> list[list[str]]:

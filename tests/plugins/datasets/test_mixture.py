@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ftk import RecipeError, UserError
+from ftk.cli.check import describe
 from ftk.data.cache import Cache
 from ftk.data.roles import RoleRows
 from ftk.data.rows import Asked, RowReader, Rows
@@ -255,3 +256,10 @@ def test_two_spellings_of_one_mixture_are_one_recipe() -> None:
     fourth = recipe({**table, "data": {"train": mixture(a={"path": "a.jsonl", "share": 0.5}, b={"path": "b.jsonl"})}})
     assert one.sha256 == other.sha256
     assert len({one.sha256, third.sha256, fourth.sha256}) == 3
+
+
+def test_a_check_shows_each_part_with_what_the_mix_says_of_it() -> None:
+    parts = mixture(a={"path": "a.jsonl", "share": 0.5}, b={"path": "b.jsonl", "limit": 3})
+    spec = Reader(BUILTIN).part("dataset", {**parts, "seed": 1}, "data.train")
+    assert spec is not None
+    assert describe(spec) == "mixture seed=1 of a (files) path='a.jsonl' share=0.5, b (files) limit=3 path='b.jsonl'"
