@@ -182,8 +182,8 @@ def text_of(row: Row, column: str) -> str | None:
     raise UserError(f"column `{column}` holds a {type(value).__name__}, where text is needed")
 
 
-def required_text(row: Row, column: str) -> str:
-    """The text in a column.
+def required_text(row: Row, column: str, option: str = "text") -> str:
+    """The text in a column, which the objective's ``option`` names.
 
     Raises:
         UserError: there is none, or it is empty.
@@ -192,7 +192,7 @@ def required_text(row: Row, column: str) -> str:
     if text is None:
         raise UserError(
             f"there is no text in column `{column}`; the row has {columns_of(row)}",
-            "name the column with the objective's `text`, or map it with the data set's `columns`",
+            f"name the column with the objective's `{option}`, or map it with the data set's `columns`",
         )
     if not text.strip():
         raise UserError(f"the text in column `{column}` is empty", "remove the row")

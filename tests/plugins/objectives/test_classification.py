@@ -188,7 +188,7 @@ def test_labels_have_no_part_in_the_texts() -> None:
     ("options", "row", "reason"),
     [
         ({}, {"label": "good"}, "no text in column `text`; the row has `label`"),
-        ({"pair": "other"}, {"text": "a", "other": " ", "label": "good"}, "no text in column `other`"),
+        ({"pair": "other"}, {"text": "a", "other": " ", "label": "good"}, "the text in column `other` is empty"),
         ({}, {"text": "a"}, "nothing in column `label`; the row has `text`"),
         ({}, {"text": "a", "label": "god"}, "the label `god` is none of .*: bad, even, good"),
         ({"kind": "multiple", "label": "tags"}, {"text": "a", "tags": "film"}, "holds no list of labels, but 'film'"),

@@ -160,7 +160,7 @@ def test_images_need_something_to_do_and_pillow(photo: np.ndarray, monkeypatch: 
         apply("augment", picture_rows(photo), columns=["image"], **OFF)
     module = sys.modules["ftk_plugins.transforms.augment.augment"]
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"holds images, and Pillow is not installed\n  pip install pillow"):
+    with pytest.raises(UserError, match=r"and Pillow is not installed\n  pip install 'finetune-toolkit\[images\]'"):
         apply("augment", picture_rows(photo), columns=["image"])
 
 

@@ -27,7 +27,7 @@ from ftk_plugins.objectives.classification.labels import (
 from ftk_plugins.objectives.classification.options import ClassificationOptions
 from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
-from ftk_plugins.objectives.tokens import columns_of, text_of, texts_in
+from ftk_plugins.objectives.tokens import required_text, text_of, texts_in
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -74,8 +74,9 @@ class Classification(Objective):
 
     def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
         targets = [self._target(row) for row in rows]
-        firsts = [self._text(row, self.options.text) for row in rows]
-        seconds = None if self.options.pair is None else [self._text(row, self.options.pair) for row in rows]
+        firsts = [required_text(row, self.options.text) for row in rows]
+        pair = self.options.pair
+        seconds = None if pair is None else [required_text(row, pair, "pair") for row in rows]
         encoded = encode_texts(processor, firsts, seconds, self.options.max_length)
         return [{**features, "labels": target} for features, target in zip(encoded, targets, strict=True)]
 
@@ -153,15 +154,6 @@ class Classification(Objective):
                 "name them in the objective's `labels`",
             )
         return logits
-
-    def _text(self, row: Row, column: str) -> str:
-        text = text_of(row, column)
-        if text is None or not text.strip():
-            raise UserError(
-                f"there is no text in column `{column}`; the row has {columns_of(row)}",
-                "name the column with the objective's `text` or `pair`, or map it with the data set's `columns`",
-            )
-        return text
 
     def _target(self, row: Row) -> np.ndarray:
         column, kind = self.options.label, self.options.kind

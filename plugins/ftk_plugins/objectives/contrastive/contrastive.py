@@ -16,7 +16,7 @@ from ftk_plugins.objectives.contrastive.options import ContrastiveOptions
 from ftk_plugins.objectives.infonce import alike, identities, infonce
 from ftk_plugins.objectives.pooling import pooled
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
-from ftk_plugins.objectives.tokens import columns_of, text_of, texts_in
+from ftk_plugins.objectives.tokens import columns_of, required_text, text_of, texts_in
 
 
 class Contrastive(ComparingObjective):
@@ -123,22 +123,18 @@ class Contrastive(ComparingObjective):
 
     def _texts_of(self, row: Row) -> list[str]:
         options = self.options
-        texts = [self._text(row, options.anchor, "anchor")]
+        texts = [required_text(row, options.anchor, "anchor")]
         if options.kind != "dropout":
-            texts.append(self._text(row, options.positive, "positive"))
+            texts.append(required_text(row, options.positive, "positive"))
         if options.kind == "triplets":
             negatives = _several(row.get(options.negative), options.negative)
             if not negatives or not all(text.strip() for text in negatives):
-                raise _missing(row, options.negative, "negative")
+                raise UserError(
+                    f"there is no text in column `{options.negative}`; the row has {columns_of(row)}",
+                    "name the column with the objective's `negative`, or map it with the data set's `columns`",
+                )
             texts += negatives[: self.options.negatives]
         return texts
-
-    @staticmethod
-    def _text(row: Row, column: str, option: str) -> str:
-        text = text_of(row, column)
-        if text is None or not text.strip():
-            raise _missing(row, column, option)
-        return text
 
 
 def _drops_out(model: nn.Module) -> bool:
@@ -156,10 +152,3 @@ def _several(value: Any, column: str) -> list[str]:
     values = value if isinstance(value, list) else [value]
     texts = [text_of({column: each}, column) for each in values]
     return [text for text in texts if text is not None]
-
-
-def _missing(row: Row, column: str, option: str) -> UserError:
-    return UserError(
-        f"there is no text in column `{column}`; the row has {columns_of(row)}",
-        f"name the column with the objective's `{option}`, or map it with the data set's `columns`",
-    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from ftk import Options
+from ftk_plugins.objectives.label_options import check_labels
 
 
 class ImageClassificationOptions(Options):
@@ -18,9 +19,7 @@ class ImageClassificationOptions(Options):
         description="The names of the labels, in the order of the model's outputs; unset: as the training rows tell.",
     )
 
-    @field_validator("labels")
-    @classmethod
-    def _each_once(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if labels is not None and len(set(labels)) < len(labels):
-            raise ValueError("names one label twice")
-        return labels
+    @model_validator(mode="after")
+    def _each_once(self) -> ImageClassificationOptions:
+        check_labels(self.labels, None, least=2)
+        return self

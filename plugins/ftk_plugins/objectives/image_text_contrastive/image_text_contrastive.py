@@ -16,7 +16,7 @@ from ftk_plugins.objectives.infonce import alike, identities, infonce
 from ftk_plugins.objectives.model_inputs import base_model
 from ftk_plugins.objectives.pictures import pixels_of
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
-from ftk_plugins.objectives.tokens import columns_of, text_of, texts_in
+from ftk_plugins.objectives.tokens import required_text, text_of, texts_in
 
 
 class ImageTextContrastive(ComparingObjective):
@@ -37,7 +37,7 @@ class ImageTextContrastive(ComparingObjective):
         return self.encode_batch([row], processor)[0]
 
     def encode_batch(self, rows: Sequence[Row], processor: Any) -> list[Features]:
-        texts = [self._text(row) for row in rows]
+        texts = [required_text(row, self.options.text) for row in rows]
         if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
             raise UserError(
                 f"the model's {type(processor).__name__} does not read both texts and images",
@@ -89,15 +89,6 @@ class ImageTextContrastive(ComparingObjective):
         """The texts' embeddings beside the images'."""
         seen = self.embed(model, batch, ctx)
         return Predictions("embeddings", seen["text"], seen["image"], identities=batch.inputs["identities"])
-
-    def _text(self, row: Row) -> str:
-        text = text_of(row, self.options.text)
-        if text is None or not text.strip():
-            raise UserError(
-                f"there is no text in column `{self.options.text}`; the row has {columns_of(row)}",
-                "name the column with the objective's `text`, or map it with the data set's `columns`",
-            )
-        return text
 
 
 def _no_towers(base: Any) -> UserError:

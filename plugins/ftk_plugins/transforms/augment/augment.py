@@ -106,7 +106,9 @@ def _kind(dataset: Dataset, name: str) -> str:
     """
     if isinstance(dataset.features[name], Image):
         if find_spec("PIL") is None:
-            raise UserError(f"column `{name}` holds images, and Pillow is not installed", "pip install pillow")
+            raise UserError(
+                f"column `{name}` holds images, and Pillow is not installed", "pip install 'finetune-toolkit[images]'"
+            )
         return "images"
     kind = dataset.features.arrow_schema.field(name).type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
