@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,12 @@ def test_no_file_outgrows_a_reader_and_the_run_stays_in_hand() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     assert {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > 300} == {}
     assert sum(count for path, count in lines.items() if path.parent == CORE / "running") <= 2500
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """They could not be collected in one run."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("folder", ["plugins/ftk_plugins", "docs/example-plugin", "docs/example-digits"])
