@@ -105,9 +105,9 @@ def chatterbot(language: str, topic: str | None = None) -> list[dict[str, str]]:
 def write_recipe_material(folder: Path) -> list[Path]:
     """Write two models and four files of rows, and return the paths of the GGUF file and of the rows.
 
-    The models are :func:`smollm2` and :func:`minilm`. What it is to learn are 200 trivia questions, with 60 more that it is never
-    shown; what it is to keep are answers about programming, every question once. All come from the English
-    ChatterBot corpus, in an order that is always the same.
+    The models are :func:`smollm2` and :func:`minilm`. What they are to learn are 200 trivia questions, with 60 more
+    that they are never shown; what they are to keep are answers about programming, every question once. All come
+    from the English ChatterBot corpus, in an order that is always the same.
 
     Raises:
         FetchFailed: pip could not download it.
