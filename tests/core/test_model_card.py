@@ -148,3 +148,9 @@ def test_a_card_of_an_earlier_stage_tells_of_the_stages_so_far() -> None:
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
     assert "| a\\|b | instruction |" in model_card(REPORT, recipe(None, stage="a|b"))
+
+
+def test_of_a_head_of_another_source_it_says_which() -> None:
+    card = model_card(REPORT, recipe(None), head="digit_pairs")
+    assert "a head of the kind `digit_pairs`" in card
+    assert "AutoModel" not in card

@@ -156,6 +156,9 @@ def _scores(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _loading(head: str) -> Iterator[str]:
+    if head not in _LOADERS:
+        yield f"The model has a head of the kind `{head}`, which the model source of its recipe loads."
+        return
     model, processor = _LOADERS[head]
     name = "tokenizer" if processor == "AutoTokenizer" else "processor"
     yield "The folder loads with plain `transformers`:"

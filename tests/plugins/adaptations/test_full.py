@@ -13,20 +13,12 @@ from ftk import UserError
 from ftk.testing.toys import toy_model
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
+from tests.plugins.adaptations.effective import shake
 
 
 def attached(model: Any = None, **options: Any) -> tuple[FullTuning, Any]:
     adaptation = FullTuning(FullOptions(**options))
     return adaptation, adaptation.attach(model if model is not None else toy_model())
-
-
-@torch.no_grad()
-def shake(model: nn.Module) -> None:
-    """Move every trainable parameter, as training would."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator).to(parameter)
 
 
 def values(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from ftk import UserError
 from ftk.testing.toys import toy_model
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
+from tests.plugins.adaptations.effective import shake
 
 TOKENS = torch.arange(3, 23).view(2, 10)
 
@@ -37,15 +38,6 @@ def attached(model: Any, **options: Any) -> tuple[Lora, Any]:
     torch.manual_seed(7)
     adaptation = Lora(LoraOptions(**{"rank": 4, "alpha": 6, **options}))
     return adaptation, adaptation.attach(model)
-
-
-@torch.no_grad()
-def shake(model: nn.Module) -> None:
-    """Move every trainable parameter, as training would."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator).to(parameter)
 
 
 def merged_by_peft(model: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from ftk_plugins.evaluators.chosen import each_once
 from ftk_plugins.evaluators.outcome_options import OutcomeOptions
 
 
@@ -19,12 +20,7 @@ class F1Options(OutcomeOptions):
         "the F1 of all their counts together, or the mean weighted by how often each is right.",
     )
 
-    @field_validator("averages")
-    @classmethod
-    def _each_once(cls, chosen: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(chosen)) < len(chosen):
-            raise ValueError("names one of them twice")
-        return chosen
+    _each_once = field_validator("averages")(each_once)
 
     def metrics(self) -> tuple[str, ...]:
         return tuple(f"f1_{average}" for average in self.averages)

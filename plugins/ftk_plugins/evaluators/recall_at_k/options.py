@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from ftk import Options
+from ftk_plugins.evaluators.chosen import each_once
 
 
 class RecallAtKOptions(Options):
@@ -22,12 +23,7 @@ class RecallAtKOptions(Options):
         "backward, the other way round.",
     )
 
-    @field_validator("ks", "directions")
-    @classmethod
-    def _each_once(cls, chosen: tuple[object, ...]) -> tuple[object, ...]:
-        if len(set(chosen)) < len(chosen):
-            raise ValueError("names one of them twice")
-        return chosen
+    _each_once = field_validator("ks", "directions")(each_once)
 
     def metrics(self) -> tuple[str, ...]:
         names = (*(f"recall_at_{k}" for k in self.ks), "mrr")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ftk import Options
+from ftk_plugins.evaluators.chosen import each_once
 
 Measure = Literal["mae", "rmse", "r2", "pearson", "spearman"]
 
@@ -21,12 +22,7 @@ class RegressionErrorOptions(Options):
         "share of the variance explained, correlation of the numbers or of their ranks.",
     )
 
-    @field_validator("measures")
-    @classmethod
-    def _each_once(cls, chosen: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(chosen)) < len(chosen):
-            raise ValueError("names one of them twice")
-        return chosen
+    _each_once = field_validator("measures")(each_once)
 
     def metrics(self) -> tuple[str, ...]:
         return self.measures

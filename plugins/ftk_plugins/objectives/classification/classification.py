@@ -17,11 +17,11 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
 from ftk_plugins.objectives.classification.labels import (
     Labels,
+    in_order,
     known_labels,
     need_column,
     present,
     target_of,
-    vector,
     weights_of,
 )
 from ftk_plugins.objectives.classification.options import ClassificationOptions
@@ -143,8 +143,7 @@ class Classification(Objective):
 
     @cached_property
     def _weights(self) -> Tensor | None:
-        weights = self.options.class_weights
-        return torch.from_numpy(vector(weights, self.labels)) if isinstance(weights, dict) else None
+        return in_order(self.options.class_weights, self.labels)
 
     def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = outputs_of(model, batch).logits.float()

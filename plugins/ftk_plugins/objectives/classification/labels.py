@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ftk import UserError, did_you_mean
 from ftk.parts import Row
+from ftk_plugins.objectives.label_options import ClassWeights
 from ftk_plugins.objectives.tokens import columns_of
 
 
@@ -152,9 +155,11 @@ def balanced(rows: Any, column: str, labels: Labels, several: bool) -> dict[str,
     return weights
 
 
-def vector(weights: Mapping[str, float], labels: Labels) -> np.ndarray:
-    """Weights in the order of the labels, 1 where none is given: ``(labels,) float32``."""
-    return np.array([weights.get(name, 1.0) for name in labels.names], np.float32)
+def in_order(weights: ClassWeights, labels: Labels) -> Tensor | None:
+    """Weights in the order of the labels, 1 where none is given: ``(labels,) float32``; None: all weigh alike."""
+    if not isinstance(weights, dict):
+        return None
+    return torch.tensor([weights.get(name, 1.0) for name in labels.names], dtype=torch.float32)
 
 
 def _values(column: Iterable[Any]) -> Iterator[Any]:

@@ -16,10 +16,10 @@ from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
 from ftk_plugins.objectives.classification.labels import (
     Labels,
+    in_order,
     known_labels,
     need_column,
     present,
-    vector,
     weights_of,
 )
 from ftk_plugins.objectives.drawing import draw_classes
@@ -120,8 +120,7 @@ class TokenClassification(Objective):
 
     @cached_property
     def _weights(self) -> Tensor | None:
-        weights = self.options.class_weights
-        return torch.from_numpy(vector(weights, self.labels)) if isinstance(weights, dict) else None
+        return in_order(self.options.class_weights, self.labels)
 
     @staticmethod
     def _logits(model: nn.Module, batch: Batch) -> Tensor:
