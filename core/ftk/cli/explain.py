@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.tree import Tree
 
-from ftk.parts import Mitigation
+from ftk.parts import Adaptation, Mitigation, Objective
 from ftk.plugin.registry import OWN_DISTRIBUTION
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec, Recipe, StageSpec
@@ -30,7 +30,7 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     for spec in stage.mitigations:
         for station in stations_of(build(spec, Mitigation)):
             acting.setdefault(station, []).append(_named(spec))
-    tree.add(f"data: {_named(stage.data.train)} through {_named(stage.objective)}")
+    tree.add(f"data: {_with_steps(stage.data.train)} through {_named(stage.objective)}")
     tree.add(f"attach: {_named(stage.adaptation)}")
     for station, told in (("remember", "remember what came before"), ("begin", "begin")):
         if station in acting:
@@ -38,11 +38,16 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     if "sources" in acting:
         tree.add(f"mix in rows: {', '.join(acting['sources'])}")
     step = tree.add(f"each step, {stage.training.batch}")
+    if type(build(stage.adaptation, Adaptation)).before_step is not Adaptation.before_step:
+        step.add(f"before the step: {_named(stage.adaptation)}")
+    if type(build(stage.objective, Objective)).vary is not Objective.vary:
+        step.add(f"draw rows anew: {_named(stage.objective)}")
     step.add(f"loss: {', '.join([_named(stage.objective), *acting.get('penalty', [])])}")
     if "edit_gradients" in acting:
         step.add(f"edit gradients: {' then '.join(acting['edit_gradients'])}")
     clip = stage.training.max_grad_norm
-    step.add(f"clip to norm {clip:g}, AdamW at {stage.training.learning_rate:g}" if clip else "AdamW, unclipped")
+    clipped = f"clip to norm {clip:g}, " if clip else "unclipped, "
+    step.add(f"{clipped}{stage.training.optimizer.use} at {stage.training.learning_rate:g}")
     if "after_step" in acting:
         step.add(f"after the step: {', '.join(acting['after_step'])}")
     watched = stage.training
@@ -56,6 +61,12 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
         tree.add(f"finish: {', '.join(acting['finish'])}")
     measured = ", ".join(_named(spec) for spec in stage.evaluators) or "nothing: there are no evaluators"
     tree.add(f"measure: {measured}")
+
+
+def _with_steps(spec: PartSpec) -> str:
+    """A data set with what it is made of, and with its transforms in order."""
+    inside = f" of {', '.join(map(_with_steps, spec.parts))}" if spec.parts else ""
+    return " > ".join([_named(spec) + inside, *map(_named, spec.transforms)])
 
 
 def _named(spec: PartSpec) -> str:
