@@ -131,6 +131,12 @@ def test_the_readme_names_every_variant_by_its_kind() -> None:
     assert told == given
 
 
+def test_every_recipe_is_told_of() -> None:
+    page = (DOCS / "first-run.md").read_text(encoding="utf-8")
+    missing = [path.name for path in (ROOT / "recipes").glob("*.toml") if f"(../recipes/{path.name})" not in page]
+    assert not missing, "say in a line of docs/first-run.md what it shows"
+
+
 @pytest.mark.parametrize("entry", BUILTIN, ids=lambda entry: f"{entry.kind}-{entry.variant.name}")
 def test_every_option_of_a_variant_stands_on_its_page(entry: Entry) -> None:
     page = DOCS / "variants" / f"{entry.kind}s" / f"{entry.variant.name}.md"

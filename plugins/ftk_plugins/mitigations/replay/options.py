@@ -21,7 +21,6 @@ class ReplayOptions(Options):
         default="task",
         description="How tasks divide the share: evenly, or in proportion to the rows kept of each.",
     )
-
     tasks: tuple[str, ...] = Field(
         default=(),
         description="Earlier tasks that are replayed, by the names of their stages, or `retain`; all where none is "
