@@ -150,6 +150,13 @@ def test_a_bar_in_a_name_does_not_break_the_table() -> None:
     assert "| a\\|b | instruction |" in model_card(REPORT, recipe(None, stage="a|b"))
 
 
+def test_what_feeds_texts_and_images_is_loaded_as_one() -> None:
+    card = model_card(REPORT, recipe("org/base"), head="encoder", of_both=True)
+    assert "from transformers import AutoModel, AutoProcessor" in card
+    assert "processor = AutoProcessor.from_pretrained" in card
+    assert "AutoTokenizer" not in card
+
+
 def test_of_a_head_of_another_source_it_says_which() -> None:
     card = model_card(REPORT, recipe(None), head="digit_pairs")
     assert "a head of the kind `digit_pairs`" in card

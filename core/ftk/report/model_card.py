@@ -43,6 +43,7 @@ def model_card(
     by_itself: bool = False,
     told: str | None = None,
     how_to_load: str | None = None,
+    of_both: bool = False,
 ) -> str:
     """Write the README.md of an exported model, with the Hugging Face hub's front matter.
 
@@ -54,6 +55,7 @@ def model_card(
         by_itself: whether that folder says itself how it is loaded, and not with ``peft``.
         told: what the adaptation says of what it could not write.
         how_to_load: what the model source says of loading the folder; None: transformers does.
+        of_both: whether what feeds the model reads texts and images.
     """
     start = getattr(recipe.model.options, "path", None)
     stages = recipe.stages[: len(report["stages"])]
@@ -69,7 +71,7 @@ def model_card(
         "\n".join(_scores(report)),
         _LEGEND,
         "## Loading",
-        "\n".join(_loading(head)) if how_to_load is None else how_to_load,
+        "\n".join(_loading(head, of_both)) if how_to_load is None else how_to_load,
     ]
     if adapter is not None:
         sections.append("\n".join(_adapter_loading(adapter, stages, _told(start, recipe), by_itself)))
@@ -155,11 +157,12 @@ def _scores(report: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _loading(head: str) -> Iterator[str]:
+def _loading(head: str, of_both: bool) -> Iterator[str]:
     if head not in _LOADERS:
         yield f"The model has a head of the kind `{head}`, which the model source of its recipe loads."
         return
     model, processor = _LOADERS[head]
+    processor = "AutoProcessor" if of_both else processor
     name = "tokenizer" if processor == "AutoTokenizer" else "processor"
     yield "The folder loads with plain `transformers`:"
     yield ""

@@ -43,7 +43,9 @@ def write_card(
     """Give an exported model its README.md, with what its source says of loading and its adaptation of the export."""
     adapter = "adapter" if (model / "adapter").is_dir() else None
     by_itself = (model / "adapter" / "README.md").is_file()
+    of_both = all((model / f"{name}_config.json").is_file() for name in ("tokenizer", "processor"))
     card = model_card(
-        report, recipe, head=head, adapter=adapter, by_itself=by_itself, told=told, how_to_load=how_to_load
-    )
+        report, recipe, head=head, adapter=adapter, by_itself=by_itself, told=told, how_to_load=how_to_load,
+        of_both=of_both,
+    )  # fmt: skip
     (model / "README.md").write_text(card, encoding="utf-8")
