@@ -131,6 +131,17 @@ def test_the_readme_names_every_variant_by_its_kind() -> None:
     assert told == given
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [it for it in BUILTIN if "weight-drift" in it.variant.provides],
+    ids=lambda entry: entry.variant.name,
+)
+def test_the_page_of_an_adaptation_with_drift_names_all_that_it_provides(entry: Entry) -> None:
+    page = (DOCS / "variants" / "adaptations" / f"{entry.variant.name}.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^Provides ((?:`[a-z-]+`(?:, | and )?)+)", page, re.MULTILINE)
+    assert set(re.findall(r"`([a-z-]+)`", told)) == set(entry.variant.provides)
+
+
 def test_every_recipe_is_told_of() -> None:
     page = (DOCS / "first-run.md").read_text(encoding="utf-8")
     missing = [path.name for path in (ROOT / "recipes").glob("*.toml") if f"(../recipes/{path.name})" not in page]
