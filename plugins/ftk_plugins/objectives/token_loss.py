@@ -23,7 +23,6 @@ from .router import balance, router_weight, tokens_that_count
 IGNORED = -100
 """The label of a token that is no target."""
 
-
 AUTO_LOGITS = 1 << 25
 """How many logits are made at a time where the recipe does not say: 128 MiB in float32."""
 
