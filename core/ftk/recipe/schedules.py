@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ FLOOR = "Share of the peak rate at which it ends."
 class Schedule(Options):
     """A course of the learning rate after its warm-up."""
 
+    @abstractmethod
     def share(self, step: int, steps: int, warmup: int) -> float:
         """The share of the peak rate, 0 to 1, at which a step is taken.
 
@@ -24,7 +26,6 @@ class Schedule(Options):
             steps: of the stage.
             warmup: the steps before the peak.
         """
-        raise NotImplementedError
 
 
 class Linear(Schedule):

@@ -24,3 +24,17 @@ class TargetOptions(Options):
         description="Modules that are trained whole beside the adapters, by patterns as in `targets`: a head that "
         "is new, or embeddings.",
     )
+
+
+class LowRankOptions(TargetOptions):
+    """The size of a low-rank update ``s·B·A``."""
+
+    rank: int = Field(default=16, gt=0, description="Inner dimension of the update `B·A`.")
+    alpha: float = Field(default=32.0, gt=0, description="Numerator of the update's scale `s = alpha / rank`.")
+    rslora: bool = Field(
+        default=False,
+        description="Scale by `alpha / √rank` instead, which stays stable at high rank (Kalajdzievski 2023).",
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of an adapter's inputs that are zeroed in training."
+    )

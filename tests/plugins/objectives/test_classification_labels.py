@@ -11,8 +11,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ftk import UserError
 from ftk_plugins.objectives.classification.classification import Classification
-from ftk_plugins.objectives.classification.labels import Labels
 from ftk_plugins.objectives.classification.options import ClassificationOptions
+from ftk_plugins.objectives.labels import Labels
 from tests.plugins.objectives.classes import ROWS
 
 BALANCED = {"class_weights": "balanced"}

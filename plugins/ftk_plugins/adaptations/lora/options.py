@@ -6,21 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from ftk_plugins.adaptations.target_options import TargetOptions
+from ftk_plugins.adaptations.target_options import LowRankOptions
 
 
-class LoraOptions(TargetOptions):
+class LoraOptions(LowRankOptions):
     """The size, the place and the start of the low-rank update ``s·B·A``."""
 
-    rank: int = Field(default=16, gt=0, description="Inner dimension of the update `B·A`.")
-    alpha: float = Field(default=32.0, gt=0, description="Numerator of the update's scale `s = alpha / rank`.")
-    rslora: bool = Field(
-        default=False,
-        description="Scale by `alpha / √rank` instead, which stays stable at high rank (Kalajdzievski 2023).",
-    )
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of an adapter's inputs that are zeroed in training."
-    )
     init: Literal["kaiming", "gaussian", "pissa", "milora"] = Field(
         default="kaiming",
         description="How A and B start: A random and B zero, or both from the largest (`pissa`) or the "

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
-from ftk_plugins.objectives.classification.labels import (
+from ftk_plugins.objectives.classification.options import ClassificationOptions
+from ftk_plugins.objectives.drawing import draw_classes
+from ftk_plugins.objectives.labels import (
     Labels,
     in_order,
     known_labels,
@@ -24,8 +26,6 @@ from ftk_plugins.objectives.classification.labels import (
     target_of,
     weights_of,
 )
-from ftk_plugins.objectives.classification.options import ClassificationOptions
-from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
 from ftk_plugins.objectives.tokens import required_text, text_of, texts_in
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
-from ftk_plugins.objectives.classification.labels import Labels, known_labels, target_of
 from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
+from ftk_plugins.objectives.labels import Labels, known_labels, target_of
 from ftk_plugins.objectives.pictures import pixels_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ftk import UserError
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
-from ftk_plugins.objectives.classification.labels import (
+from ftk_plugins.objectives.drawing import draw_classes
+from ftk_plugins.objectives.labels import (
     Labels,
     in_order,
     known_labels,
@@ -22,7 +23,6 @@ from ftk_plugins.objectives.classification.labels import (
     present,
     weights_of,
 )
-from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.sentences import encode_words, outputs_of, padded
 from ftk_plugins.objectives.token_classification.options import TokenClassificationOptions
 from ftk_plugins.objectives.token_loss import IGNORED
