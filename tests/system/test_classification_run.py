@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 from transformers import pipeline
 
 import ftk
@@ -70,6 +73,25 @@ def test_the_export_knows_its_labels_and_answers(tmp_path: Path) -> None:
     }  # fmt: skip
     assert sum(start["confusion"][0]) == 4
     assert start["interval"][0] <= result.report["start"]["accuracy"][0] <= start["interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "expected"),
+    [("multiple", ["a", "b"], lambda logits: logits.sigmoid()), ("regression", 2.5, lambda logits: logits)],
+)
+def test_whoever_reads_the_export_knows_what_its_outputs_are(
+    kind: str, label: Any, expected: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(rows(("one", label), ("two", label)), encoding="utf-8")
+    recipe = RECIPE.replace("rows.jsonl", str(tmp_path / "rows.jsonl")).replace("steps = 30", "steps = 1")
+    recipe = recipe.replace('use = "classification"', f'use = "classification"\nkind = "{kind}"')
+    recipe = recipe[: recipe.index("[[evaluator]]")] + recipe[recipe.index("[training]") :]
+    result = ftk.run(written(tmp_path, recipe), output=tmp_path / "run")
+    answers = pipeline("text-classification", model=str(result.folder / "model"), top_k=None)
+    with torch.no_grad():
+        logits = answers.model(**answers.tokenizer("one", return_tensors="pt")).logits[0]
+    told = {answer["label"]: answer["score"] for answer in answers(["one"])[0]}
+    assert [told[name] for name in answers.model.config.id2label.values()] == pytest.approx(expected(logits).tolist())
 
 
 def test_rows_that_do_not_tell_their_labels_are_named_before_a_model_is_loaded(tmp_path: Path) -> None:

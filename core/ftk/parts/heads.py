@@ -108,7 +108,7 @@ class Heads:
         inner = name.removeprefix(self._prefix)
         if name.startswith(self._prefix) and self._common.has(inner):
             return inner
-        labels = hashlib.sha256("\x1f".join(self.live.labels).encode()).hexdigest()[:8]
+        labels = hashlib.sha256("\x1f".join((*self.live.labels, self.live.problem or "")).encode()).hexdigest()[:8]
         return f"{self.live.kind}:{labels}:{name}"
 
     def _join(self) -> None:

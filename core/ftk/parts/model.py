@@ -20,6 +20,10 @@ FILE_SIZE = "5GB"
 class Head:
     """Which head the objective needs on the model: its kind and, for classification, the labels in order.
 
+    ``problem`` says what the labels are, in the words of Transformers' ``problem_type``
+    (``single_label_classification``, ``multi_label_classification``, ``regression``). A model source writes it into the
+    configuration, by which whoever is given the exported model knows how to read its outputs.
+
     Kinds that ftk's own model sources know: ``causal_lm``, ``masked_lm``, ``seq2seq_lm``, ``sequence_classification``,
     ``token_classification``, ``encoder``, ``image_classification``. Any other is a word that an objective and a model
     source agree on.
@@ -27,6 +31,7 @@ class Head:
 
     kind: str
     labels: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

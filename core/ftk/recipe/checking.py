@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
-from ftk.recipe.dividing import check_divided
+from ftk.recipe.dividing import WHOLE_STEP, check_divided
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.tested import TESTED
 
@@ -18,8 +18,6 @@ SOURCE_GRADIENTS = "source-gradients"
 """What the core gives to whoever needs it: the gradient of each source's rows apart."""
 ROW_GRADIENTS = "row-gradients"
 """What the core gives where the objectives of all earlier tasks take each row by itself."""
-WHOLE_STEP = "whole-step"
-"""Provided by an objective that compares the rows of a step with each other."""
 MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 FROM_DATA = {

@@ -10,6 +10,8 @@ from ftk.recipe.specs import StageSpec
 
 SHARDING = "sharding"
 """The capability of acting on weights of which each process holds its rows."""
+WHOLE_STEP = "whole-step"
+"""Provided by an objective that compares the rows of a step with each other."""
 
 WHOLE = {
     "muon": "makes whole matrices orthogonal",
@@ -25,7 +27,7 @@ def check_divided(stage: StageSpec, registry: Registry) -> list[Problem]:
     if training.sharding == "none":
         return []
     found = []
-    if "whole-step" in stage.objective.provides():
+    if WHOLE_STEP in stage.objective.provides():
         reason = f"`{stage.objective.name}` embeds every row twice, and has not been tried on divided weights"
         found.append(Problem("training.sharding", reason, "leave it out"))
     for spec in (stage.adaptation, *stage.mitigations):

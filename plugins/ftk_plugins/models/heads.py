@@ -60,7 +60,7 @@ def auto_class(config: Any, head: Head, name: str) -> Any:
 
 
 def set_labels(config: Any, head: Head, name: str) -> None:
-    """Write the head's labels into ``config``; without labels the model's own stay."""
+    """Write the head's labels, and what they are, into ``config``; without labels the model's own stay."""
     if not head.labels:
         return
     known = [label for _, label in sorted((config.id2label or {}).items())]
@@ -69,5 +69,6 @@ def set_labels(config: Any, head: Head, name: str) -> None:
             "%s: its head has the same labels in the order %s, the data in %s", name, known, list(head.labels)
         )
     config.num_labels = len(head.labels)
+    config.problem_type = head.problem
     config.id2label = dict(enumerate(head.labels))
     config.label2id = {label: index for index, label in enumerate(head.labels)}

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+PROBLEMS = {
+    "single": "single_label_classification",
+    "multiple": "multi_label_classification",
+    "regression": "regression",
+}
+"""What Transformers calls the kinds, and its pipelines read to make probabilities, or none, of the outputs."""
+
+
 class Classification(Objective):
     """One row, one target: a label, a set of labels, or numbers."""
 
@@ -41,7 +49,7 @@ class Classification(Objective):
 
     @property
     def head(self) -> Head:
-        return Head("sequence_classification", self.options.labels or ())
+        return Head("sequence_classification", self.options.labels or (), PROBLEMS[self.options.kind])
 
     def completed(self, rows: Dataset) -> Mapping[str, Any]:
         """The names of labels and their weights, as far as the options leave them to the rows.

@@ -29,7 +29,7 @@ class ImageClassification(Objective):
 
     @property
     def head(self) -> Head:
-        return Head("image_classification", self.options.labels or ())
+        return Head("image_classification", self.options.labels or (), "single_label_classification")
 
     def completed(self, rows: Dataset) -> Mapping[str, Any]:
         """The names of the labels, where the options leave them to the rows.
