@@ -12,6 +12,8 @@ from ftk_plugins.datasets.quiet import quiet
 
 CONVERSATIONS = "conversations"
 MESSAGES = "messages"
+SYSTEM = "system"
+"""A column that ShareGPT's rows may have beside their chat: what a system message would say."""
 
 ROLES = {
     "human": "user", "user": "user",
@@ -29,7 +31,8 @@ def as_messages(dataset: Dataset, place: str) -> Dataset:
     """Rows with chats in the column `messages`, in the shape of OpenAI's; others as they are.
 
     The column `conversations`, or `messages` itself, is converted where its entries have `from` and `value`
-    (ShareGPT); `conversations` with `role` and `content` is renamed. Nothing is done where both columns are there.
+    (ShareGPT), and a column `system` of text beside it becomes the first message; `conversations` with `role` and
+    `content` is renamed. Nothing is done where both columns are there.
 
     Raises:
         UserError: a message lacks a known role, or text; names the row and the message.
@@ -43,11 +46,14 @@ def as_messages(dataset: Dataset, place: str) -> Dataset:
         return dataset.rename_column(name, MESSAGES) if name != MESSAGES else dataset
     if not keys >= SHAREGPT:
         return dataset
+    read = [name]
+    if getattr(dataset.features.get(SYSTEM), "dtype", None) in ("string", "large_string"):
+        read.append(SYSTEM)
     chats = [{"role": Value("string"), "content": Value("string")}]
-    features = Features({k: v for k, v in dataset.features.items() if k != name} | {MESSAGES: chats})
+    features = Features({k: v for k, v in dataset.features.items() if k not in read} | {MESSAGES: chats})
     with quiet():
         return dataset.map(
-            _converted, batched=True, with_indices=True, input_columns=[name], remove_columns=[name],
+            _converted, batched=True, with_indices=True, input_columns=read, remove_columns=read,
             features=features, fn_kwargs={"place": place, "column": name},
         )  # fmt: skip
 
@@ -60,16 +66,17 @@ def _keys(dataset: Dataset, name: str) -> set[str]:
     return {field.name for field in kind.value_type}
 
 
-def _converted(chats: list[Any], rows: list[int], place: str, column: str) -> dict[str, list[Any]]:
-    return {
-        MESSAGES: [
-            [
-                _message(message, f"{place}, row {row + 1}, message {n} of `{column}`")
-                for n, message in enumerate(chat, 1)
-            ]
-            for row, chat in zip(rows, (chat or () for chat in chats), strict=True)
-        ]
-    }
+def _converted(chats: list[Any], *read: list[Any], place: str, column: str) -> dict[str, list[Any]]:
+    """Chats with their `system` texts, if there is such a column, and last the numbers of their rows."""
+    *systems, rows = read
+    made = []
+    for row, chat, *system in zip(rows, chats, *systems, strict=True):
+        where = f"{place}, row {row + 1}, message {{}} of `{column}`"
+        messages = [_message(message, where.format(n)) for n, message in enumerate(chat or (), 1)]
+        if not messages or messages[0]["role"] != SYSTEM:
+            messages[:0] = [{"role": SYSTEM, "content": text} for text in system if text and text.strip()]
+        made.append(messages)
+    return {MESSAGES: made}
 
 
 def _message(message: Any, where: str) -> dict[str, str]:

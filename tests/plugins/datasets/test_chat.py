@@ -44,6 +44,21 @@ def test_both_shapes_come_out_as_messages(tmp_path, rows):
     assert Hub(HubOptions(path=str(tmp_path / "chats"))).rows("train").to_list() == OPENAI
 
 
+def test_a_system_text_beside_a_chat_becomes_its_first_message():
+    chat = SHAREGPT[1]["conversations"]
+    rows = [{"system": text, "conversations": chat, "tools": "[]"} for text in ("Be kind.", "", None)]
+    told = as_messages(Dataset.from_list(rows), "x").to_list()
+    greeting = OPENAI[1]["messages"]
+    assert told == [
+        {"tools": "[]", "messages": [{"role": "system", "content": "Be kind."}, *greeting]},
+        *[{"tools": "[]", "messages": greeting}] * 2,
+    ]
+    own = [{"system": "Be kind.", "conversations": SHAREGPT[0]["conversations"]}]
+    assert as_messages(Dataset.from_list(own), "x").to_list() == [{"messages": OPENAI[0]["messages"]}]
+    numbered = [{"system": 1, "conversations": chat}]
+    assert as_messages(Dataset.from_list(numbered), "x").to_list() == [{"system": 1, "messages": greeting}]
+
+
 def test_other_names_and_limits(tmp_path):
     renamed = [{"id": row["id"], "chat": row["conversations"]} for row in SHAREGPT]
     options = FilesOptions(path=written(tmp_path / "rows.jsonl", renamed), columns={"messages": "chat"}, limit=1)
