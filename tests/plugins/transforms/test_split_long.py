@@ -40,6 +40,18 @@ def test_other_columns_are_repeated_and_all_is_told() -> None:
     assert told(effects) == {"changed longer than 2 words": 1, "made further windows of longer rows": 2}
 
 
+@pytest.mark.parametrize(("size", "overlap"), [(3, 0), (3, 2), (9, 1)])
+def test_words_are_cut_with_their_tags(size: int, overlap: int) -> None:
+    words, tags = [f"w{n}" for n in range(8)], list(range(8))
+    rows = [{"tokens": words, "tags": tags, "n": 1}, {"tokens": [], "tags": [], "n": 2}]
+    after, _ = apply("split_long", rows, column="tokens", beside=["tags"], size=size, overlap=overlap)
+    *cut, last = after
+    assert last == rows[1]
+    assert all(row["tokens"] == [f"w{n}" for n in row["tags"]] and row["n"] == 1 for row in cut)
+    assert cut[0]["tags"] + [tag for row in cut[1:] for tag in row["tags"][overlap:]] == tags
+    assert [len(row["tags"]) for row in cut[:-1]] == [size] * (len(cut) - 1)
+
+
 def test_defaults_and_another_column() -> None:
     body = " ".join(str(n) for n in range(201))
     (first, second), _ = apply("split_long", [{"body": body}], column="body")
@@ -55,7 +67,16 @@ def test_scripts_without_spaces_are_cut_between_characters() -> None:
     ("rows", "options", "error", "message"),
     [
         ([{"body": "a"}], {}, UserError, "`split_long` finds no column `text`"),
-        ([{"text": ["a"]}], {}, UserError, "works on one text a row, and column `text` holds list"),
+        ([{"text": 3}], {}, UserError, "works on one text a row, and column `text` holds int64"),
+        ([{"text": ["a"]}], {"unit": "characters"}, UserError, "holds lists of words, which have no characters"),
+        ([{"text": "a", "tags": [1]}], {"beside": ["tags"]}, UserError, "and column `text` holds string"),
+        ([{"text": ["a"], "tags": 1}], {"beside": ["tags"]}, UserError, "and column `tags` holds int64"),
+        (
+            [{"text": ["a"], "tags": [1]}, {"text": ["a", "b"], "tags": [1]}],
+            {"beside": ["tags"]},
+            UserError,
+            "row 2: column `text` holds 2 words, column `tags` 1",
+        ),
         ([{"text": "a"}], {"size": 50}, RecipeError, "`overlap` must be below `size`, 50"),
     ],
 )

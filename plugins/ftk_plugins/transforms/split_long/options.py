@@ -12,7 +12,11 @@ from ftk import Options
 class SplitLongOptions(Options):
     """What a recipe may say about `split_long`."""
 
-    column: str = Field(default="text", min_length=1, description="The column whose texts are cut.")
+    column: str = Field(default="text", min_length=1, description="The column whose texts, or lists of words, are cut.")
+    beside: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that hold an entry for each word of `column`'s list, such as tags, and are cut with it.",
+    )
     size: int = Field(default=200, gt=0, description="The longest window, in `unit`s (Pappagari et al. 2019 take 200).")
     overlap: int = Field(default=50, ge=0, description="How much two neighbouring windows share, in `unit`s.")
     unit: Literal["words", "characters"] = Field(
