@@ -52,4 +52,5 @@ PLUGINS = (
     "ftk_plugins.evaluators.regression_error",
     "ftk_plugins.evaluators.preference_accuracy",
     "ftk_plugins.evaluators.recall_at_k",
+    "ftk_plugins.evaluators.multiple_choice",
 )

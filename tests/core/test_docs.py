@@ -24,9 +24,10 @@ from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Entry, Registry
 from ftk.plugin.variant import Variant
-from ftk.recipe.checking import EARLIER, FROM_DATA, ROW_GRADIENTS, SOURCE_GRADIENTS
+from ftk.recipe.checking import EARLIER, ROW_GRADIENTS, SOURCE_GRADIENTS
 from ftk.recipe.overrides import TOP_KEYS
 from ftk.recipe.reading import load_recipe, recipe_from_table
+from ftk.recipe.supplied import FROM_DATA
 from ftk.recipe.tested import TESTED
 
 ROOT = Path(__file__).parents[2]

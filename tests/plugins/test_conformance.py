@@ -72,6 +72,9 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
     ("objective", "contrastive"): retrieval.KINDS,
     ("evaluator", "recall_at_k"): {"both": {"ks": [1, 2], "directions": ["forward", "backward"]}},
+    ("evaluator", "multiple_choice"): {
+        "texts": {"length": "tokens"}, "letters": {"scored": "letter", "shots": 1, "shots_separator": " "},
+    },
     ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
     ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
     ("objective", "preference"): {"dpo": {"chosen_weight": 0.5}, "ipo": {"method": "ipo", "label_noise": 0.1}},
@@ -135,6 +138,13 @@ PAIRED: Mapping[str, Any] = {
 }  # fmt: skip
 """Rows of texts that belong together, and a model that embeds them."""
 
+QUIZ = [
+    {**row, "question": row["instruction"], "choices": [str(2 * n), "no", "many"][::sign], "answer": 1 - sign}
+    for n, row in enumerate(toy_rows(8))
+    for sign in [(-1) ** n]
+]
+"""Rows that an objective learns, and that ask a question."""
+
 AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
     ("objective", "image_classification"): lambda choice: {
         "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,
@@ -150,6 +160,7 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
         "rows": captions.ROWS, "processor": captions.processor, "model": captions.clip,
     },
     ("evaluator", "recall_at_k"): lambda choice: PAIRED,
+    ("evaluator", "multiple_choice"): lambda choice: {"rows": QUIZ},
     ("evaluator", "regression_error"): lambda choice: labelled("regression"),
     ("objective", "denoising"): lambda choice: {
         **toys_for("seq2seq_lm"),

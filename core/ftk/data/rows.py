@@ -49,13 +49,14 @@ class Rows:
     def task_with(self, processor: Any, evaluators: tuple[Evaluator, ...], encoder: Encoder) -> Task:
         """The task, with a processor to encode it."""
 
-        def examples(found: RoleRows) -> Examples:
-            encode = partial(encoder.encoded, found, self.spec, self.objective, processor)
-            return Examples(found.rows, self.objective, processor, found.place, encode)
-
-        roles = {role: examples(found) for role, found in self.roles.items()}
-        probes = {name: examples(found) for name, found in self.probes.items()}
+        roles = {role: self.examples(found, processor, encoder) for role, found in self.roles.items()}
+        probes = {name: self.examples(found, processor, encoder) for name, found in self.probes.items()}
         return Task(self.task, self.objective, probes=probes, evaluators=evaluators, **roles)
+
+    def examples(self, found: RoleRows, processor: Any, encoder: Encoder) -> Examples:
+        """Some rows as the task's objective reads them."""
+        encode = partial(encoder.encoded, found, self.spec, self.objective, processor)
+        return Examples(found.rows, self.objective, processor, found.place, encode)
 
 
 @dataclass(frozen=True)

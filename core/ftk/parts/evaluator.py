@@ -13,6 +13,8 @@ from torch import nn
 from ftk.parts.part import Part
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from ftk.parts.context import Context
     from ftk.parts.examples import Task
 
@@ -71,7 +73,16 @@ class Metric:
 
 
 class Evaluator(Part):
-    """A measurement of one task."""
+    """A measurement of one task, or of rows of its own."""
+
+    def take(self, sets: Mapping[str, Dataset]) -> None:
+        """Take the rows of the data sets that the options name (`Options.data_sets`), before anything is measured.
+
+        All but ``data``: its rows come as ``task.test``.
+
+        Raises:
+            UserError: they are not what is needed.
+        """
 
     @abstractmethod
     def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:

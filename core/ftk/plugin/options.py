@@ -46,8 +46,10 @@ class Options(BaseModel):
         return 0.0
 
     def data_sets(self) -> Mapping[str, Mapping[str, Any]]:
-        """For a data set made of others, their tables by name, as a recipe writes them under the option ``parts``.
+        """The tables of data sets, as a recipe writes them, that stand among the options of a data set or an evaluator.
 
-        The core checks each like a table of its own, reads it and hands its rows on: see `ftk.parts.DataMix`.
+        Of a data set made of others they stand by name under the option ``parts``: see `ftk.parts.DataMix`. Of an
+        evaluator each stands under the option of its name: see `ftk.parts.Evaluator.take`. The core checks each like
+        a table of its own, reads it and hands its rows on.
         """
         return {}

@@ -114,7 +114,8 @@ class Reader:
             return None
         given = {key: value for key, value in table.items() if key not in RESERVED_KEYS[kind]}
         options = self._options(model, given, path, RESERVED_KEYS[kind], own, f"{entry.distribution}/{use}")
-        inside = self._data_sets(options, path) if options is not None and kind == "dataset" else ()
+        below = {"dataset": f"{path}.parts", "evaluator": path}
+        inside = self._data_sets(options, below[kind]) if options is not None and kind in below else ()
         if options is None or len(self.problems) > before:
             return None
         return PartSpec(
@@ -166,10 +167,10 @@ class Reader:
         return tuple(spec for spec in read if spec is not None)
 
     def _data_sets(self, options: Options, path: str) -> tuple[PartSpec, ...]:
-        """The data sets that a data set is made of."""
+        """The data sets that stand among a part's options, below ``path``."""
         read = []
         for name, table in options.data_sets().items():
-            place = f"{path}.parts.{name}"
+            place = f"{path}.{name}"
             if not PART_NAME.fullmatch(name):
                 self.add(place, f"the name {name!r} cannot be used", "use letters, digits, `_`, `-` and `.`")
             elif "name" in table:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ftk.errors import Problem, RecipeError, UserError, did_you_mean
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry
-from ftk.recipe.checking import Surroundings, check_followed, check_retained, check_stage
+from ftk.recipe.checking import check_followed, check_retained, check_stage
 from ftk.recipe.complaints import show
 from ftk.recipe.dividing import check_alike
 from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
+from ftk.recipe.measured import each_once
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS, override
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
+from ftk.recipe.supplied import Surroundings
 from ftk.recipe.tested import check_tested
 from ftk.recipe.training import Training
 
@@ -106,12 +109,15 @@ class _Recipe:
             if key in top.data and "retain" not in top.data:
                 hint = "add data.retain: rows like these to learn from; or name these in data.probes instead"
                 reader.add(f"data.{key}", "stands alone, without data.retain", hint)
-        notes = self._check(stages, top, model)
+        stages, kept = self._each_once(stages, top)
+        notes = self._check(stages, top, model, kept)
         self.reader.problems += check_alike(self.stages) + check_followed(self.stages, self.registry)
+        levels = (top, *(its for _, its in stages))
+        named = [{part.path: part for spec in level.evaluators for part in spec.parts} for level in levels]
         self.reader.problems += check_tested(
-            [(level.data, level.probes) for level in (top, *(its for _, its in stages))]
+            [({**level.data, **sets}, level.probes) for level, sets in zip(levels, named, strict=True)]
         )
-        objective, evaluators = self._retained(stages, top)
+        objective, evaluators = self._retained(stages, top)[0], kept
         if reader.problems or model is None or objective is None:
             raise RecipeError(source, list(dict.fromkeys(reader.problems)))
         if not any(stage.evaluators for stage in self.stages):
@@ -202,11 +208,35 @@ class _Recipe:
         training = level.training or Training()
         return StageSpec(name, objective, adaptation, data, level.mitigations, level.evaluators, training)
 
-    def _check(self, stages: list[tuple[StageSpec | None, Level]], top: Level, model: PartSpec | None) -> list[str]:
-        """Hold the parts of each stage against each other; fills :attr:`stages` and returns the notes."""
+    def _each_once(
+        self, stages: list[tuple[StageSpec | None, Level]], top: Level
+    ) -> tuple[list[tuple[StageSpec | None, Level]], tuple[PartSpec, ...]]:
+        """The stages and the retained task's evaluators, with each that measures rows of its own in one task alone."""
+        retained = self._retained(stages, top)[1] if "retain" in top.data else ()
+        kept, *others = each_once([retained, *(stage.evaluators if stage else () for stage, _ in stages)])
+        return [
+            (stage and replace(stage, evaluators=evaluators), level)
+            for (stage, level), evaluators in zip(stages, others, strict=True)
+        ], kept
+
+    def _check(
+        self,
+        stages: list[tuple[StageSpec | None, Level]],
+        top: Level,
+        model: PartSpec | None,
+        evaluators: tuple[PartSpec, ...],
+    ) -> list[str]:
+        """Hold the parts of each stage against each other; fills :attr:`stages` and returns the notes.
+
+        Args:
+            stages: each stage, or None where it cannot be made, with what stands in its table.
+            top: what stands at the recipe's top.
+            model: where the starting model comes from.
+            evaluators: those of the retained task.
+        """
         notes: list[str] = []
         found: dict[Problem, list[str]] = {}
-        objective, evaluators = self._retained(stages, top)
+        objective, _ = self._retained(stages, top)
         for index, (stage, level) in enumerate(stages):
             if stage is None:
                 continue
@@ -214,7 +244,10 @@ class _Recipe:
             taught = [before.objective for before, _ in stages[:index] if before is not None]
             if objective is not None and "retain" in top.data:
                 taught.append(objective)
-            around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1, earlier, taught)
+            measured = {before.name: before.evaluators for before, _ in stages[:index] if before is not None}
+            if "retain" in top.data:
+                measured["retain"] = evaluators
+            around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1, earlier, taught, measured)
             stage, problems, new_notes = check_stage(stage, around, self.registry)
             self.stages.append(stage)
             notes += new_notes

@@ -27,7 +27,7 @@ class PartSpec:
         distribution: the package that offers it.
         path: the place in the recipe, as in ``stage.currencies.adaptation``.
         transforms: for a data set, what its rows go through, in order.
-        parts: for a data set made of others, these; each goes by its name in it.
+        parts: for a data set made of others, these, and for an evaluator those among its options; each by its name.
     """
 
     kind: str
@@ -41,9 +41,10 @@ class PartSpec:
     parts: tuple[PartSpec, ...] = ()
 
     def provides(self) -> frozenset[str]:
-        """The capabilities that it gives to the others under these options; of parts, those that one of them gives."""
+        """The capabilities that it gives to the others under these options; a data set of others, what one gives."""
         own = frozenset(self.variant.provides) - frozenset(self.options.withheld())
-        return own & frozenset().union(*(part.provides() for part in self.parts)) if self.parts else own
+        made_of = self.parts if self.kind == "dataset" else ()
+        return own & frozenset().union(*(part.provides() for part in made_of)) if made_of else own
 
     def needs(self) -> tuple[str, ...]:
         """The capabilities that it needs under these options."""
@@ -70,7 +71,7 @@ class PartSpec:
         }
         if self.transforms:
             table["transform"] = [transform.resolved() for transform in self.transforms]
-        if self.parts:
+        if self.parts and self.kind == "dataset":
             # The tables of its parts stand resolved beside its options; left there is what it says of them itself.
             written = self.options.data_sets()
             table["options"]["parts"] = {
@@ -78,6 +79,8 @@ class PartSpec:
                 for name, part in table["options"]["parts"].items()
             }
             table["parts"] = {part.name: part.resolved() for part in self.parts}
+        elif self.parts:
+            table["options"].update({part.name: part.resolved() for part in self.parts})
         return table
 
 

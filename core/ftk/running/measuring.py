@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from ftk.data.steps import told
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Context, Evaluator, Examples, Metric, Task, evaluated
 from ftk.recipe.building import build
+from ftk.recipe.measured import OWN_ROWS, WHILE_TRAINING
 from ftk.recipe.specs import PartSpec
 from ftk.report.scores import Scores
 
@@ -27,8 +29,9 @@ def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
     for done, task in enumerate(tasks):
         ctx.events("phase", text=f"measuring {task.name}", done=done, total=len(tasks))
         metrics = measure_task(ctx, task, "test")
+        of_rows = tuple(evaluator for evaluator in task.evaluators if not isinstance(evaluator, OfItself))
         for name, probe in task.probes.items():
-            found = _measure(ctx, task, probe)
+            found = _measure(ctx, replace(task, test=probe, evaluators=of_rows))
             metrics += [replace(metric, name=f"{metric.name}@{name}") for metric in found]
         scores.record(ctx.stage, task.name, metrics)
         told = {metric.name: metric.value for metric in metrics}
@@ -36,23 +39,28 @@ def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
 
 
 def measure_task(ctx: Context, task: Task, split: str) -> list[Metric]:
-    """Measure one task on its ``test`` or ``validation`` rows; no metrics where it has none.
+    """Measure one task on its ``test`` or ``validation`` rows; where it has none, by evaluators with rows of their own.
 
     Raises:
         RunFailed: an evaluator broke.
     """
     examples: Examples | None = getattr(task, split)
-    return [] if examples is None else _measure(ctx, task, examples)
+    asked = [
+        evaluator
+        for evaluator in task.evaluators
+        if (split == "test" or evaluator.while_training if isinstance(evaluator, OfItself) else examples is not None)
+    ]
+    return _measure(ctx, replace(task, test=examples, evaluators=tuple(asked)))
 
 
-def _measure(ctx: Context, task: Task, examples: Examples) -> list[Metric]:
+def _measure(ctx: Context, task: Task) -> list[Metric]:
     metrics: list[Metric] = []
-    chosen, ctx = replace(task, test=examples), replace(ctx.through(task.objective), shared={})
+    ctx = replace(ctx.through(task.objective), shared={})
     with evaluating(ctx.model):
         for evaluator in task.evaluators:
             ctx.check_interrupt()
             try:
-                metrics += evaluator.measure(ctx.model, chosen, ctx)
+                metrics += evaluator.measure(ctx.model, task, ctx)
             except FtkError:
                 raise
             except Exception as error:
@@ -74,10 +82,29 @@ class Renamed(Evaluator):
         return [replace(m, name=self._name if alone else f"{self._name}.{m.name}") for m in metrics]
 
 
-def build_evaluator(spec: PartSpec) -> Evaluator:
-    """Build an evaluator; where the recipe names it, its metrics carry that name."""
+class OfItself(Evaluator):
+    """An evaluator that measures rows of its own, whatever those of the task are."""
+
+    def __init__(self, evaluator: Evaluator, rows: Examples | None, while_training: bool) -> None:
+        self._evaluator = evaluator
+        self._rows = rows
+        self.while_training = while_training
+
+    def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
+        return self._evaluator.measure(model, replace(task, test=self._rows), ctx)
+
+
+def build_evaluator(spec: PartSpec, read: Callable[[PartSpec], Examples]) -> Evaluator:
+    """Build an evaluator, with the data sets that it names; where the recipe names it, its metrics carry that name."""
     evaluator = build(spec, Evaluator)
-    return evaluator if spec.name == spec.variant.name else Renamed(evaluator, spec.name)
+    sets = {part.name: read(part) for part in spec.parts}
+    rows = sets.pop("data", None)
+    with told(spec):
+        evaluator.take({name: found.rows for name, found in sets.items()})
+    if spec.name != spec.variant.name:
+        evaluator = Renamed(evaluator, spec.name)
+    given = spec.provides()
+    return OfItself(evaluator, rows, WHILE_TRAINING in given) if OWN_ROWS in given else evaluator
 
 
 @contextmanager

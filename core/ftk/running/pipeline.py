@@ -14,15 +14,16 @@ from ftk.data.batches import pass_rows, refuse_idle_grouping, refuse_without_len
 from ftk.data.encoding import Encoder
 from ftk.data.objectives import Objectives
 from ftk.data.overlap import report_overlap
-from ftk.data.rows import Asked, RowReader
+from ftk.data.rows import Asked, RowReader, Rows
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
-from ftk.parts import Context, Head, ModelSource, Objective, State, Task, lengths_of
+from ftk.parts import Context, Examples, Head, ModelSource, Objective, State, Task, lengths_of
 from ftk.parts.heads import Heads
 from ftk.processes.loading import Loading
 from ftk.processes.sharding import make_mesh
 from ftk.recipe.building import build
-from ftk.recipe.specs import Recipe
+from ftk.recipe.measured import OWN_ROWS
+from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
 from ftk.running.exporting import export_stage
 from ftk.running.folder import RunFolder
@@ -131,16 +132,21 @@ class Run:
         if self.recipe.retain is not None:
             specs.insert(0, self.recipe.retain_evaluators)
         for rows, evaluators in zip(self.rows, specs, strict=True):
-            if evaluators and "test" not in rows.roles:
+            if "test" not in rows.roles and any(OWN_ROWS not in spec.provides() for spec in evaluators):
                 key = "data.retain_test" if rows.task == "retain" else "data.test"
                 raise UserError(
                     f"task `{rows.task}` has evaluators, but no test data to measure on",
                     f"add {key}, or let the train source keep some rows back (test_fraction in `files` and `hub`)",
                 )
-        return [
-            rows.task_with(processor, tuple(map(build_evaluator, evaluators)), self.encoder)
-            for rows, evaluators in zip(self.rows, specs, strict=True)
-        ]
+        reader = RowReader(self.encoder.cache)
+
+        def task(rows: Rows, evaluators: Sequence[PartSpec]) -> Task:
+            def read(part: PartSpec) -> Examples:
+                return rows.examples(reader.read(part, "test"), processor, self.encoder)
+
+            return rows.task_with(processor, tuple(build_evaluator(spec, read) for spec in evaluators), self.encoder)
+
+        return [task(rows, evaluators) for rows, evaluators in zip(self.rows, specs, strict=True)]
 
     def check(self, heads: Heads, tasks: Sequence[Task]) -> None:
         """Find, before the first stage has trained, what would stop a later one: set up stages, encode rows.

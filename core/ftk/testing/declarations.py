@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ftk.disk.bundles import Bundler, read_bundle
 from ftk.parts import Part, State
-from ftk.recipe.checking import EARLIER, FROM_DATA, ROW_GRADIENTS, SOURCE_GRADIENTS
+from ftk.recipe.checking import EARLIER, ROW_GRADIENTS, SOURCE_GRADIENTS
+from ftk.recipe.supplied import FROM_DATA
 from ftk.recipe.tested import TESTED
 from ftk.testing.subject import Subject, hold, hold_equal
 

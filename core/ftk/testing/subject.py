@@ -75,7 +75,7 @@ class Subject:
 
     def build(self) -> Any:
         """A new part."""
-        return build(self.spec, DataMix if self.spec.parts else PART_OF_KIND[self.kind])
+        return build(self.spec, DataMix if self.kind == "dataset" and self.spec.parts else PART_OF_KIND[self.kind])
 
     def companions(self, kind: str) -> list[PartSpec]:
         """The parts of ``kind`` that can stand beside the variant: those that give what it needs."""

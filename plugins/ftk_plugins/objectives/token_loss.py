@@ -118,6 +118,16 @@ def target_logits(model: nn.Module, batch: Batch, shift: int = 1) -> tuple[Tenso
     return _at_targets(model, batch, shift)
 
 
+def sums_of_rows(nats: Tensor, is_target: Tensor) -> Tensor:
+    """What the targets of each row add up to, ``(rows,)``.
+
+    Args:
+        nats: of all targets in the order of the batch, row by row, ``(targets,)``.
+        is_target: where they are, ``(rows, time) bool``.
+    """
+    return nats.new_zeros(len(is_target)).index_add(0, is_target.nonzero()[:, 0], nats)
+
+
 def _chunking(model: nn.Module, batch: Batch, ctx: Context) -> tuple[Tap | None, int]:
     """The tap on the output layer and the number of chunks; no tap where the model makes the logits.
 

@@ -18,7 +18,7 @@ from ftk_plugins.objectives.instruction.instruction import Instruction
 from ftk_plugins.objectives.instruction.options import InstructionOptions
 from ftk_plugins.objectives.preference.options import PreferenceOptions
 from ftk_plugins.objectives.preference.pairs import as_instructions
-from ftk_plugins.objectives.token_loss import IGNORED, target_logits
+from ftk_plugins.objectives.token_loss import IGNORED, sums_of_rows, target_logits
 
 SIDES = ("chosen", "rejected")
 
@@ -137,8 +137,7 @@ class Preference(Objective):
         logits, labels = target_logits(model, flat)
         nats = cross_entropy(logits.float(), labels, reduction="none")
         is_target = flat.inputs["labels"][:, 1:] != IGNORED
-        rows = is_target.nonzero()[:, 0]  # in the order of the targets, row by row
-        sums = nats.new_zeros(len(is_target)).index_add(0, rows, nats).view(-1, 2)
+        sums = sums_of_rows(nats, is_target).view(-1, 2)
         means = sums / is_target.sum(dim=1).view(-1, 2)
         return -(means if self.options.method == "ipo" else sums), means[:, 0]
 
