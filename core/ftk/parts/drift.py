@@ -64,7 +64,10 @@ class Drift(ABC):
         """
 
     def chunks(self, elements: int = CHUNK_ELEMENTS) -> Iterator[tuple[int, int]]:
-        """Ranges that cover this process's rows, each of about ``elements`` elements at most (one row at least)."""
+        """Ranges that cover this process's rows, each of about ``elements`` elements at most (one row at least).
+
+        Where only some rows can move, as those of new tokens, the ranges may cover these alone.
+        """
         own, first = own_rows(self.weight)
         rows = own.shape[0] if own.ndim else 1
         pieces = -(-own.numel() // elements)  # of even size

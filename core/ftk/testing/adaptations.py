@@ -202,7 +202,8 @@ def _train(subject: Subject, adaptation: Adaptation, model: nn.Module) -> None:
     ctx = subject.context(model, objective, adaptation=adaptation)
     items = subject.examples(objective).pieces
     for step in range(STEPS):
-        adaptation.before_step(replace(ctx, step=step, steps=STEPS))
+        ctx = replace(ctx, step=step, steps=STEPS)
+        adaptation.before_step(ctx)
         train(model, adaptation.param_groups(model, 1e-2), objective, ctx, items, steps=1)
 
 
@@ -221,7 +222,10 @@ def _weights(model: Any) -> dict[str, Tensor]:
 
 
 def _whole(drift: Drift) -> Tensor:
-    return torch.cat([drift.rows(start, stop) for start, stop in drift.chunks()])
+    rows = torch.zeros(drift.shape or (1,))
+    for start, stop in drift.chunks():
+        rows[start:stop] = drift.rows(start, stop)
+    return rows
 
 
 @torch.no_grad()

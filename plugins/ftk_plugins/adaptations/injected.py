@@ -26,6 +26,7 @@ from ftk.parts import Adaptation, ComputedDrift, Drift, State, own_rows
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.named import remember_requires_grad, take_back
+from ftk_plugins.adaptations.new_rows import NewRows
 from ftk_plugins.adaptations.target_options import TargetOptions
 from ftk_plugins.adaptations.targets import choose_targets, choose_whole
 
@@ -47,12 +48,12 @@ class Injected(Adaptation):
     name: ClassVar[str]
     """The variant's, for messages."""
 
-    def __init__(self, options: TargetOptions) -> None:
-        self.modules_to_save = options.modules_to_save
+    def __init__(self, options: TargetOptions, *, new_tokens: bool = False) -> None:
+        self.modules_to_save, self.new_tokens = options.modules_to_save, new_tokens
         self._targets = options.targets
         self._layers: dict[str, Any] = {}
         self._trained: list[nn.Parameter] = []
-        self._whole: FullTuning | None = None
+        self._beside: list[FullTuning | NewRows] = []
         self._share = 1.0
         self._blends: list[Any] = []
 
@@ -91,10 +92,11 @@ class Injected(Adaptation):
         saved = choose_whole(model, self.modules_to_save)
         targets = choose_targets(model, self.name, self.targets(model), saved)
         self._restore_requires_grad = remember_requires_grad(model)
-        self._whole = FullTuning(FullOptions(train=tuple(f"{name}.*" for name in saved))) if saved else None
-        if self._whole is not None:
-            self._whole.attach(model)
-        whole = [] if self._whole is None else list(self._whole.weights().values())
+        self._beside = [FullTuning(FullOptions(train=tuple(f"{name}.*" for name in saved)))] if saved else []
+        self._beside += [NewRows(self.name, taken={*saved, *targets})] if self.new_tokens else []
+        for part in self._beside:
+            part.attach(model)
+        beside = [parameter for part in self._beside for parameter in part.weights().values()]
         self._transposed = any(isinstance(layer, Conv1D) for layer in targets.values())
         self._tuner: Any = self.inject(model, sorted(targets))
         wrapped = {name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
@@ -104,31 +106,33 @@ class Injected(Adaptation):
         self._saved, self._share, self._blends = saved, 1.0, []
         for layer in self._layers.values():
             layer.train(layer.get_base_layer().training)
-        apart = {id(parameter) for parameter in whole}
+        apart = {id(parameter) for parameter in beside}
         self._trained = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
         for tensor in self._own().values():
             if tensor.is_floating_point():
                 tensor.data = tensor.data.float()
-        for parameter in whole:
+        for parameter in beside:
             parameter.requires_grad_(True)
         module: nn.Module = model
         return module
 
     def param_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-        whole = self._whole.param_groups(model, lr) if self._whole is not None else []
-        return [{"params": self._trained, "lr": lr}, *whole]
+        beside = [group for part in self._beside for group in part.param_groups(model, lr)]
+        return [{"params": self._trained, "lr": lr}, *beside]
 
     def vectors_apart(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
         """As :meth:`param_groups`, with the adapters' vectors in a group that never decays."""
-        _, *whole = Injected.param_groups(self, model, lr)
+        _, *beside = Injected.param_groups(self, model, lr)
         groups: list[dict[str, Any]] = [{"params": [], "lr": lr}, {"params": [], "lr": lr, "weight_decay": 0.0}]
         for parameter in self._trained:
             groups[parameter.ndim < 2]["params"].append(parameter)
-        return [*(group for group in groups if group["params"]), *whole]
+        return [*(group for group in groups if group["params"]), *beside]
 
     def drift(self) -> Mapping[str, Drift]:
         drifts = {f"{name}.{key}": drift for name, layer in self._layers.items() for key, drift in self.drifts(layer)}
-        return {**drifts, **self._whole.drift()} if self._whole is not None else drifts
+        for part in self._beside:
+            drifts |= part.drift()
+        return drifts
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -140,8 +144,8 @@ class Injected(Adaptation):
             for layer in layers:
                 layer.enable_adapters(False)
                 stack.callback(layer.enable_adapters, True)
-            if self._whole is not None:
-                stack.enter_context(self._whole.reference())
+            for part in self._beside:
+                stack.enter_context(part.reference())
             yield
 
     def scale(self, alpha: float) -> None:
@@ -150,8 +154,8 @@ class Injected(Adaptation):
         self._share, mix = alpha, partial(_mix_outputs, alpha)
         layers = self._layers.values() if alpha != 1 else ()
         self._blends = [layer.register_forward_hook(mix, with_kwargs=True) for layer in layers]
-        if self._whole is not None:
-            self._whole.scale(alpha)
+        for part in self._beside:
+            part.scale(alpha)
 
     def export(self, directory: Path) -> str | None:
         """Write ``adapter/``: a plain PEFT adapter; loaded on the starting model it gives this one.
@@ -163,19 +167,22 @@ class Injected(Adaptation):
                 f"There is no adapter beside the model: it holds {self._share:g} of what `{self.name}` learned, a step "
                 "between weights that the method's own parameters cannot express."
             )
-        shell = nn.Module()  # PEFT finds what is an adapter's by the names that it has in a PeftModel
-        shell.base_model, shell.peft_config = self._tuner, self._tuner.peft_config
+        shell = _Shell(self._tuner)
         tensors = get_peft_model_state_dict(shell, adapter_name=TRAINED, save_embedding_layers=False)
         self.write(directory, self._tuner.peft_config[TRAINED], tensors)
         return None
 
     def write(self, directory: Path, config: PeftConfig, tensors: Mapping[str, Tensor]) -> None:
-        """Write PEFT's two files, with what is trained whole, under ``directory``."""
+        """Write PEFT's two files, with what is trained beside the adapters, under ``directory``."""
         folder, model = directory / "adapter", self._tuner.model
         folder.mkdir(parents=True, exist_ok=True)
         tensors, saved = dict(tensors), set(self._saved)
-        if self._whole is not None:
-            values = {id(parameter): parameter for parameter in self._whole.weights().values()}
+        for part in self._beside:
+            if isinstance(part, NewRows):
+                tensors |= {f"base_model.model.{name}": rows for name, rows in part.peft_tensors().items()}
+                config.trainable_token_indices = part.peft_indices()
+                continue
+            values = {id(parameter): parameter for parameter in part.weights().values()}
             for name, parameter in model.named_parameters(remove_duplicate=False):
                 if id(parameter) in values:
                     tensors[f"base_model.model.{name}"] = parameter
@@ -202,22 +209,26 @@ class Injected(Adaptation):
                     rows.copy_(rows.float() + drift.rows(start, stop))
         for blend in self._blends:
             blend.remove()
+        for part in self._beside:
+            part.merge()
         model = self._tuner.unload()
         self._restore_requires_grad()
-        self._layers, self._trained, self._blends, self._whole = {}, [], [], None
+        self._layers, self._trained, self._blends, self._beside = {}, [], [], []
         return model
 
     def state_dict(self) -> State:
-        whole = self._whole.state_dict() if self._whole is not None else {}
-        return {**self.tensors(), **whole}
+        state: dict[str, Any] = self.tensors()
+        for part in self._beside:
+            state |= part.state_dict()
+        return state
 
     def load_state_dict(self, state: State) -> None:
         take_back(self.state_dict(), state)
         for blend in self._blends:
             blend.remove()
         self._share, self._blends = 1.0, []
-        if self._whole is not None:
-            self._whole.load_state_dict({name: state[name] for name in self._whole.weights()})
+        for part in self._beside:
+            part.load_state_dict({name: state[name] for name in part.weights()})
 
     def tensors(self) -> dict[str, Tensor]:
         """What the adapters hold, drawn at random or trained, by name."""
@@ -233,6 +244,20 @@ class Injected(Adaptation):
                     seen.add(id(tensor))
                     found[f"{name}.{key}"] = tensor
         return found
+
+
+class _Shell(nn.Module):
+    """What PEFT takes for a PeftModel: an adapter's tensors have their names in it, and what it lacks the tuner has."""
+
+    def __init__(self, tuner: BaseTuner) -> None:
+        super().__init__()
+        self.base_model = tuner
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base_model"), name)
 
 
 def _mixed(weight: Tensor, effective: Effective, share: float, start: int, stop: int) -> Tensor:

@@ -38,3 +38,11 @@ class LowRankOptions(TargetOptions):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Share of an adapter's inputs that are zeroed in training."
     )
+    new_tokens: bool = Field(
+        default=False,
+        description="Train the rows that the model's `new_tokens` have in the embedding and the output layer, and no "
+        "other row, beside the adapters.",
+    )
+
+    def more_needs(self) -> tuple[str, ...]:
+        return ("new-tokens",) if self.new_tokens else ()

@@ -25,7 +25,7 @@ class Dora(Injected):
     name = "dora"
 
     def __init__(self, options: DoraOptions) -> None:
-        super().__init__(options)
+        super().__init__(options, new_tokens=options.new_tokens)
         self.options = options
 
     def inject(self, model: nn.Module, targets: list[str]) -> BaseTuner:

@@ -32,7 +32,7 @@ class Lora(Injected):
     name = "lora"
 
     def __init__(self, options: LoraOptions) -> None:
-        super().__init__(options)
+        super().__init__(options, new_tokens=options.new_tokens)
         self.options = options
         self._adapters = (TRAINED, START) if options.init in ("pissa", "milora") else (TRAINED,)
         self._trained_b: dict[str, Tensor] = {}
@@ -60,13 +60,13 @@ class Lora(Injected):
         return tuner
 
     def param_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-        """One group, or A and B apart where their rates differ; then those of the modules that are trained whole."""
-        adapters, *whole = super().param_groups(model, lr)
+        """One group, or A and B apart where their rates differ; then those of what is trained beside them."""
+        adapters, *beside = super().param_groups(model, lr)
         if self.options.b_lr_ratio == 1:
-            return [adapters, *whole]
+            return [adapters, *beside]
         a = [layer.lora_A[TRAINED].weight for layer in self._layers.values()]
         b = [layer.lora_B[TRAINED].weight for layer in self._layers.values()]
-        return [{"params": a, "lr": lr}, {"params": b, "lr": lr * self.options.b_lr_ratio}, *whole]
+        return [{"params": a, "lr": lr}, {"params": b, "lr": lr * self.options.b_lr_ratio}, *beside]
 
     def drifts(self, layer: Any) -> Iterator[tuple[str, Drift]]:
         yield "weight", LowRankDrift(layer, self._pulls if self._sharded else None)
@@ -91,8 +91,8 @@ class Lora(Injected):
             self._trained_b = {key: tensor.clone() for key, tensor in matrices.items()}
         for key, tensor in matrices.items():
             tensor.copy_(alpha * self._trained_b[key])
-        if self._whole is not None:
-            self._whole.scale(alpha)
+        for part in self._beside:
+            part.scale(alpha)
 
     def export(self, directory: Path) -> str | None:
         """Write ``adapter/``, the adapters joined into one; loaded on the starting model it gives this one."""

@@ -22,4 +22,4 @@ class LoraOptions(LowRankOptions):
     )
 
     def withheld(self) -> tuple[str, ...]:
-        return ("sharding",) if self.modules_to_save else ()
+        return ("sharding",) if self.modules_to_save or self.new_tokens else ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ftk_plugins.models.common import ModelOptions
 
@@ -36,13 +37,49 @@ class PretrainedOptions(ModelOptions):
         min_length=1,
         description="Folder or hub id of a tokenizer or processor, in place of the model's own.",
     )
+    new_tokens: str | tuple[str, ...] = Field(
+        default=(),
+        description="Tokens that the model gets beside its own: a list, or the path of a file with one a line. "
+        "Texts are then read, and answers written, with each of them in one piece.",
+    )
+    new_token_start: Literal["parts", "mean"] = Field(
+        default="parts",
+        description="Where the embedding of a new token starts: at the mean of the tokens that spelled it so "
+        "far, or of all tokens.",
+    )
     trust_remote_code: bool = Field(
         default=False,
         description="Run Python code that the model's repository brings along; only for authors you trust.",
     )
+
+    def withheld(self) -> tuple[str, ...]:
+        return () if self.new_tokens else ("new-tokens",)
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _are_tokens(cls, told: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if complaint := complaint_about((told,) if isinstance(told, str) else told):
+            raise ValueError(complaint)
+        return told
+
+    @model_validator(mode="after")
+    def _start_of_some(self) -> PretrainedOptions:
+        if "new_token_start" in self.model_fields_set and not self.new_tokens:
+            raise ValueError("`new_token_start` says where `new_tokens` start, and there are none")
+        return self
 
     @model_validator(mode="after")
     def _one_gguf_file(self) -> PretrainedOptions:
         if self.gguf_file is not None and self.path.endswith(".gguf"):
             raise ValueError("`path` names a .gguf file already; leave out `gguf_file`")
         return self
+
+
+def complaint_about(tokens: Sequence[str]) -> str:
+    """What is wrong with these tokens, if anything."""
+    for token in tokens:
+        if not token or token != token.strip():
+            return f"{token!r} is empty or has a space at an end"
+        if tokens.count(token) > 1:
+            return f"{token!r} stands there twice"
+    return ""

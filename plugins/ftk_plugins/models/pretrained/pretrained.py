@@ -15,6 +15,7 @@ from ftk_plugins.models.loading import (
     outline_model,
     set_chat_template,
 )
+from ftk_plugins.models.pretrained.new_tokens import add_tokens, mark_tokens, read_tokens
 from ftk_plugins.models.pretrained.options import PretrainedOptions
 from ftk_plugins.models.pretrained.places import Place, find_place
 
@@ -38,7 +39,10 @@ class Pretrained(ModelSource):
 
     def load_folder(self, folder: Path, head: Head) -> Loaded:
         """Load what a stage saved, in the type it was saved in; the processor is the saved one."""
-        return load_saved(folder, head, self.options, self.options.trust_remote_code)
+        loaded = load_saved(folder, head, self.options, self.options.trust_remote_code)
+        if tokens := read_tokens(self.options.new_tokens):
+            mark_tokens(loaded.model, loaded.processor, tokens)
+        return loaded
 
     def _arguments(self, place: Place) -> dict[str, Any]:
         return {
@@ -60,6 +64,8 @@ class Pretrained(ModelSource):
         else:
             processor = load_processor(options.tokenizer, head, trust_remote_code=options.trust_remote_code)
         fit_tokenizer(model, processor, chosen=options.tokenizer is not None, name=options.tokenizer or options.path)
+        if tokens := read_tokens(options.new_tokens):
+            add_tokens(model, processor, tokens, options.new_token_start)
         if options.chat_template is not None:
             set_chat_template(processor, options.chat_template)
         return Loaded(model, processor)
