@@ -38,6 +38,7 @@ ADAPTATIONS: dict[str, dict[str, Any]] = {
     "layerwise_lr": {},
     "progressive": {"thawed_by": 0.8},
     "lora": {"rank": 2},
+    "adalora": {"rank": 2},
     "dora": {"rank": 2},
     "ia3": {"targets": "all-linear"},
     "peft": {"method": "lokr", "config": {"r": 2}},

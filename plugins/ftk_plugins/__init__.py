@@ -38,6 +38,7 @@ PLUGINS = (
     "ftk_plugins.adaptations.prefix",
     "ftk_plugins.adaptations.bottleneck",
     "ftk_plugins.adaptations.lora",
+    "ftk_plugins.adaptations.adalora",
     "ftk_plugins.adaptations.dora",
     "ftk_plugins.adaptations.ia3",
     "ftk_plugins.adaptations.peft",

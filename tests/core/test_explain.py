@@ -44,3 +44,11 @@ def test_it_shows_what_acts_before_a_step_and_draws_rows_anew_where_something_do
     changing = shown(adaptation={"use": "progressive"}, objective={"use": "masked_lm"})
     assert "before the step: progressive" in changing
     assert "draw rows anew: masked_lm" in changing
+
+
+def test_it_shows_an_adaptation_that_acts_on_gradients_and_after_the_step() -> None:
+    ranked = shown(adaptation={"use": "adalora"})
+    assert "before the step: adalora" in ranked
+    assert "edit gradients: adalora" in ranked
+    assert "after the step: adalora" in ranked
+    assert "after the step" not in shown()

@@ -99,6 +99,11 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "pissa": {"rank": 4, "init": "pissa"},
         "milora": {"rank": 4, "init": "milora", "rslora": True},
         "beside_whole": {"rank": 4, "targets": ["q_proj"], "modules_to_save": ["embed_tokens", "mlp"]},
+        "new_tokens": {"rank": 4, "new_tokens": True},
+    },
+    ("adaptation", "adalora"): {
+        "cut": {"rank": 2, "every": 1},
+        "beside_whole": {"rank": 1, "modules_to_save": ["o_proj"], "orthogonality": 0.0},
     },
     ("adaptation", "dora"): {
         "all_linear": {"rank": 4},
@@ -145,7 +150,16 @@ QUIZ = [
 ]
 """Rows that an objective learns, and that ask a question."""
 
+
+def with_new_tokens() -> Any:
+    """The toy model as if the letters e, f and g were new to it."""
+    model = toy_model()
+    model.new_token_ids = (71, 72, 73)
+    return model
+
+
 AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
+    ("adaptation", "lora"): lambda choice: {"model": with_new_tokens} if choice == "new_tokens" else {},
     ("objective", "image_classification"): lambda choice: {
         "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,
     },

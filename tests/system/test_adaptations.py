@@ -131,9 +131,10 @@ def test_divided_weights_end_where_whole_ones_do(name: str, here: Path, forge: F
         torch.testing.assert_close(tensor, alone[f"model/{key}"], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["prefix", "bottleneck"])
+@pytest.mark.parametrize("name", ["prefix", "bottleneck", "adalora"])
 def test_two_processes_learn_what_one_learns(name: str, here: Path, forge: Forge) -> None:
-    recipe, choice = written(here, ONE_STAGE), f"adaptation={CHOICES[name]}"
+    told = {**CHOICES, "adalora": '{ use = "adalora", rank = 2, every = 2 }'}[name]
+    recipe, choice = written(here, ONE_STAGE), f"adaptation={told}"
     alone = run(here, choice, output="alone")
     for rank in (ranks := start_ranks(forge, "run", recipe, "--output", here / "both", "--set", choice)):
         assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)

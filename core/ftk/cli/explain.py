@@ -27,6 +27,10 @@ def explain(recipe: Recipe) -> Tree:
 
 def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     acting: dict[str, list[str]] = {}
+    own = type(build(stage.adaptation, Adaptation))
+    for station in ("before_step", "edit_gradients", "after_step"):
+        if getattr(own, station) is not getattr(Adaptation, station):
+            acting[station] = [_named(stage.adaptation)]
     for spec in stage.mitigations:
         for station in stations_of(build(spec, Mitigation)):
             acting.setdefault(station, []).append(_named(spec))
@@ -38,8 +42,8 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     if "sources" in acting:
         tree.add(f"mix in rows: {', '.join(acting['sources'])}")
     step = tree.add(f"each step, {stage.training.batch}")
-    if type(build(stage.adaptation, Adaptation)).before_step is not Adaptation.before_step:
-        step.add(f"before the step: {_named(stage.adaptation)}")
+    if "before_step" in acting:
+        step.add(f"before the step: {', '.join(acting['before_step'])}")
     if type(build(stage.objective, Objective)).vary is not Objective.vary:
         step.add(f"draw rows anew: {_named(stage.objective)}")
     step.add(f"loss: {', '.join([_named(stage.objective), *acting.get('penalty', [])])}")

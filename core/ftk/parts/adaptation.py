@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ftk.parts.drift import Drift
+from ftk.parts.gradients import Gradients
 from ftk.parts.part import Part
 
 if TYPE_CHECKING:
@@ -45,6 +46,18 @@ class Adaptation(Part):
         resumes trains what it would have trained.
         """
         return False
+
+    def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        """Edit the step's gradients in place, before any mitigation does: what the method itself adds to the loss.
+
+        They are those that :meth:`ftk.parts.Mitigation.edit_gradients` describes.
+        """
+
+    def after_step(self, ctx: Context) -> None:
+        """After the optimizer's step; the gradients that it took are still there, clipped and equal on all processes.
+
+        What is kept of them is part of the state. ``ctx.step`` is the number of the step just taken, from 0.
+        """
 
     def drift(self) -> Mapping[str, Drift]:
         """The drift of each base weight by its name in the plain model. Needs the capability ``weight-drift``."""

@@ -214,10 +214,12 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
         for source in sources:
             gradients.set_aside(source)
         gradients.join()
+        stage.adaptation.edit_gradients(gradients, ctx)
         stage.mitigations.edit_gradients(gradients, ctx)
         gradients.clip_(stage.spec.training.max_grad_norm)
     with counting("optimizer"):
         optimizer.step()
+        stage.adaptation.after_step(ctx)
         optimizer.zero_grad()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ftk.data.objectives import complete
 from ftk.errors import RecipeError
-from ftk.parts import Adaptation, Context, DataMix, Evaluator, Examples, Objective, Row, Task
+from ftk.parts import Adaptation, Context, DataMix, Evaluator, Examples, Gradients, Objective, Row, Task
 from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION, Entry, Registry
@@ -149,14 +149,21 @@ def attached(spec: PartSpec, model: Any) -> tuple[Adaptation, nn.Module]:
 def train(
     model: nn.Module, parameters: Any, objective: Objective, ctx: Context, items: Sequence[Any], steps: int
 ) -> None:
-    """Take a few plain optimizer steps on ``items``; leaves the model in ``eval`` mode and no gradients."""
+    """Take a few plain optimizer steps on ``items``; leaves the model in ``eval`` mode and no gradients.
+
+    The adaptation of ``ctx`` acts on each step as in a stage.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
     model.train()
     for step in range(steps):
         batch = objective.collate(items)
         with seeded(step):
             torch.autograd.backward(objective.loss(model, batch, ctx).total / batch.count)
+        if ctx.adaptation is not None:
+            ctx.adaptation.edit_gradients(Gradients(model), ctx)
         optimizer.step()
+        if ctx.adaptation is not None:
+            ctx.adaptation.after_step(ctx)
         optimizer.zero_grad()
     model.eval()
 

@@ -32,6 +32,7 @@ alpha = 0.5
 """
 DOCS = Path(__file__).parents[3] / "docs" / "variants" / "adaptations"
 ADAPTATIONS = {
+    "adalora": '{ use = "adalora", rank = 2, every = 2 }',
     "dora": '{ use = "dora", rank = 4, dropout = 0.1 }',
     "ia3": '{ use = "ia3" }',
     "peft": '{ use = "peft", method = "vera", config = { r = 8 } }',

@@ -34,7 +34,7 @@ from tests.system.small import written
         ("prefix_tuning", 'write use = "prefix"'),
         ("p_tuning", "adds something to the input and changes no weight"),
         ("xlora", "computes with other weights for each input"),
-        ("adalora", "shares its ranks out anew during a stage"),
+        ("adalora", 'has a variant of its own; write use = "adalora"'),
     ],
 )
 def test_what_it_does_not_take_is_told_before_torch_is_there(method: str, reason: str) -> None:
@@ -150,7 +150,9 @@ def test_a_run_is_refused_before_anything_is_measured(tmp_path: Path, monkeypatc
         ftk.run(written(tmp_path, recipe.replace("vera", "cpt")), output=tmp_path / "other")
 
 
-@pytest.mark.parametrize("adaptation", [{"use": "dora"}, {"use": "ia3"}, {"use": "peft", "method": "oft"}])
+@pytest.mark.parametrize(
+    "adaptation", [{"use": "dora"}, {"use": "adalora", "every": 1}, {"use": "peft", "method": "oft"}]
+)
 def test_a_stage_is_planned_without_weights(adaptation: dict[str, Any], tmp_path: Path) -> None:
     """Through EWC's pull: shapes and types, nothing that can be read."""
     texts = (f"row {number} of ten that are all {number} words long or more" for number in range(10))
