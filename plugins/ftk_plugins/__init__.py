@@ -29,6 +29,7 @@ PLUGINS = (
     "ftk_plugins.objectives.masked_lm",
     "ftk_plugins.objectives.denoising",
     "ftk_plugins.objectives.preference",
+    "ftk_plugins.objectives.distillation",
     "ftk_plugins.adaptations.full",
     "ftk_plugins.adaptations.head",
     "ftk_plugins.adaptations.partial",

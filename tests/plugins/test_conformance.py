@@ -78,6 +78,12 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
     ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
     ("objective", "preference"): {"dpo": {"chosen_weight": 0.5}, "ipo": {"method": "ipo", "label_noise": 0.1}},
+    ("objective", "distillation"): {
+        "tokens": lambda folder: {"teacher": str(folder / "model"), "of": {"use": "instruction"}},
+        "labels": lambda folder: {
+            "teacher": str(folder / "labels"), "of": {"use": "classification"}, "divergence": "reverse_kl",
+        },
+    },
     ("adaptation", "full"): {"all": {}, "frozen": {"freeze": ["*embed*"], "start_copy": "cpu"}},
     ("adaptation", "head"): {"norm": {"also": ["model.norm.weight", "*.1.mlp.*"]}},
     ("adaptation", "partial"): {"last": {"blocks": 1}, "none": {"blocks": 0, "also": ["*.0.mlp.*"]}},
@@ -164,6 +170,7 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
         "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,
     },
     ("objective", "classification"): lambda choice: labelled("regression" if choice == "regression" else "single"),
+    ("objective", "distillation"): lambda choice: {} if choice == "tokens" else labelled("single"),
     ("objective", "token_classification"): lambda choice: {
         "rows": tagging.ROWS, "processor": tagging.tokenizer, "model": tagging.bert,
     },
@@ -200,6 +207,8 @@ def subject_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, 
     folder = tmp_path_factory.mktemp("conformance")
     toy_model().save_pretrained(folder / "model")
     toy_tokenizer().save_pretrained(folder / "model")
+    classes.bert(hidden_size=24).save_pretrained(folder / "labels")  # type: ignore[operator]
+    classes.tokenizer().save_pretrained(folder / "labels")
     lines = "".join(f"{json.dumps(row)}\n" for row in toy_rows(16))
     (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
     (folder / "data").mkdir()

@@ -157,8 +157,8 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     schema = _followed(schema, definitions)
     if "enum" in schema or "const" in schema:
         return " or ".join(to_toml(value) for value in schema.get("enum", [schema.get("const")]))
-    if "anyOf" in schema:
-        members = [member for member in schema["anyOf"] if member.get("type") != "null"]
+    if (union := schema.get("anyOf") or schema.get("oneOf")) is not None:
+        members = [_followed(member, definitions) for member in union if member.get("type") != "null"]
         single = [_type(member, definitions) for member in members if member.get("type") != "array"]
         lists = [_type(member, definitions) for member in members if member.get("type") == "array"]
         if lists == [f"list of {text}" for text in single]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from ftk.errors import UserError
-from ftk.parts import Features, Objective, Source, derive_seed
+from ftk.parts import Context, Features, Objective, Source, derive_seed
 from ftk.parts.varying import Varied
+from ftk.parts.views import digest_of
 from ftk.recipe.checking import MOST_SHARED
 
 Drawn = tuple[Source, Features]
@@ -94,6 +97,20 @@ class Mixer:
             positions = np.arange(first, min(last, len(labels))) + self.epoch_start(epoch)
             drawn += self.take(labels[first:last], indices[first:last], positions)
         return drawn
+
+    def begin(self, ctx: Context) -> None:
+        """Let every objective whose rows are drawn make ready what its loss needs beside the model."""
+        for objective in dict.fromkeys(source.objective for source in self.sources):
+            objective.begin(ctx.through(objective))
+
+    def fingerprint(self) -> str:
+        """A SHA-256 over every row that training may draw; tells whether the data are those of a checkpoint."""
+        told = []
+        for source in self.sources:
+            beside = source.objective.identity()
+            rows = [source.name, source.share, len(source.items), digest_of(source.items)]
+            told.append([*rows, beside] if beside else rows)
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def random(self, *keys: object) -> np.random.Generator:
         """A generator that depends on the seed and ``keys`` alone."""

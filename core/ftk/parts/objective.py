@@ -79,6 +79,26 @@ class Objective(Part):
         """
         return {}
 
+    def identity(self) -> str | None:
+        """What its loss depends on beside options and rows, as a hash of files that it reads; None: nothing known.
+
+        A run is not resumed where it has changed.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        return None
+
+    def begin(self, ctx: Context) -> None:
+        """Make ready what its loss needs beside the model, such as a teacher; see that it fits the model.
+
+        Called before the first step of every stage that trains on its rows, also after a restart; and beforehand, for
+        a plan and to find out what would stop the stage, with a model in ``ctx`` whose tensors have no values.
+
+        Raises:
+            UserError: it cannot be found, or does not fit.
+        """
+
     @abstractmethod
     def texts(self, row: Row) -> Iterator[str]:
         """The plain texts of a row, prompts and answers, without any model's template."""

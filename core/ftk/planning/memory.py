@@ -31,9 +31,9 @@ class Station:
     Attributes:
         name: ``remember`` (a mitigation looks at an earlier task), ``step`` (an optimizer step) or ``save`` (a
             checkpoint is copied after the last one).
-        parts: bytes by part: ``weights``, ``gradients``, ``optimizer``; ``starting copy`` and ``mitigation NAME``,
-            what adaptation and mitigations keep; ``activations``, what the model's layers keep and make on the way
-            forward and back; ``loss``, the same of what comes behind the last layer.
+        parts: bytes by part: ``weights``, ``gradients``, ``optimizer``; ``starting copy``, ``mitigation NAME`` and
+            ``objective``, what adaptation, mitigations and objectives keep; ``activations``, what the model's layers
+            keep and make on the way forward and back; ``loss``, the same of what comes behind the last layer.
     """
 
     name: str
@@ -180,12 +180,14 @@ def told_apart(model: nn.Module, tracker: Tracker) -> Iterator[None]:
 
 
 def hold_what_is_remembered(stage: Stage, counting: Counting = lambda part: nullcontext()) -> None:
-    """Let the mitigations hold what they would hold once they have seen the earlier tasks."""
+    """Let the mitigations hold what they would once they have seen the earlier tasks, and objectives what they need."""
     for name, part in stage.mitigations.parts.items():
         with counting(f"mitigation {name}"):
             for task in stage.ctx.earlier:
                 part.rehearse(task, stage.ctx.through(task.objective))
             part.begin(stage.ctx)
+    with counting("objective"):
+        stage.mixer().begin(stage.ctx)
 
 
 def go_to_the_end(stage: Stage) -> None:

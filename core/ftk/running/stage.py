@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,8 +17,7 @@ from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
 from ftk.disk.pieces import is_divided
 from ftk.errors import Interrupted, RunFailed, UserError
-from ftk.parts import Adaptation, Context, Source, State, Task
-from ftk.parts.views import digest_of, lengths_of
+from ftk.parts import Adaptation, Context, Source, State, Task, lengths_of
 from ftk.processes.sharding import is_sharded
 from ftk.recipe.building import build
 from ftk.recipe.checking import SOURCE_GRADIENTS
@@ -116,6 +113,7 @@ class Stage:
             self._remember()
         self.mitigations.begin(self.ctx)
         batches = Batches(self.mixer(), options)
+        batches.mixer.begin(self.ctx)
         steps = self.steps(batches)
         self.ctx = replace(self.ctx, steps=steps)
         scheduler = build_schedule(options, optimizer, steps)
@@ -123,10 +121,11 @@ class Stage:
             scheduler.load_state_dict(saved[1]["schedule"])
             for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
                 group["lr"] = rate
-        self.optimizer, self.scheduler, self._fingerprint = optimizer, scheduler, fingerprint(batches.mixer)
+        self.optimizer, self.scheduler, self._fingerprint = optimizer, scheduler, batches.mixer.fingerprint()
         if saved and saved[1]["progress"]["data"] != self._fingerprint:
             raise UserError(
-                f"stage `{self.spec.name}`: the training data changed since the checkpoint at step {saved[0]}",
+                f"stage `{self.spec.name}`: the training data, or what its objective reads beside them, changed "
+                f"since the checkpoint at step {saved[0]}",
                 "bring the data back, or start over with --fresh",
             )
         if self.folder and not saved and self.mitigations.parts:
@@ -290,9 +289,3 @@ class Stage:
 
     def _names(self) -> dict[int, str]:
         return {id(parameter): name for name, parameter in self.ctx.model.named_parameters()}
-
-
-def fingerprint(mixer: Mixer) -> str:
-    """A SHA-256 over every row that training may draw; tells whether the data are those of a checkpoint."""
-    told = [[source.name, source.share, len(source.items), digest_of(source.items)] for source in mixer.sources]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -29,6 +29,7 @@ def load_model(
     gguf_file: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    complete: bool = False,
 ) -> Any:
     """Read a model that ``save_pretrained`` wrote, or a GGUF file, onto the CPU, in ``eval`` mode.
 
@@ -44,6 +45,7 @@ def load_model(
         gguf_file: a GGUF file in the folder or repository, unpacked into plain weights.
         revision: on the hub.
         trust_remote_code: whether code of the repository may run.
+        complete: refuse a checkpoint that lacks weights.
 
     Raises:
         UserError: it cannot be found, read, or given this head.
@@ -67,7 +69,7 @@ def load_model(
         if gguf_file is not None:
             model.name_or_path = name  # an adapter says what it stands on, and the folder alone may hold several files
         _refuse_adapter(model, name)
-        _tell_new_weights(model, report, head, name)
+        _tell_new_weights(model, report, head, name, complete)
         _make_savable(model)
     return model.eval()
 
@@ -252,8 +254,8 @@ def _refuse_adapter(model: Any, name: str) -> None:
         )
 
 
-def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str) -> None:
-    """Name the weights that were drawn anew; a misfit outside the head is an error."""
+def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str, complete: bool) -> None:
+    """Name the weights that were drawn anew; any is an error where all must be there, as a misfit outside the head."""
     trunk = f"{model.base_model_prefix}."
     misfits = {key: (tuple(found), tuple(needed)) for key, found, needed in report["mismatched_keys"]}
     for key, (found, needed) in sorted(misfits.items()):
@@ -263,6 +265,8 @@ def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str)
                 "the weights and config.json do not belong together; fetch both again",
             )
     new = sorted(set(report["missing_keys"]) | set(misfits))
+    if new and complete:
+        raise UserError(f"{name}: it was not trained for {head.kind}, and lacks {', '.join(new)}", "name one that was")
     if new:
         logger.warning("%s: not in the checkpoint, newly drawn and in need of training: %s", name, ", ".join(new))
     if report["unexpected_keys"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,36 @@ class Curve:
             values = values * self.scale
         return values if self.cap is None else torch.tanh(values / self.cap) * self.cap
 
-    def slope_(self, gradient: Tensor, curved: Tensor | None) -> Tensor:
+    def slope_(self, gradient: Tensor, curved: Tensor | None) -> None:
         """Carry a gradient of the curved values back to the values, in place."""
         if self.cap is not None:
             assert curved is not None
             gradient.mul_((curved / self.cap).square_().neg_().add_(1))
-        return gradient if self.scale == 1 else gradient.mul_(self.scale)
+        if self.scale != 1:
+            gradient.mul_(self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A loss that takes a share of the cross-entropy's place.
+
+    Attributes:
+        share: of the whole, above 0 and at most 1.
+        losses: its values at some of the targets, ``(piece,) float32`` with their graph, of the logits there
+            ``(piece, vocab)`` and of which targets these are.
+    """
+
+    share: float
+    losses: Callable[[Tensor, slice], Tensor]
+
+    def mixed_into(self, own: Tensor, slope: Tensor | None, logits: Tensor, piece: slice) -> Tensor:
+        """``own (piece,)`` with its share replaced; its gradient with respect to the logits is changed in place."""
+        with torch.set_grad_enabled(slope is not None):
+            losses = self.losses(logits.requires_grad_(slope is not None), piece)
+            total = losses.sum()
+        if slope is not None:
+            slope.lerp_(torch.autograd.grad(total, logits)[0], self.share)
+        return torch.lerp(own, losses.detach(), self.share)
 
 
 def chunked_cross_entropy(
@@ -40,6 +65,7 @@ def chunked_cross_entropy(
     chunks: int,
     curve: Curve = Curve(),
     smoothing: float = 0.0,
+    beside: Beside | None = None,
 ) -> Tensor:
     """The summed cross-entropy of ``curve(hidden @ weight.T + bias)``, whose logits are never there all at once.
 
@@ -56,6 +82,7 @@ def chunked_cross_entropy(
         chunks: into how many pieces of about the same size the targets are cut.
         curve: what the logits go through.
         smoothing: the share of each target that is spread over the vocabulary (Szegedy et al. 2016, section 7).
+        beside: what takes a share of its place.
 
     Returns:
         scalar float32, in nats.
@@ -64,7 +91,7 @@ def chunked_cross_entropy(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
         total: Tensor = _Chunked.apply(
-            hidden, weight, bias, labels, chunks, curve, smoothing, dtype, torch.is_grad_enabled()
+            hidden, weight, bias, labels, chunks, curve, smoothing, beside, dtype, torch.is_grad_enabled()
         )  # type: ignore[no-untyped-call]
     return total
 
@@ -73,7 +100,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunks: int, curve: Curve,
-        smoothing: float, dtype: torch.dtype, graph: bool,
+        smoothing: float, beside: Beside | None, dtype: torch.dtype, graph: bool,
     ) -> Tensor:  # fmt: skip
         needed = [graph and need for need in ctx.needs_input_grad[:3]]
         like = (hidden, weight, bias)
@@ -90,8 +117,14 @@ class _Chunked(torch.autograd.Function):
             piece = slice(start, start + size)
             states = hidden[piece].to(dtype)
             scores = curve(linear(states, matrix, shift).float())
-            losses[piece], slope = _cross_entropy_(scores, labels[piece], curve, smoothing, any(needed))
+            curved = scores.clone() if beside or (any(needed) and curve.cap is not None) else None
+            found, slope = _cross_entropy_(scores, labels[piece], smoothing, any(needed))
+            if beside is not None:
+                assert curved is not None
+                found = beside.mixed_into(found, slope, curved, piece)
+            losses[piece] = found
             if slope is not None:
+                curve.slope_(slope, curved)
                 _add_gradients(gradients, piece, slope.to(dtype), states, matrix)
         ctx.gradients = [
             None if found is None or tensor is None else found.to(tensor.dtype)
@@ -105,17 +138,14 @@ class _Chunked(torch.autograd.Function):
             raise RuntimeError("the gradient of a loss in chunks can be taken once; set training.loss_chunks = 1")
         gradients, ctx.gradients = ctx.gradients, None
         scaled = [None if gradient is None else gradient.mul_(upstream[0]) for gradient in gradients]
-        return *scaled, None, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None, None
 
 
-def _cross_entropy_(
-    scores: Tensor, labels: Tensor, curve: Curve, smoothing: float, graph: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Each row's loss, and its gradient with respect to the values before the curve; overwrites ``scores``."""
+def _cross_entropy_(scores: Tensor, labels: Tensor, smoothing: float, graph: bool) -> tuple[Tensor, Tensor | None]:
+    """Each row's loss, and its gradient with respect to ``scores``, which are overwritten."""
     at = labels[:, None]
     targets = scores.gather(1, at).squeeze(1)
     means = scores.mean(1) if smoothing else targets
-    curved = scores.clone() if graph and curve.cap is not None else None
     largest = scores.amax(1, keepdim=True)
     sums = scores.sub_(largest).exp_().sum(1, keepdim=True)
     losses = (largest + sums.log()).squeeze(1) - torch.lerp(targets, means, smoothing)
@@ -125,7 +155,7 @@ def _cross_entropy_(
     if smoothing:
         gradient.sub_(smoothing / scores.shape[1])
     gradient.scatter_add_(1, at, torch.full_like(targets[:, None], smoothing - 1))
-    return losses, curve.slope_(gradient, curved)
+    return losses, gradient
 
 
 def _add_gradients(gradients: list[Tensor | None], piece: slice, slope: Tensor, states: Tensor, matrix: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ftk import UserError
 from ftk.parts import Batch, Context, Loss
 
-from .chunked import chunked_cross_entropy
+from .chunked import Beside, chunked_cross_entropy
 from .drawing import draw_classes
 from .model_inputs import attention_of, base_model, forward_parameters, model_arguments, without_values
 from .output_layer import Tap, Unsuitable, is_watched, output_layer, tap_of
@@ -27,7 +27,14 @@ AUTO_LOGITS = 1 << 25
 """How many logits are made at a time where the recipe does not say: 128 MiB in float32."""
 
 
-def token_loss(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1, router_loss: float | None = None) -> Loss:
+def token_loss(
+    model: nn.Module,
+    batch: Batch,
+    ctx: Context,
+    shift: int = 1,
+    router_loss: float | None = None,
+    beside: Beside | None = None,
+) -> Loss:
     """What :meth:`TokenObjective.loss` says.
 
     Args:
@@ -36,11 +43,12 @@ def token_loss(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1, rou
         ctx: the moment.
         shift: the logits at a position predict the label so many positions later.
         router_loss: the weight of the balancing loss of a mixture of experts; None: the usual one.
+        beside: what takes a share of the cross-entropy's place.
     """
     smoothing = ctx.label_smoothing if model.training else 0.0
     weight = router_weight(base_model(model), router_loss)
     routed: list[Tensor] | None = [] if weight and model.training else None
-    loss = _token_loss(model, batch, ctx, shift, smoothing, routed)
+    loss = _token_loss(model, batch, ctx, shift, smoothing, routed, beside)
     if not routed:
         return loss
     counted = tokens_that_count(batch, len(routed[0]))
@@ -50,7 +58,13 @@ def token_loss(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1, rou
 
 
 def _token_loss(
-    model: nn.Module, batch: Batch, ctx: Context, shift: int, smoothing: float, routed: list[Tensor] | None
+    model: nn.Module,
+    batch: Batch,
+    ctx: Context,
+    shift: int,
+    smoothing: float,
+    routed: list[Tensor] | None,
+    beside: Beside | None,
 ) -> Loss:
     """The loss at the targets; what the routers said is put into ``routed``."""
     tap, chunks = _chunking(model, batch, ctx)
@@ -61,11 +75,14 @@ def _token_loss(
         nats = -log_probabilities.gather(1, labels[:, None]).sum()
         if smoothing:
             nats = torch.lerp(nats, -log_probabilities.mean(dim=-1).sum(), smoothing)
+        if beside is not None:
+            nats = torch.lerp(nats, beside.losses(logits, slice(None)).sum(), beside.share)
         return Loss(nats, batch.count, {"logits": logits, "labels": labels})
     assert tap is not None
     total = chunked_cross_entropy(
-        hidden, tap.layer.weight, tap.layer.bias, labels, chunks=chunks, curve=tap.curve, smoothing=smoothing
-    )
+        hidden, tap.layer.weight, tap.layer.bias, labels,
+        chunks=chunks, curve=tap.curve, smoothing=smoothing, beside=beside,
+    )  # fmt: skip
     return Loss(total, batch.count, LateLogits(tap, hidden, labels))
 
 
@@ -81,15 +98,27 @@ class LateLogits(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         if name == "logits" and name not in self._made:
-            with self._autocast():
-                self._made[name] = self._tap.logits(self._hidden)
+            self._made[name] = self.at(slice(None))
         return self._made[name]
+
+    def at(self, piece: slice) -> Tensor:
+        """The logits of some of the targets, not kept."""
+        with self._autocast():
+            return self._tap.logits(self._hidden[piece])
 
     def __iter__(self) -> Iterator[str]:
         return iter(("logits", "labels"))
 
     def __len__(self) -> int:
         return 2
+
+
+@torch.no_grad()
+def logits_by_piece(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1) -> Callable[[slice], Tensor]:
+    """What a model that is not trained predicts at some of the targets; made when it is asked for, as the loss is."""
+    tap, _ = _chunking(model, batch, ctx)
+    hidden, labels = _at_targets(model, batch, shift, tap)
+    return hidden.__getitem__ if tap is None else LateLogits(tap, hidden, labels).at
 
 
 @torch.no_grad()

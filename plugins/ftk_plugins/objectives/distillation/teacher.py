@@ -1,0 +1,127 @@
+"""The teacher of a distillation: loaded, frozen, and held against the student."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from ftk import UserError
+from ftk.parts import Head
+from ftk_plugins.models.calls import explained, quiet
+from ftk_plugins.models.loading import load_model, load_processor, outline_model
+from ftk_plugins.models.pretrained.places import Place, find_place
+from ftk_plugins.objectives.distillation.options import DistillationOptions
+
+READ_AT_A_TIME = 1 << 24
+"""Bytes of a file that are hashed at a time."""
+
+
+def load_teacher(options: DistillationOptions, head: Head, processor: Any) -> nn.Module:
+    """The teacher on the CPU, in ``eval`` mode, without gradients.
+
+    Raises:
+        UserError: it cannot be found or read, lacks the head, or has other labels or tokens than the student.
+    """
+    with _named():
+        place = _checked(options, head, processor)
+        model: nn.Module = load_model(head=head, seed=0, complete=True, **_arguments(options, place))
+        return model.requires_grad_(False)
+
+
+def outline_teacher(options: DistillationOptions, head: Head, processor: Any, student: nn.Module) -> nn.Module:
+    """The teacher without its weights, where the student has none: its tensors lie where the student's do.
+
+    Raises:
+        UserError: as :func:`load_teacher`, as far as the configuration and the tokenizer tell.
+    """
+    with _named():
+        place = _checked(options, head, processor)
+        model: Any = outline_model(head=head, **_arguments(options, place))
+    device = next(student.parameters()).device
+    model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
+    model.tie_weights()
+    outline: nn.Module = model.requires_grad_(False)
+    return outline
+
+
+def hash_of(options: DistillationOptions) -> str:
+    """SHA-256 of what lies in the teacher's folder; "" where it is on the hub.
+
+    Raises:
+        UserError: there is neither a folder nor a name on the hub.
+    """
+    with _named():
+        place = find_place(options.teacher, None)
+    folder = Path(place.path)
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*") if place.gguf_file is None else [folder / place.gguf_file]):
+        if file.suffix in (".json", ".safetensors", ".gguf"):
+            digest.update(f"{file.name}\0".encode())
+            with file.open("rb") as opened:
+                while piece := opened.read(READ_AT_A_TIME):
+                    digest.update(piece)
+    return digest.hexdigest()
+
+
+def _checked(options: DistillationOptions, head: Head, processor: Any) -> Place:
+    """Where the teacher is; it is held against what the student reads and tells."""
+    place = find_place(options.teacher, None)
+    origin: dict[str, Any] = {"gguf_file": place.gguf_file, "revision": options.teacher_revision}
+    if head.labels:
+        with quiet(), explained(options.teacher, place.path):
+            config = transformers.AutoConfig.from_pretrained(
+                place.path, **{key: value for key, value in origin.items() if value}
+            )
+        _hold_labels(config, head, options.teacher)
+    _hold_tokens(load_processor(place.path, head, **origin), processor, options.teacher)
+    return place
+
+
+def _arguments(options: DistillationOptions, place: Place) -> dict[str, Any]:
+    return {
+        "path": place.path, "gguf_file": place.gguf_file, "dtype": options.teacher_dtype, "attention": "auto",
+        "revision": options.teacher_revision,
+    }  # fmt: skip
+
+
+def _hold_labels(config: Any, head: Head, name: str) -> None:
+    """Refuse a teacher whose outputs stand for other labels, or for the same in another order."""
+    known = [str(label) for _, label in sorted((config.id2label or {}).items())]
+    unnamed = known == [f"LABEL_{number}" for number in range(len(head.labels))]
+    if known != list(head.labels) and not unnamed:
+        raise UserError(
+            f"{name} tells the labels {', '.join(known)}, in this order; the student learns {', '.join(head.labels)}",
+            "name the student's in the teacher's order: `labels` beside `use` in [objective.of]",
+        )
+
+
+def _hold_tokens(teacher: Any, student: Any, name: str) -> None:
+    """Refuse a teacher to whom the student's token ids mean something else."""
+    known, needed = teacher.get_vocab(), student.get_vocab()
+    other = next((token for token, number in needed.items() if known.get(token) != number), None)
+    if other is None:
+        return
+    told = f"which is {known[other]} there and {needed[other]} here" if other in known else "which is unknown there"
+    raise UserError(
+        f"{name} has another vocabulary than the student: {len(known)} tokens of {type(teacher).__name__}, here "
+        f"{len(needed)} of {type(student).__name__}; they differ in {other!r}, {told}",
+        "choose a teacher and a student with the same tokenizer, as two sizes of one family",
+    )
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """What is wrong within it is wrong with the teacher."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"the teacher: {error.message.removeprefix('model.path: ')}", error.hint) from error
