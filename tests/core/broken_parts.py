@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import torch
 from datasets import Dataset
 
@@ -105,6 +106,18 @@ class VariesInPlace(CausalLM):
 class VariesByItself(CausalLM):
     def vary(self, item, processor, rng):
         return {**item, "input_ids": item["input_ids"] + random.randrange(1000)}
+
+
+class AugmentsWhatItDraws(CausalLM):
+    def augment(self, item, draw, processor, rng):
+        other = draw()
+        other["input_ids"][:] = item["input_ids"][0]
+        return item
+
+
+class AugmentsTargetsAway(CausalLM):
+    def augment(self, item, draw, processor, rng):
+        return {**item, "labels": np.where(rng.random(len(item["labels"])) < 0.5, -100, item["labels"])}
 
 
 class MeanOfBatches(Evaluator):

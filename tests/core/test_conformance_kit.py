@@ -43,6 +43,8 @@ BROKEN = [
     ("objective", "DrawsInPlace", "drawn_targets_are_a_new_batch"),
     ("objective", "VariesInPlace", "varies_by_its_generator_alone"),
     ("objective", "VariesByItself", "varies_by_its_generator_alone"),
+    ("objective", "AugmentsWhatItDraws", "varies_by_its_generator_alone"),
+    ("objective", "AugmentsTargetsAway", "augmented_rows_go_with_others"),
     ("adaptation", "HidesADrift", "drift_is_the_real_displacement"),
     ("adaptation", "StaleStart", "drift_is_the_real_displacement"),
     ("adaptation", "DoublePull", "pull_back_is_the_chain_rule"),

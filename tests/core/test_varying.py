@@ -134,6 +134,54 @@ def test_a_run_is_the_same_in_micro_batches_of_any_size() -> None:
     np.testing.assert_allclose(told[0], told[1], rtol=1e-5)
 
 
+def mixing(**options: Any) -> Any:
+    """`causal_lm`, each row of which carries, in training, the text of another one of its source and noise."""
+
+    class Mixing(type(build("objective", "causal_lm"))):
+        def augment(self, item, draw, processor, rng):
+            assert processor is not None
+            return {**item, "other": draw()["input_ids"], "noise": rng.random(8)}
+
+        def join(self, pieces):
+            more = [name for name in ("other", "noise") if name in pieces[0]]
+            return {**super().join(pieces), **{name: pieces[0][name] for name in more}}
+
+    return Mixing(build("objective", "causal_lm", **options).options)
+
+
+def test_training_augments_and_draws_from_the_source_of_a_row() -> None:
+    parts = {"train": TEXTS[:7], "memory": TEXTS[7:]}
+
+    def drawn(seed: int, start: int, stop: int) -> Any:
+        own, old = (toy_examples(texts, mixing()) for texts in parts.values())
+        mixer = Mixer(own.items, own.objective, [Source("memory", old.items, 0.4, old.objective)], seed)
+        return mixer.draw(start, stop)
+
+    whole = drawn(0, 0, 150)
+    for name, texts in parts.items():
+        partners = {item["other"].tobytes() for source, item in whole if source.name == name}
+        assert partners == {item["input_ids"].tobytes() for item in toy_examples(texts, mixing()).encoded}
+    noises = Counter(item["noise"].tobytes() for _, item in whole)
+    assert set(noises.values()) == {1}, "each draw is augmented anew"
+    assert not set(noises) & {item["noise"].tobytes() for _, item in drawn(1, 0, 150)}
+    for (_, one), (_, other) in zip(drawn(0, 120, 130), whole[120:130], strict=True):
+        assert all(np.array_equal(one[name], array) for name, array in other.items()), "the same after a restart"
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_is_measured_is_not_augmented(joined: bool) -> None:
+    options = {"max_length": 40, "packing": joined}
+    found, plain = (
+        toy_examples(TEXTS, made) for made in (mixing(**options), build("objective", "causal_lm", **options))
+    )
+    for items, expected in ((found.items, plain.items), (found.pieces, plain.pieces)):
+        for item, same in zip(items, expected, strict=True):
+            assert item.keys() == same.keys()
+            assert all(np.array_equal(array, same[name]) for name, array in item.items())
+    ((_, item),) = Mixer(found.items, found.objective, [], 0).draw(3, 4)
+    assert item["other"].tobytes() in {piece["input_ids"].tobytes() for piece in plain.pieces}, "rows as they are cut"
+
+
 def test_an_objective_that_takes_rows_as_they_are_pays_nothing() -> None:
     found = toy_examples(TEXTS, build("objective", "causal_lm"))
     assert found.items is found.encoded

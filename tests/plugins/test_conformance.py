@@ -68,6 +68,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
     },
+    ("objective", "image_classification"): {"plain": {}, "mixed": {"mixup": 0.4, "cutmix": 1.0}},
     ("objective", "token_classification"): {"first": {}, "all": {"label_all": True, "class_weights": "balanced"}},
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
     ("objective", "contrastive"): retrieval.KINDS,

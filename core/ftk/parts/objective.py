@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,26 @@ class Objective(Part):
     def packing(self) -> Packing | None:
         """How training cuts and joins encoded rows; None: it takes them as they are."""
         return None
+
+    def augment(
+        self, item: Features, draw: Callable[[], Features], processor: Any, rng: np.random.Generator
+    ) -> Features:
+        """What training alone makes of a row each time it draws it: a mix with another one, a random crop.
+
+        The core calls it before :meth:`vary`, on the same rows and with the same ``rng``, and never where rows are
+        measured: scores and Fisher information are of rows as they are.
+
+        Args:
+            item: as :meth:`encode` made it, or a window of that; not to be changed in place.
+            draw: gives a row of the same source as ``item`` by ``rng``, each as likely as any other.
+            processor: as in :meth:`encode`.
+            rng: as in :meth:`vary`; the result depends on nothing else.
+
+        Returns:
+            What :meth:`vary`, :meth:`join` and :meth:`collate` take beside rows that are not augmented, with as many
+            targets.
+        """
+        return item
 
     def vary(self, item: Features, processor: Any, rng: np.random.Generator) -> Features:
         """What training makes of a row each time it draws it: masks, corrupted spans, another view.

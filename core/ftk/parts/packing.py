@@ -58,6 +58,10 @@ class Packed(View):
         pieces = [change(self._piece(piece)) for piece in self._order[start : self._ends[index]]]
         return self._join(pieces) if self._packing.joined else pieces[0]
 
+    def piece(self, rng: np.random.Generator) -> Features:
+        """One of all pieces, each as likely as any other."""
+        return self._piece(int(rng.integers(len(self._order))))
+
     @cached_property
     def digest(self) -> str:  # type: ignore[override]
         return sha256_of(digest_of(self._rows).encode(), repr(self._packing).encode())

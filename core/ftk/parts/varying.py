@@ -1,4 +1,4 @@
-"""Items that an objective varies: anew each time training draws one, and always alike wherever they are measured."""
+"""Items as an objective makes them anew each time training draws one, and always alike wherever they are measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Varied(View):
     """Items as :meth:`Objective.vary` makes them. Packed ones are varied piece by piece, before they are joined.
 
     Read as any sequence, each piece is varied by a generator that its content alone seeds: a measurement can be
-    repeated, and sees the same in every stage and however the rows are packed. :meth:`drawn` varies anew.
+    repeated, and sees the same in every stage and however the rows are packed. :meth:`drawn` varies anew, what
+    :meth:`Objective.augment` makes of the piece.
 
     Args:
         items: encoded rows, cut and joined or not.
@@ -35,17 +36,30 @@ class Varied(View):
         self._processor = processor
 
     def item(self, index: int) -> Features:
-        return self._varied(index, lambda piece: np.random.default_rng(int(digest_of([piece])[:16], 16)))
+        if type(self._objective).vary is Objective.vary:
+            return self._each(index, lambda piece: piece)
+
+        def vary(piece: Features) -> Features:
+            rng = np.random.default_rng(int(digest_of([piece])[:16], 16))
+            return self._objective.vary(piece, self._processor, rng)
+
+        return self._each(index, vary)
 
     def drawn(self, index: int, rng: np.random.Generator) -> Features:
-        """The item at an index from 0, its pieces varied by ``rng`` one after the other."""
-        return self._varied(index, lambda piece: rng)
+        """The item at an index from 0, its pieces augmented and varied by ``rng`` one after the other."""
+        items = self._items
 
-    def _varied(self, index: int, rng: Callable[[Features], np.random.Generator]) -> Features:
-        def vary(piece: Features) -> Features:
-            return self._objective.vary(piece, self._processor, rng(piece))
+        def draw() -> Features:
+            return items.piece(rng) if isinstance(items, Packed) else items[int(rng.integers(len(items)))]
 
-        return self._items.item(index, vary) if isinstance(self._items, Packed) else vary(self._items[index])
+        def make(piece: Features) -> Features:
+            augmented = self._objective.augment(piece, draw, self._processor, rng)
+            return self._objective.vary(augmented, self._processor, rng)
+
+        return self._each(index, make)
+
+    def _each(self, index: int, change: Callable[[Features], Features]) -> Features:
+        return self._items.item(index, change) if isinstance(self._items, Packed) else change(self._items[index])
 
     @cached_property
     def lengths(self) -> np.ndarray:  # type: ignore[override]
@@ -58,5 +72,6 @@ class Varied(View):
 
 def varied(items: Sequence[Features], objective: Objective, processor: Any) -> Sequence[Features]:
     """The items as the objective varies them; the items themselves where it takes rows as they are."""
-    as_it_is = type(objective).vary is Objective.vary
+    made = type(objective)
+    as_it_is = made.vary is Objective.vary and made.augment is Objective.augment
     return items if as_it_is else Varied(items, objective, processor)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ftk.errors import UserError
 from ftk.parts import Batch, ComparingObjective, Features, Objective, lengths_of
+from ftk.testing.drawing import augmented_rows_go_with_others, varies_by_its_generator_alone
 from ftk.testing.subject import Subject, bearing, hold, hold_equal
 
 
@@ -95,19 +96,6 @@ def encodes_a_batch_as_its_rows(subject: Subject) -> None:
                 for name in alone
             )
             hold(same, f"the row {row!r:.80} is encoded in another way than alone")
-
-
-def varies_by_its_generator_alone(subject: Subject) -> None:
-    """`vary` gives the same for the same row and generator, and leaves the row as it is; no other randomness."""
-    objective, processor = subject.build(), subject.processor()
-    for item in subject.examples(objective).encoded:
-        before = {name: array.copy() for name, array in item.items()}
-        one, same = (objective.vary(item, processor, np.random.default_rng(7)) for _ in range(2))
-        hold(one and one.keys() == same.keys(), "`vary` gives other features the second time, or none")
-        for name, array in one.items():
-            hold(np.array_equal(array, same[name]), f"{name} differs though the generator starts the same")
-        for name, array in before.items():
-            hold(name in item and np.array_equal(array, item[name]), f"{name} was changed in the row that was given")
 
 
 def packing_keeps_rows_apart(subject: Subject) -> None:
@@ -274,6 +262,7 @@ CLAUSES = (
     a_batch_says_what_it_holds,
     a_loss_is_the_sum_of_its_rows,
     varies_by_its_generator_alone,
+    augmented_rows_go_with_others,
     packing_keeps_rows_apart,
     a_loss_has_a_graph,
     a_loss_leaves_the_model_alone,

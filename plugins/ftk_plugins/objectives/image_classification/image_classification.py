@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
 from ftk_plugins.objectives.drawing import draw_classes
+from ftk_plugins.objectives.image_classification.mixing import mixed
 from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
 from ftk_plugins.objectives.labels import Labels, known_labels, target_of
 from ftk_plugins.objectives.pictures import pixels_of
@@ -51,21 +52,43 @@ class ImageClassification(Objective):
         pixels = pixels_of(rows, self.options.image, processor)
         return [{"pixel_values": image, "labels": target} for image, target in zip(pixels, targets, strict=True)]
 
+    def augment(
+        self, item: Features, draw: Callable[[], Features], processor: Any, rng: np.random.Generator
+    ) -> Features:
+        """The image mixed with another row's: beside ``labels`` there are ``others (1,) int32``, the label of that,
+        and ``shares (1,) float32``, the share of the row itself.
+        """
+        return mixed(item, draw, self.options.mixup, self.options.cutmix, rng)
+
     def collate(self, items: Sequence[Features]) -> Batch:
-        """``pixel_values (rows, channels, height, width) float32`` and ``labels (rows,) int64``."""
-        pixels = torch.from_numpy(np.stack([item["pixel_values"] for item in items]))
-        labels = torch.from_numpy(np.concatenate([item["labels"] for item in items]).astype(np.int64))
-        return Batch({"pixel_values": pixels, "labels": labels}, len(items), len(items))
+        """``pixel_values (rows, channels, height, width) float32`` and ``labels (rows,) int64``.
+
+        Where any of the rows is mixed, also ``others (rows,) int64`` and ``shares (rows,) float32``.
+        """
+        inputs = {"pixel_values": torch.from_numpy(np.stack([item["pixel_values"] for item in items]))}
+        inputs["labels"] = _numbers(items, "labels")
+        if any("others" in item for item in items):
+            whole = {"shares": np.ones(1, np.float32)}
+            inputs["others"] = _numbers([{"others": item["labels"], **item} for item in items], "others")
+            inputs["shares"] = torch.from_numpy(np.concatenate([{**whole, **item}["shares"] for item in items]))
+        return Batch(inputs, len(items), len(items))
 
     def loss(self, model: nn.Module, batch: Batch, ctx: Context) -> Loss:
         """Cross entropy, summed over rows, in float32; smoothed while the model is in training mode.
 
-        ``outputs`` carries ``logits`` ``(rows, labels) float32`` with their graph.
+        Of a mixed row it is that of both labels, each with its share. ``outputs`` carries ``logits``
+        ``(rows, labels) float32`` with their graph.
         """
-        logits = self._logits(model, batch)
+        logits, inputs = self._logits(model, batch), batch.inputs
         smoothing = ctx.label_smoothing if model.training else 0.0
-        total = F.cross_entropy(logits, batch.inputs["labels"], reduction="sum", label_smoothing=smoothing)
-        return Loss(total, batch.count, {"logits": logits})
+        if "others" not in inputs:
+            total = F.cross_entropy(logits, inputs["labels"], reduction="sum", label_smoothing=smoothing)
+            return Loss(total, batch.count, {"logits": logits})
+        own, others = (
+            F.cross_entropy(logits, inputs[name], reduction="none", label_smoothing=smoothing)
+            for name in ("labels", "others")
+        )
+        return Loss(torch.lerp(others, own, inputs["shares"]).sum(), batch.count, {"logits": logits})
 
     def predict(self, model: nn.Module, batch: Batch, ctx: Context) -> Predictions:
         return Predictions("classes", self._logits(model, batch), batch.inputs["labels"], self.labels.names)
@@ -73,7 +96,8 @@ class ImageClassification(Objective):
     @torch.no_grad()
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         drawn = draw_classes(self._logits(model, batch), generator)
-        return Batch({**batch.inputs, "labels": drawn}, batch.count, batch.tokens, batch.lengths)
+        inputs = {"pixel_values": batch.inputs["pixel_values"], "labels": drawn}
+        return Batch(inputs, batch.count, batch.tokens, batch.lengths)
 
     @cached_property
     def labels(self) -> Labels:
@@ -84,3 +108,8 @@ class ImageClassification(Objective):
     def _logits(model: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = model(pixel_values=batch.inputs["pixel_values"]).logits.float()
         return logits
+
+
+def _numbers(items: Sequence[Features], name: str) -> Tensor:
+    """One number of each row, ``(rows,) int64``."""
+    return torch.from_numpy(np.concatenate([item[name] for item in items]).astype(np.int64))

@@ -19,6 +19,19 @@ class ImageClassificationOptions(Options):
         description="The names of the labels, in the order of the model's outputs; unset: as the training rows tell.",
     )
 
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description="In training, mix each image and its label with another row's, by a share from Beta(mixup, mixup); "
+        "0: never; usual are 0.1 to 0.4.",
+    )
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        description="In training, put a rectangle of another row's image into each, by a share from "
+        "Beta(cutmix, cutmix), and that share of its label; 0: never; usual is 1. Beside `mixup` a coin decides.",
+    )
+
     @model_validator(mode="after")
     def _each_once(self) -> ImageClassificationOptions:
         check_labels(self.labels, None, least=2)
