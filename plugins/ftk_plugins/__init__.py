@@ -9,6 +9,7 @@ PLUGINS = (
     "ftk_plugins.datasets.hub",
     "ftk_plugins.datasets.images",
     "ftk_plugins.datasets.mixture",
+    "ftk_plugins.datasets.self_synthesis",
     "ftk_plugins.datasets.world_facts",
     "ftk_plugins.transforms.augment",
     "ftk_plugins.transforms.clean",

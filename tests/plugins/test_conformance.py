@@ -44,6 +44,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
             "when_out": "repeat",
         },
     },
+    ("dataset", "self_synthesis"): {
+        "texts": {"rows": 4, "max_new_tokens": 5, "batch_size": 3, "top_k": 9},
+        "begun": {"rows": 3, "max_new_tokens": 4, "prompts": ["a", "b"], "drop_lowest": 0.3, "temperature": 0.5},
+    },
     ("dataset", "world_facts"): {"held_out": {"relations": ["capital"], "templates": "held_out", "limit": 9}},
     ("transform", "augment"): {"texts": {"columns": ["instruction"], "synonyms": {"plus": ["and"]}}},
     ("transform", "clean"): {"html": {"html": "strip", "unicode": "NFKC", "whitespace": "collapse"}},

@@ -14,7 +14,8 @@ from ftk.data.keys import part_key
 from ftk.data.roles import RoleRows, Step, keep, read_kept
 from ftk.data.steps import Chain, Tested, texts_in, told
 from ftk.errors import UserError
-from ftk.parts import DatasetSource, Evaluator, Examples, Objective, Split, Task
+from ftk.parts import DatasetSource, Effect, Evaluator, Examples, Objective, Split, StartingModel, Task
+from ftk.recipe.sampled import TRAINED
 from ftk.recipe.specs import DataSpec, PartSpec
 
 if TYPE_CHECKING:
@@ -81,10 +82,12 @@ class RowReader:
 
     Args:
         cache: where rows are kept.
+        starting: the starting model, for sources that take rows from it.
     """
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, starting: StartingModel | None = None) -> None:
         self._cache = cache
+        self._starting = starting
 
     def tasks(self, asked: Sequence[Asked]) -> list[Rows]:
         """The rows of every task; a validation or test set that is not named comes from the train source's own split.
@@ -125,8 +128,10 @@ class RowReader:
         if isinstance(source, Combined):
             return self._mixed(spec, split, source, chain)
         with told(spec):
+            if TRAINED in spec.needs() and self._starting is not None:
+                source.see_model(self._starting)
             identity = source.identity()
-        return self._kept(spec, split, identity, lambda: source.rows(split), chain)
+        return self._kept(spec, split, identity, lambda: source.rows(split), chain, source.effects)
 
     def _mixed(self, spec: PartSpec, split: Split, source: Combined, chain: Chain) -> RoleRows:
         """The rows of a data set made of others, each read like one of its own."""
@@ -141,24 +146,35 @@ class RowReader:
         return replace(found, shares=shares)
 
     def _kept(
-        self, spec: PartSpec, split: Split, identity: str | None, rows_of_source: Callable[[], Dataset], chain: Chain
+        self,
+        spec: PartSpec,
+        split: Split,
+        identity: str | None,
+        rows_of_source: Callable[[], Dataset],
+        chain: Chain,
+        effects_of_source: Callable[[], Sequence[Effect]] = tuple,
     ) -> RoleRows:
         """The rows of one data set and what they went through, from the cache where it is known what they depend on."""
 
         def read() -> tuple[Dataset, tuple[Step, ...]]:
             with told(spec):
                 rows = rows_of_source()
+                effects = tuple(effects_of_source())
             if len(rows) == 0:
+                why = "; ".join(f"{effect.rows} {effect.reason}" for effect in effects)
                 hint = "look at the source's options: limits, filters, fractions"
-                raise UserError(f"{spec.path}: there are no rows", hint)
-            return chain.apply(rows)
+                raise UserError(f"{spec.path}: there are no rows{f': {why}' if why else ''}", hint)
+            gone = sum({"dropped": effect.rows, "made": -effect.rows}.get(effect.fate, 0) for effect in effects)
+            own = (Step(spec.path, spec.name, len(rows) + gone, len(rows), effects),) if effects else ()
+            rows, steps = chain.apply(rows)
+            return rows, (*own, *steps)
 
         if identity is None:
             rows, steps = read()
             return RoleRows(rows, spec.path, steps=steps)
         key = key_of("rows", identity, split, part_key(spec), chain.key())
         found = read_kept(self._cache.entry(key, lambda folder: keep(*read(), folder)), spec.path)
-        return replace(found, steps=chain.placed(found.steps))
+        return replace(found, steps=chain.placed(spec, found.steps))
 
     def _measured(self, data: DataSpec, source: AnySource) -> tuple[dict[str, RoleRows], dict[str, RoleRows]]:
         """The test rows of a task, if there are some, and its probes."""

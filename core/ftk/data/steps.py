@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ftk.data.keys import part_key
 from ftk.data.pieces import piece_size, rows_of
 from ftk.data.roles import RoleRows, Step, texts_of
-from ftk.errors import RunFailed, UserError
+from ftk.errors import FtkError, RunFailed, UserError
 from ftk.parts import Objective, Transform
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
@@ -64,11 +64,11 @@ class Chain:
                 keys.append([part_key(spec), part.identity(), seen if TESTED in spec.needs() else []])
         return keys
 
-    def placed(self, steps: Sequence[Step]) -> tuple[Step, ...]:
-        """Steps of the same transforms, as they are called in this recipe."""
-        return tuple(
-            replace(step, place=spec.path, name=spec.name) for (spec, _), step in zip(self._parts, steps, strict=True)
-        )
+    def placed(self, source: PartSpec, steps: Sequence[Step]) -> tuple[Step, ...]:
+        """Steps of the same source, if it told of one, and transforms, as they are called in this recipe."""
+        specs = [spec for spec, _ in self._parts]
+        specs = specs if len(steps) == len(specs) else [source, *specs]
+        return tuple(replace(step, place=spec.path, name=spec.name) for spec, step in zip(specs, steps, strict=True))
 
     def apply(self, rows: Dataset) -> tuple[Dataset, tuple[Step, ...]]:
         """The rows that come out, and what each transform did.
@@ -124,7 +124,7 @@ def told(spec: PartSpec, but: str = "") -> Iterator[None]:
         if but and error.message.startswith(but):
             raise
         raise UserError(f"{spec.path}: {error.message}", error.hint) from error
-    except RunFailed:
+    except FtkError:
         raise
     except Exception as error:
         raise RunFailed(f"{spec.path}: `{spec.use}` failed: {type(error).__name__}: {error}") from error

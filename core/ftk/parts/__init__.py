@@ -20,6 +20,7 @@ from ftk.parts.part import Features, Part, Row, Split, State
 from ftk.parts.predicting import Predictions, predictions
 from ftk.parts.seeding import derive_seed
 from ftk.parts.sharing import add_up, batches_of_process, gathered, tested
+from ftk.parts.starting import StartingModel
 from ftk.parts.views import lengths_of
 from ftk.parts.weights import WeightKind, weight_kinds
 
@@ -52,6 +53,7 @@ __all__ = [
     "Row",
     "Source",
     "Split",
+    "StartingModel",
     "State",
     "Tally",
     "Task",

@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
+    from ftk.parts.starting import StartingModel
+
 
 class DatasetSource(Part):
     """Where rows come from."""
+
+    def see_model(self, model: StartingModel) -> None:
+        """Take the recipe's starting model, before :meth:`identity` and :meth:`rows`.
+
+        Called only where the variant needs ``trained-model``.
+        """
 
     def splits(self) -> tuple[Split, ...]:
         """The splits this one source divides its rows into; empty: it has one set of rows for whichever role."""
@@ -35,6 +43,10 @@ class DatasetSource(Part):
         Raises:
             UserError: the rows cannot be found or read, naming the file, the line and the mend.
         """
+
+    def effects(self) -> Sequence[Effect]:
+        """What the last :meth:`rows` left out and why, as :meth:`Transform.effects` tells it; empty: nothing."""
+        return ()
 
 
 class DataMix(Part):

@@ -45,6 +45,16 @@ class Loaded:
 class ModelSource(Part):
     """Where the starting model comes from."""
 
+    def identity(self) -> str | None:
+        """What the starting model and its processor depend on beside the options, as a hash of the files that are read.
+
+        For what is made with the model once and kept; None: nobody knows, and nothing is kept.
+
+        Raises:
+            UserError: the source cannot be found or read.
+        """
+        return None
+
     @abstractmethod
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Load or make the starting model in float32 or the recipe's dtype, on the CPU, with its processor.

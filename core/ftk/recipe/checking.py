@@ -11,6 +11,7 @@ from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
 from ftk.recipe.dividing import WHOLE_STEP, check_divided
 from ftk.recipe.measured import check_watched, unmeasured
+from ftk.recipe.sampled import TRAINED
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.supplied import FROM_DATA, Surroundings, from_data, mend_of
 from ftk.recipe.tested import TESTED
@@ -50,6 +51,7 @@ def check_stage(
     if not any(WHOLE_STEP in spec.provides() for spec in around.taught):
         offered |= {ROW_GRADIENTS}
     offered |= from_data({**around.top_data, **around.data}) | {TESTED}
+    offered |= {TRAINED}  # check_sampled tells of every data set whether it is there
     for spec in (*chosen, *stage.data.train.all_transforms(), *stage.mitigations, *stage.evaluators):
         problems += _unmet(spec, chosen, offered, registry)
     problems += _untrainable(stage, chosen, offered, registry)

@@ -18,6 +18,7 @@ from ftk.recipe.dividing import check_alike
 from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
 from ftk.recipe.measured import each_once
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS, override
+from ftk.recipe.sampled import check_sampled
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
 from ftk.recipe.supplied import Surroundings
 from ftk.recipe.tested import check_tested
@@ -114,9 +115,8 @@ class _Recipe:
         self.reader.problems += check_alike(self.stages) + check_followed(self.stages, self.registry)
         levels = (top, *(its for _, its in stages))
         named = [{part.path: part for spec in level.evaluators for part in spec.parts} for level in levels]
-        self.reader.problems += check_tested(
-            [({**level.data, **sets}, level.probes) for level, sets in zip(levels, named, strict=True)]
-        )
+        sets = [({**level.data, **more}, level.probes) for level, more in zip(levels, named, strict=True)]
+        self.reader.problems += check_tested(sets) + check_sampled(sets, model, self.registry)
         objective, evaluators = self._retained(stages, top)[0], kept
         if reader.problems or model is None or objective is None:
             raise RecipeError(source, list(dict.fromkeys(reader.problems)))

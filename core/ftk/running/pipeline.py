@@ -15,6 +15,7 @@ from ftk.data.encoding import Encoder
 from ftk.data.objectives import Objectives
 from ftk.data.overlap import report_overlap
 from ftk.data.rows import Asked, RowReader, Rows
+from ftk.data.starting import starting_model
 from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Examples, Head, ModelSource, Objective, State, Task, lengths_of
@@ -122,7 +123,10 @@ class Run:
         if (retained := recipe.retained_data()) is not None:
             spec = recipe.retain_objective
             asked.insert(0, Asked("retain", self.objectives.of(spec), spec, retained))
-        self.rows = [self.objectives.completed(rows) for rows in RowReader(self.encoder.cache).tasks(asked)]
+        device = self.accelerator.device
+        starting = starting_model(self.source, recipe.model, recipe.seed, device, self.events, self._check_interrupt)
+        self.reader = RowReader(self.encoder.cache, starting)
+        self.rows = [self.objectives.completed(rows) for rows in self.reader.tasks(asked)]
         for rows, one in zip(self.rows, asked, strict=True):
             report_overlap(rows, one.data.overlap, self.encoder, self.events)
 
@@ -138,11 +142,9 @@ class Run:
                     f"task `{rows.task}` has evaluators, but no test data to measure on",
                     f"add {key}, or let the train source keep some rows back (test_fraction in `files` and `hub`)",
                 )
-        reader = RowReader(self.encoder.cache)
-
         def task(rows: Rows, evaluators: Sequence[PartSpec]) -> Task:
             def read(part: PartSpec) -> Examples:
-                return rows.examples(reader.read(part, "test"), processor, self.encoder)
+                return rows.examples(self.reader.read(part, "test"), processor, self.encoder)
 
             return rows.task_with(processor, tuple(build_evaluator(spec, read) for spec in evaluators), self.encoder)
 

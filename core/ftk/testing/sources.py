@@ -15,8 +15,9 @@ from ftk.data.cache import Cache
 from ftk.data.combining import open_source
 from ftk.data.rows import RowReader
 from ftk.errors import UserError
-from ftk.parts import DatasetSource, Head, Loaded, Split, Transform
+from ftk.parts import DatasetSource, Head, Loaded, Split, StartingModel, Transform
 from ftk.parts.heads import Heads
+from ftk.recipe.sampled import TRAINED
 from ftk.recipe.specs import PartSpec
 from ftk.recipe.tested import TESTED
 from ftk.testing.subject import Subject, hold, hold_equal, seeded
@@ -38,6 +39,12 @@ def loads_a_model_and_its_processor(subject: Subject) -> None:
     with torch.no_grad():
         loss = objective.loss(model, objective.collate(items), subject.context(model, objective)).total
     hold(torch.isfinite(loss), f"its loss is {float(loss)}")
+
+
+def its_identity_stays(subject: Subject) -> None:
+    """`identity` is a text, the same each time, or None where it is not known."""
+    one, other = subject.build().identity(), subject.build().identity()
+    hold(one == other and (one is None or (isinstance(one, str) and one)), f"it is {one!r}, then {other!r}")
 
 
 def loads_the_same_twice(subject: Subject) -> None:
@@ -124,6 +131,19 @@ def keeps_splits_apart(subject: Subject) -> None:
         seen.update(dict.fromkeys(texts, split))
 
 
+def tells_what_it_left_out(subject: Subject) -> None:
+    """`effects` tells, after `rows`, which rows were dropped or made and why; the same of the same rows."""
+    source = _source(subject)
+    hold(not source.effects(), "it tells effects before its rows were read")
+    told = []
+    for _ in range(2):
+        source.rows(*source.splits()[:1] or ("train",))
+        told.append(tuple(source.effects()))
+    hold(told[0] == told[1], f"of the same rows it tells {told[0]} and {told[1]}")
+    hold(all(effect.rows > 0 and effect.reason for effect in told[0]), f"an effect without rows or reason: {told[0]}")
+    hold(all(effect.fate != "changed" for effect in told[0]), "rows were not there before, so that it changed none")
+
+
 def applies_to_rows(subject: Subject) -> None:
     """`apply` returns a `datasets.Dataset`, the same each time, and leaves the one it was given as it is."""
     rows = Dataset.from_list([dict(row) for row in subject.rows])
@@ -168,8 +188,13 @@ class _Mixed(DatasetSource):
 
 
 def _source(subject: Subject) -> DatasetSource:
-    """The data set, new, for its rows to be read."""
-    return _Mixed(subject.spec) if subject.spec.parts else cast(DatasetSource, subject.build())
+    """The data set, new, for its rows to be read; shown the toy model where it asks for the starting one."""
+    source = _Mixed(subject.spec) if subject.spec.parts else cast(DatasetSource, subject.build())
+    if TRAINED in subject.spec.needs():
+        source.see_model(
+            StartingModel(lambda: "toy", lambda head: Loaded(subject.model(), subject.processor()), lambda *told: None)
+        )
+    return source
 
 
 def _transform(subject: Subject) -> Transform:
@@ -226,10 +251,11 @@ def _hold_same_features(subject: Subject, one: Loaded, other: Loaded, what: str)
 
 MODEL_CLAUSES = (
     loads_a_model_and_its_processor,
+    its_identity_stays,
     loads_the_same_twice,
     its_outline_is_the_model,
     loads_what_a_stage_saved,
     its_heads_share_a_body,
 )
-DATASET_CLAUSES = (gives_rows, gives_the_same_rows_twice, keeps_splits_apart)
+DATASET_CLAUSES = (gives_rows, gives_the_same_rows_twice, keeps_splits_apart, tells_what_it_left_out)
 TRANSFORM_CLAUSES = (applies_to_rows, tells_what_it_did)

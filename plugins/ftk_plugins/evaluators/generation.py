@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
 
 from ftk import UserError
 from ftk.parts import Context, Examples, Task, batches_of_process, tested
-from ftk_plugins.objectives.tokens import Codec
+from ftk_plugins.models.writing import end_tokens, left_padded, only_with, until
 
 
 def generate_answers(
@@ -64,42 +62,14 @@ def _generate(model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, b
     together = True if isinstance(model, FSDPModule) else None
     answers: dict[int, str] = {}
     for indices, counts in batches_of_process([len(prompt) for prompt in prompts], batch_size, ctx):
-        inputs = _left_padded([prompts[index] for index in indices], config.pad_token_id, ctx.device)
-        with ctx.autocast(), _only(config, model):
+        inputs = left_padded([prompts[index] for index in indices], config.pad_token_id, ctx.device)
+        with ctx.autocast(), only_with(config, model):
             written = model.generate(**inputs, generation_config=config, synced_gpus=together)  # type: ignore[operator]
         if counts:
             new = written[:, inputs["input_ids"].shape[1] :].tolist()
-            texts = ctx.processor.batch_decode([_until(ends, ids) for ids in new], skip_special_tokens=True)
+            texts = ctx.processor.batch_decode([until(ends, ids) for ids in new], skip_special_tokens=True)
             answers.update(zip(indices, texts, strict=True))
     return answers
-
-
-def end_tokens(model: nn.Module, processor: Any) -> list[int]:
-    """The ids at which an answer ends: the model's, the tokenizer's, and the chat template's end of a turn.
-
-    The last may be known to neither of the others: a base model that comes with a chat template learns to
-    end a turn with a token that its configuration does not list.
-    """
-    configs = (getattr(model, "generation_config", None), getattr(model, "config", None), processor)
-    ids = set(_end_of_turn(processor))
-    for config in configs:
-        found = getattr(config, "eos_token_id", None)
-        ids.update(found if isinstance(found, list | tuple) else [] if found is None else [found])
-    return sorted(ids)
-
-
-def _end_of_turn(processor: Any) -> list[int]:
-    """The last special token that the chat template writes after an answer."""
-    if not getattr(processor, "chat_template", None):
-        return []
-    answer = "4242"
-    turns = [{"role": "user", "content": "6 times 707?"}, {"role": "assistant", "content": answer}]
-    try:
-        text = processor.apply_chat_template(turns, tokenize=False)
-    except Exception:  # a template is a program; where it fails on a row, that row's error tells of it
-        return []
-    codec = Codec(processor)
-    return [id for id in codec.ids(text.rpartition(answer)[2]) if id in codec.special][-1:]
 
 
 def _prompts(examples: Examples, processor: Any) -> list[list[int]]:
@@ -122,31 +92,3 @@ def _check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: nn
             f" {max_new_tokens} do not fit the model's context of {positions} tokens",
             "shorten the row, or lower the evaluator's `max_new_tokens`",
         )
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], padding: int, device: torch.device) -> dict[str, Tensor]:
-    """Stack prompts so that all end at the last position, where answers begin: ``(rows, longest)`` int64."""
-    longest = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), longest), padding, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        attention_mask[row, longest - len(prompt) :] = 1
-    return {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
-
-
-@contextmanager
-def _only(config: GenerationConfig, model: Any) -> Iterator[None]:
-    """Hide the model's own generation settings: ``generate`` fills from them what its caller leaves open."""
-    own = model.generation_config
-    model.generation_config = config
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
-def _until(ends: Sequence[int], ids: Sequence[int]) -> list[int]:
-    """The ids before the first that ends an answer."""
-    stop = next((place for place, id in enumerate(ids) if id in ends), len(ids))
-    return list(ids[:stop])

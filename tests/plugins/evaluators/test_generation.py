@@ -14,7 +14,8 @@ import torch
 from ftk import Interrupted, UserError
 from ftk.parts import batches_of_process
 from ftk.testing import toy_context, toy_model, toy_task, toy_tokenizer
-from ftk_plugins.evaluators.generation import end_tokens, generate_answers
+from ftk_plugins.evaluators.generation import generate_answers
+from ftk_plugins.models.writing import end_tokens
 from tests.plugins.evaluators.talk import ROWS, Talk, greedy
 
 

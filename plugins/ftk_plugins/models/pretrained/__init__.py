@@ -14,6 +14,6 @@ def ftk_models() -> list[Variant]:
             summary="A pretrained model: from the Hugging Face hub, a local folder, or a GGUF file.",
             options="ftk_plugins.models.pretrained.options:PretrainedOptions",
             build="ftk_plugins.models.pretrained.pretrained:Pretrained",
-            provides=("new-tokens",),
+            provides=("new-tokens", "trained-model"),
         )
     ]

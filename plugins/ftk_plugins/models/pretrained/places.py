@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ftk import UserError
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+NAME_LENGTH = 1000
+"""What is longer is a text, such as a chat template, and names no file."""
+
+WEIGHTS = (".gguf", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,39 @@ def find_place(path: str, gguf_file: str | None, *, weights: bool = True) -> Pla
     if not _HUB_ID.fullmatch(path) or path.startswith("."):
         raise UserError(f"model.path: no folder {path}", "check the path; a hub id reads `owner/name`")
     return Place(path, gguf_file)
+
+
+def fingerprint(name: str, gguf_file: str | None = None, revision: str | None = None, on_hub: str = "") -> str:
+    """What stands behind a name: a hash of a file, or of a folder's files; on the hub the commit; else the text itself.
+
+    Args:
+        name: a file, a folder, or a hub id.
+        gguf_file: in it; of several files of weights this one alone counts.
+        revision: on the hub.
+        on_hub: a file that tells the commit of a repository; empty: the name is no hub id.
+
+    Raises:
+        OSError: a file cannot be read, or the hub not be reached.
+    """
+    local = Path(name).expanduser()
+    if len(name) < NAME_LENGTH and local.is_file():
+        return _digest([local])
+    if len(name) < NAME_LENGTH and local.is_dir():
+        files = sorted(file for file in local.iterdir() if file.is_file() and not file.name.startswith("."))
+        return _digest([file for file in files if gguf_file in (None, file.name) or file.suffix not in WEIGHTS])
+    if not on_hub:
+        return name
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    return f"{name} {extract_commit_hash(cached_file(name, gguf_file or on_hub, revision=revision), None)}"
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _check_folder(folder: Path, gguf_file: str | None, weights: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftk.parts import Head, Loaded, ModelSource
+from ftk_plugins.models.calls import explained, quiet
 from ftk_plugins.models.loading import (
     fit_tokenizer,
     load_model,
@@ -17,7 +18,7 @@ from ftk_plugins.models.loading import (
 )
 from ftk_plugins.models.pretrained.new_tokens import add_tokens, mark_tokens, read_tokens
 from ftk_plugins.models.pretrained.options import PretrainedOptions
-from ftk_plugins.models.pretrained.places import Place, find_place
+from ftk_plugins.models.pretrained.places import Place, find_place, fingerprint
 
 
 class Pretrained(ModelSource):
@@ -25,6 +26,17 @@ class Pretrained(ModelSource):
 
     def __init__(self, options: PretrainedOptions) -> None:
         self.options = options
+
+    def identity(self) -> str:
+        """A hash of the model's files and of those that options name; of a model on the hub, its commit."""
+        options, place = self.options, find_place(self.options.path, self.options.gguf_file)
+        with quiet(), explained(options.path, place.path):
+            found = [fingerprint(place.path, place.gguf_file, options.revision, on_hub="config.json")]
+            if options.tokenizer is not None:
+                found.append(fingerprint(options.tokenizer, on_hub="tokenizer_config.json"))
+            if options.chat_template is not None:
+                found.append(fingerprint(options.chat_template))
+        return "\n".join(found)
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Load the model onto the CPU in ``dtype``; ``corpus`` is not read."""

@@ -167,11 +167,11 @@ class Reader:
             messages = [{"role": "system", "content": self.options.system}, *messages]
         answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if not answers:
-            return Dialogue((Turn(_rendered(processor, messages, prompt=True), None),), templated=True)
-        whole, at, turns = _rendered(processor, messages[: answers[-1] + 1]), 0, []
+            return Dialogue((Turn(rendered(processor, messages, prompt=True), None),), templated=True)
+        whole, at, turns = rendered(processor, messages[: answers[-1] + 1]), 0, []
         for index in answers:
-            prompt = _rendered(processor, messages[:index], prompt=True)
-            so_far = whole if index == answers[-1] else _rendered(processor, messages[: index + 1])
+            prompt = rendered(processor, messages[:index], prompt=True)
+            so_far = whole if index == answers[-1] else rendered(processor, messages[: index + 1])
             written = None
             if whole.startswith(prompt) and so_far.startswith(prompt) and len(prompt) >= at:
                 written = _written(whole, len(prompt), so_far[len(prompt) :], messages[index]["content"].strip())
@@ -186,7 +186,7 @@ class Reader:
         return Dialogue(tuple(turns), templated=True)
 
 
-def _rendered(processor: Any, messages: list[Message], prompt: bool = False) -> str:
+def rendered(processor: Any, messages: list[Message], prompt: bool = False) -> str:
     """The chat template's text of the messages; ``prompt``: with what asks the model for its next answer."""
     try:
         text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)

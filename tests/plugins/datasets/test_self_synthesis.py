@@ -1,0 +1,276 @@
+"""Rows that the starting model writes: likelihoods against plain transformers, the filter, what it depends on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+import ftk
+from ftk import RunEvent
+from ftk.parts import Head, Loaded, StartingModel
+from ftk.plugin.discovery import load_registry
+from ftk.recipe.reading import recipe_from_table
+from ftk.testing.toys import toy_model, toy_tokenizer
+from ftk_plugins.datasets.self_synthesis.forms import FORMS
+from ftk_plugins.datasets.self_synthesis.options import SelfSynthesisOptions
+from ftk_plugins.datasets.self_synthesis.sampling import Writer
+from ftk_plugins.datasets.self_synthesis.self_synthesis import SelfSynthesis
+
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def talker(ends: float = 0.0, seed: int = 0) -> Any:
+    """A toy model that writes plain letters, and ends a text about as often as ``ends`` says."""
+    model = toy_model(seed=seed, tie_word_embeddings=False)
+    wanted = torch.full((260,), -40.0)
+    letters = toy_tokenizer()("abcdefghij")["input_ids"]
+    wanted[letters] = torch.linspace(1, 0, len(letters))
+    wanted[1] = np.log(ends) + 2 if ends else -40.0
+    forward = model.lm_head.forward
+    model.lm_head.forward = lambda states: forward(states) + wanted
+    return model
+
+
+def source(model: Any = None, tokenizer: Any = None, **options: Any) -> SelfSynthesis:
+    found = SelfSynthesis(SelfSynthesisOptions(**{"max_new_tokens": 8, "rows": 12, **options}))
+    loaded = Loaded(model or talker(0.1), tokenizer or toy_tokenizer())
+    found.see_model(StartingModel(lambda: "it", lambda head: loaded, lambda *told: None))
+    return found
+
+
+def rows(model: Any = None, tokenizer: Any = None, **options: Any) -> Dataset:
+    return source(model, tokenizer, **options).rows("train")
+
+
+def perplexity(model: Any, read: list[int], written: list[int]) -> float:
+    """Of some tokens after others, with plain transformers."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([read + written])).logits[0].double()
+    likely = logits.log_softmax(-1)[torch.arange(len(read) - 1, len(read) + len(written) - 1), torch.tensor(written)]
+    return float(likely.mean().neg().exp())
+
+
+def test_perplexities_are_those_of_the_model_itself_whatever_was_drawn_how() -> None:
+    model, tokenizer = talker(0.1), toy_tokenizer()
+    found = rows(model, temperature=0.6, top_p=0.8, top_k=7, prompts=["ab", "abcde"], batch_size=5)
+    for row in found:
+        start = next(start for start in ("abcde", "ab") if row["text"].startswith(start))
+        written = tokenizer(row["text"][len(start) :])["input_ids"]
+        written += [1] if len(written) < 8 else []
+        candidates = [perplexity(model, tokenizer(start)["input_ids"], written)]
+        if start == "abcde":  # it may also have been written after the other beginning
+            candidates.append(perplexity(model, tokenizer("ab")["input_ids"], tokenizer("cde")["input_ids"] + written))
+        assert any(row["perplexity"] == pytest.approx(each, rel=1e-4) for each in candidates)
+    assert {len(row["text"]) == 8 for row in found} == {True, False}
+
+
+def test_without_prompts_it_begins_as_a_document_does() -> None:
+    model = talker(0.1)
+    for row in rows(model):
+        written = toy_tokenizer()(row["text"])["input_ids"]
+        written += [1] if len(written) < 8 else []
+        assert row["perplexity"] == pytest.approx(perplexity(model, [1], written), rel=1e-4)
+
+
+def test_the_filter_cuts_the_edges_and_tells_so() -> None:
+    whole = source(rows=40, drop_lowest=0, drop_highest=0, batch_size=50)
+    every = whole.rows("train").to_list()
+    cut = source(rows=40, drop_lowest=0.25, drop_highest=0.125, batch_size=50)
+    kept = cut.rows("train").to_list()
+    drawn = 40 / (1 - 0.25 - 0.125)
+    assert len(every) == len(kept) == 40
+    dropped = {effect.reason.split(" a perplexity ")[-1].split()[0]: effect.rows for effect in cut.effects()}
+    assert dropped["below"] >= drawn // 4
+    assert dropped["above"] >= drawn // 8
+    low, high = min(row["perplexity"] for row in kept), max(row["perplexity"] for row in kept)
+    of_both = [row for row in every if row in kept]
+    assert of_both
+    assert all(low <= row["perplexity"] <= high for row in of_both)
+    out = [row["perplexity"] for row in every if row not in kept]
+    assert any(value < low for value in out)
+    assert any(value > high for value in out)
+
+
+def test_quantiles_against_numpy() -> None:
+    synthesis = source(rows=60, drop_lowest=0.2, drop_highest=0.3)
+    perplexities = np.random.default_rng(0).permutation(100).astype(float)
+    forms = [
+        FORMS["text"](Writer(Loaded(talker(), toy_tokenizer()), synthesis.options, lambda: None), synthesis.options)
+    ]
+    drawn = forms[0](range(1)) * 100
+    kept = synthesis._between(drawn, perplexities)
+    low, high = np.quantile(perplexities, [0.2, 0.7])
+    assert kept == [row for row in range(100) if low <= perplexities[row] <= high][:60]
+
+
+def test_equal_rows_come_once_and_few_different_ones_do_not_keep_it_for_ever() -> None:
+    synthesis = source(talker(), max_new_tokens=1, rows=30, top_p=1.0, batch_size=16)
+    found = synthesis.rows("train")
+    assert len(set(found["text"])) == len(found) <= 10
+    (alike,) = [effect for effect in synthesis.effects() if effect.reason == "like another"]
+    assert alike.rows > 30
+    assert alike.examples
+
+
+def test_the_same_options_give_the_same_rows_and_every_option_of_the_draw_others() -> None:
+    before = torch.get_rng_state()
+    base = rows(talker(0.1)).to_list()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(5)
+    assert rows(talker(0.1)).to_list() == base
+    changes: tuple[dict[str, Any], ...] = (
+        {"seed": 1}, {"temperature": 0.5}, {"top_p": 0.5}, {"top_k": 3}, {"max_new_tokens": 5}, {"prompts": ["b"]},
+        {"batch_size": 5}, {"rows": 5}, {"drop_lowest": 0.4}, {"drop_highest": 0.4},
+    )  # fmt: skip
+    for change in changes:
+        assert rows(talker(0.1), **change).to_list() != base, change
+
+
+def test_few_tokens_to_choose_from_leave_few_letters() -> None:
+    assert set("".join(rows(top_k=2, rows=6)["text"])) <= set("ab")
+    assert set("".join(rows(top_p=0.1, rows=2, drop_lowest=0, drop_highest=0)["text"])) <= set("a")
+
+
+def test_a_chat_s_question_stands_where_the_user_speaks() -> None:
+    model, tokenizer = talker(0.6), toy_tokenizer()
+    tokenizer.chat_template = CHAT
+    synthesis = source(model, tokenizer, form="chat", rows=6, max_new_tokens=6)
+    found = synthesis.rows("train")
+    assert set(found.column_names) == {"instruction", "output", "perplexity"}
+    for row in found:
+        asked, said = (tokenizer(row[name])["input_ids"] + [1] for name in ("instruction", "output"))
+        opening = tokenizer("<user>")["input_ids"]
+        answering = tokenizer(f"<user>{row['instruction']}<|end|><assistant>")["input_ids"]
+        nats = len(asked) * np.log(perplexity(model, opening, asked))
+        nats += len(said) * np.log(perplexity(model, answering, said))
+        assert row["perplexity"] == pytest.approx(np.exp(nats / (len(asked) + len(said))), rel=1e-4)
+    reasons = {effect.reason for effect in synthesis.effects()}
+    assert "with an answer cut off after 6 tokens" in reasons
+
+
+def test_a_recipe_s_own_questions_are_answered() -> None:
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = CHAT
+    found = rows(talker(0.6), tokenizer, form="chat", rows=6, prompts=["Who?", "Why?"])
+    assert set(found["instruction"]) == {"Who?", "Why?"}
+
+
+@pytest.mark.parametrize(
+    ("change", "model", "match"),
+    [
+        ({"form": "chat"}, None, "no chat template"),
+        ({"max_new_tokens": 300}, None, "do not fit the model's context of 256 tokens"),
+        ({"max_new_tokens": 1}, talker(1e9), "nothing that the starting model wrote is of use: .* empty"),
+        ({}, torch.nn.Linear(2, 2), "a Linear, writes no text"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_in_words(change: dict[str, Any], model: Any, match: str) -> None:
+    with pytest.raises(ftk.UserError, match=match):
+        rows(model, **change)
+
+
+def test_a_tokenizer_without_ends_needs_prompts() -> None:
+    tokenizer = toy_tokenizer()
+    tokenizer.eos_token = None
+    model = talker()
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    with pytest.raises(ftk.UserError, match="no token that begins or ends a text"):
+        rows(model, tokenizer)
+    assert len(rows(model, tokenizer, prompts=["a"], rows=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"drop_lowest": 0.5, "drop_highest": 0.5}, "leave no row"), ({"prompts": [" "]}, "is empty"),
+        ({"top_p": 0}, "greater than 0"), ({"temperature": 0}, "greater than 0"),
+    ],
+)  # fmt: skip
+def test_options_that_say_nothing_are_refused(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        SelfSynthesisOptions(**options)
+
+
+def recipe(folder: Path, **data: Any) -> dict[str, Any]:
+    """Learn something else, and keep what the model in ``folder`` writes."""
+    own = {"use": "self_synthesis", "rows": 6, "max_new_tokens": 6}
+    return {
+        "name": "kept", "model": {"use": "pretrained", "path": str(folder)}, "objective": {"use": "causal_lm"},
+        "adaptation": {"use": "full"}, "evaluator": [{"use": "perplexity"}],
+        "mitigation": [{"use": "ewc", "samples": 4}, {"use": "replay", "share": 0.5}],
+        "data": {
+            "retain": own, "retain_test": {**own, "seed": 1},
+            "train": {"use": "files", "path": str(folder / "new.txt")},
+            "test": {"use": "files", "path": str(folder / "new.txt")}, "overlap": "allow", **data,
+        },
+        "training": {"max_steps": 2, "batch_size": 4},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
+    toy_model().save_pretrained(tmp_path / "model")
+    toy_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "new.txt").write_text("one\ntwo\nthree\n")
+    return tmp_path / "model"
+
+
+def run(table: dict[str, Any], output: Path, observers: Any = ()) -> dict[str, Any]:
+    found = recipe_from_table(table, "test", json.dumps(table), registry=load_registry(third_party=False))
+    report: dict[str, Any] = ftk.run(found, output=output, observers=observers).report
+    return report
+
+
+def test_ewc_and_replay_keep_it_and_it_is_written_once_and_safely_interrupted(folder: Path, tmp_path: Path) -> None:
+    told: list[RunEvent] = []
+
+    def stop(event: RunEvent) -> None:
+        if "writes rows" in str(event.data.get("text")):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(ftk.Interrupted):
+        run(recipe(folder), tmp_path / "stopped", [stop])
+    first = run(recipe(folder), tmp_path / "first", [told.append])
+    assert first["tasks"] == ["retain", "kept"]
+    written = [event for event in told if "writes rows" in str(event.data.get("text"))]
+    assert written[-1].data["done"] == written[-1].data["total"] == 8
+    told.clear()
+    second = run(recipe(folder), tmp_path / "second", [told.append])
+    assert not [event for event in told if "writes rows" in str(event.data.get("text"))]
+    assert second["matrix"] == first["matrix"]
+    (folder / "generation_config.json").unlink()  # any file of the model is part of what the rows depend on
+    run(recipe(folder), tmp_path / "third", [told.append])
+    assert [event for event in told if "writes rows" in str(event.data.get("text"))]
+
+
+@pytest.mark.parametrize("place", ["retain", "train", "test", "part"])
+def test_a_model_that_has_learned_nothing_is_refused_wherever_it_should_write(folder: Path, place: str) -> None:
+    own = {"use": "self_synthesis"}
+    data = {"train": {"use": "mixture", "parts": {"own": own}}} if place == "part" else {place: own}
+    table = {**recipe(folder, **data), "model": {"use": "scratch"}}
+    with pytest.raises(ftk.RecipeError) as caught:
+        recipe_from_table(table, "test", "", registry=load_registry(third_party=False))
+    path = "data.train.parts.own" if place == "part" else f"data.{place}"
+    mine = [problem for problem in caught.value.problems if problem.path == path]
+    assert len(mine) == 1
+    assert "starting model" in mine[0].reason
+    assert "pretrained" in mine[0].hint
+
+
+def test_a_model_that_reads_in_both_directions_is_refused_by_its_place(folder: Path, tmp_path: Path) -> None:
+    toy_model(head="masked_lm").save_pretrained(folder)
+    toy_tokenizer("masked_lm").save_pretrained(folder)
+    with pytest.raises(ftk.UserError, match=r"data.retain_test: .*reads in both directions"):
+        run({**recipe(folder), "objective": {"use": "masked_lm"}}, tmp_path / "bert")
+    assert Head("causal_lm") is not None
