@@ -142,6 +142,7 @@ class Run:
                     f"task `{rows.task}` has evaluators, but no test data to measure on",
                     f"add {key}, or let the train source keep some rows back (test_fraction in `files` and `hub`)",
                 )
+
         def task(rows: Rows, evaluators: Sequence[PartSpec]) -> Task:
             def read(part: PartSpec) -> Examples:
                 return rows.examples(self.reader.read(part, "test"), processor, self.encoder)

@@ -66,6 +66,7 @@ def chunked_cross_entropy(
     curve: Curve = Curve(),
     smoothing: float = 0.0,
     beside: Beside | None = None,
+    each: Tensor | None = None,
 ) -> Tensor:
     """The summed cross-entropy of ``curve(hidden @ weight.T + bias)``, whose logits are never there all at once.
 
@@ -83,6 +84,7 @@ def chunked_cross_entropy(
         curve: what the logits go through.
         smoothing: the share of each target that is spread over the vocabulary (Szegedy et al. 2016, section 7).
         beside: what takes a share of its place.
+        each: ``(targets,) float32``, filled with the loss of each target, without a graph; None: nobody asks.
 
     Returns:
         scalar float32, in nats.
@@ -91,7 +93,7 @@ def chunked_cross_entropy(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
         total: Tensor = _Chunked.apply(
-            hidden, weight, bias, labels, chunks, curve, smoothing, beside, dtype, torch.is_grad_enabled()
+            hidden, weight, bias, labels, chunks, curve, smoothing, beside, dtype, torch.is_grad_enabled(), each
         )  # type: ignore[no-untyped-call]
     return total
 
@@ -100,7 +102,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunks: int, curve: Curve,
-        smoothing: float, beside: Beside | None, dtype: torch.dtype, graph: bool,
+        smoothing: float, beside: Beside | None, dtype: torch.dtype, graph: bool, each: Tensor | None,
     ) -> Tensor:  # fmt: skip
         needed = [graph and need for need in ctx.needs_input_grad[:3]]
         like = (hidden, weight, bias)
@@ -110,7 +112,7 @@ class _Chunked(torch.autograd.Function):
             else torch.zeros_like(tensor, dtype=tensor.dtype if tensor is hidden else torch.float32)
             for tensor, need in zip(like, needed, strict=True)
         ]
-        losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+        losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device) if each is None else each
         matrix, shift = weight.to(dtype), None if bias is None else bias.to(dtype)
         size = max(1, -(-len(labels) // chunks))
         for start in range(0, len(labels), size):
@@ -138,7 +140,7 @@ class _Chunked(torch.autograd.Function):
             raise RuntimeError("the gradient of a loss in chunks can be taken once; set training.loss_chunks = 1")
         gradients, ctx.gradients = ctx.gradients, None
         scaled = [None if gradient is None else gradient.mul_(upstream[0]) for gradient in gradients]
-        return *scaled, None, None, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None, None, None
 
 
 def _cross_entropy_(scores: Tensor, labels: Tensor, smoothing: float, graph: bool) -> tuple[Tensor, Tensor | None]:

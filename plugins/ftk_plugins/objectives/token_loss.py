@@ -69,29 +69,42 @@ def _token_loss(
     """The loss at the targets; what the routers said is put into ``routed``."""
     tap, chunks = _chunking(model, batch, ctx)
     hidden, labels = _at_targets(model, batch, shift, tap, routed)
+    plain = not model.training and beside is None
+    each = torch.empty(len(labels), dtype=torch.float32, device=labels.device) if plain else None
     if chunks == 1:
         logits = hidden if tap is None else tap.logits(hidden)
         log_probabilities = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-        nats = -log_probabilities.gather(1, labels[:, None]).sum()
+        chosen = log_probabilities.gather(1, labels[:, None])
+        nats = -chosen.sum()
+        if each is not None:
+            each = -chosen.detach()[:, 0]
         if smoothing:
             nats = torch.lerp(nats, -log_probabilities.mean(dim=-1).sum(), smoothing)
         if beside is not None:
             nats = torch.lerp(nats, beside.losses(logits, slice(None)).sum(), beside.share)
-        return Loss(nats, batch.count, {"logits": logits, "labels": labels})
+        return Loss(nats, batch.count, {"logits": logits, "labels": labels, **_by_row(each, batch, shift)})
     assert tap is not None
     total = chunked_cross_entropy(
         hidden, tap.layer.weight, tap.layer.bias, labels,
-        chunks=chunks, curve=tap.curve, smoothing=smoothing, beside=beside,
+        chunks=chunks, curve=tap.curve, smoothing=smoothing, beside=beside, each=each,
     )  # fmt: skip
-    return Loss(total, batch.count, LateLogits(tap, hidden, labels))
+    return Loss(total, batch.count, LateLogits(tap, hidden, {"labels": labels, **_by_row(each, batch, shift)}))
+
+
+def _by_row(each: Tensor | None, batch: Batch, shift: int) -> dict[str, Tensor]:
+    """The part of each row in a loss that is measured: ``row_nats`` float32 and ``row_targets`` int64, ``(rows,)``."""
+    if each is None:
+        return {}
+    is_target = batch.inputs["labels"][:, shift:] != IGNORED
+    return {"row_nats": sums_of_rows(each, is_target), "row_targets": is_target.sum(1)}
 
 
 class LateLogits(Mapping[str, Tensor]):
-    """``labels``, and ``logits`` that are made when they are asked for, in the precision of the pass before."""
+    """What is there, and ``logits`` that are made when they are asked for, in the precision of the pass before."""
 
-    def __init__(self, tap: Tap, hidden: Tensor, labels: Tensor) -> None:
+    def __init__(self, tap: Tap, hidden: Tensor, made: Mapping[str, Tensor]) -> None:
         self._tap, self._hidden = tap, hidden
-        self._made = {"labels": labels}
+        self._made = dict(made)
         device = hidden.device.type
         enabled = torch.is_autocast_enabled(device)
         self._autocast = partial(torch.autocast, device, torch.get_autocast_dtype(device), enabled)
@@ -107,10 +120,10 @@ class LateLogits(Mapping[str, Tensor]):
             return self._tap.logits(self._hidden[piece])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("logits", "labels"))
+        return iter(dict.fromkeys(("logits", *self._made)))
 
     def __len__(self) -> int:
-        return 2
+        return len(list(iter(self)))
 
 
 @torch.no_grad()

@@ -155,7 +155,8 @@ class TokenObjective(Objective):
 
         ``outputs`` carries ``logits`` ``(targets, vocab)`` in the model's dtype, with their graph, and
         ``labels`` ``(targets,) int64``, both in the order of the batch, row by row. Where the loss is computed in
-        chunks, the logits are made when they are read.
+        chunks, the logits are made when they are read. In ``eval`` mode it also tells each row's part: ``row_nats``
+        float32 and ``row_targets`` int64, ``(rows,)``.
 
         Raises:
             UserError: the rows are packed and the model cannot keep packed rows apart; or ``ctx.loss_chunks`` asks

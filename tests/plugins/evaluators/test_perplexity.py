@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ftk import Interrupted, RunFailed, UserError
-from ftk.parts import Task
+from ftk.parts import Loss, Task
 from ftk.testing import toy_context, toy_examples, toy_model, toy_task, toy_tokenizer
 from ftk_plugins.evaluators.perplexity.options import PerplexityOptions
 from ftk_plugins.evaluators.perplexity.perplexity import Perplexity
+from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
+from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
 from tests.plugins.evaluators.talk import ROWS, Talk
 
 
@@ -37,6 +40,41 @@ def one_by_one(model: Any, rows: list[dict[str, Any]]) -> float:
             nats -= math.log(probabilities[place - 1, ids[place]])
             tokens += 1
     return math.exp(nats / tokens)
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_the_interval_is_that_of_rows_drawn_anew(chunks: int) -> None:
+    model, objective = toy_model(seed=3), CausalLM(CausalLMOptions(text="instruction"))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)  # so that rows differ
+    texts = [{"instruction": "".join(chr(97 + (row * place) % 26) for place in range(3 + row))} for row in range(12)]
+    ctx = toy_context(model, objective, loss_chunks=chunks)
+    with torch.no_grad():
+        (metric,) = Perplexity(PerplexityOptions()).measure(model, toy_task(texts, objective), ctx)
+    nats, targets = [], []
+    for text in texts:
+        ids = [*toy_tokenizer()(text["instruction"])["input_ids"], 1]
+        with torch.no_grad():
+            likely = model(input_ids=torch.tensor([ids])).logits[0, :-1].double().log_softmax(-1)
+        nats.append(-float(likely[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].sum()))
+        targets.append(len(ids) - 1)
+    drawn = np.random.default_rng(7).integers(12, size=(4000, 12))
+    means = np.array(nats)[drawn].sum(1) / np.array(targets)[drawn].sum(1)
+    interval = metric.interval()
+    assert interval is not None
+    assert np.log(interval) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.1 * means.std())
+    assert interval[0] < metric.value < interval[1]
+
+
+def test_a_loss_that_tells_no_row_s_part_has_no_interval() -> None:
+    class Sum(Talk):
+        def loss(self, model: Any, batch: Any, ctx: Any) -> Loss:
+            found = super().loss(model, batch, ctx)
+            return Loss(found.total, found.count)
+
+    model = toy_model()
+    (metric,) = Perplexity(PerplexityOptions()).measure(model, toy_task(ROWS, Sum()), toy_context(model, Sum()))
+    assert metric.interval() is None
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 100])
@@ -64,6 +102,7 @@ def test_it_computes_in_the_precision_of_the_run() -> None:
 def test_processes_share_the_rows_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model, task = toy_model(seed=3), toy_task(ROWS, Talk())
     sums: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.distributed, "all_gather_object", lambda found, own: found.__setitem__(0, own))
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: sums.append(tensor.clone()))
     for rank in range(2):
         measure(model, task, 2, rank=rank, world_size=2)
