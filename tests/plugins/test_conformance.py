@@ -81,6 +81,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "texts": {"length": "tokens"}, "letters": {"scored": "letter", "shots": 1, "shots_separator": " "},
     },
     ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
+    ("evaluator", "probe"): {"both": {"measures": ["accuracy", "loss"], "penalty": 3.0}},
     ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
     ("objective", "preference"): {"dpo": {"chosen_weight": 0.5}, "ipo": {"method": "ipo", "label_noise": 0.1}},
     ("objective", "distillation"): {
@@ -180,7 +181,7 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
         "rows": tagging.ROWS, "processor": tagging.tokenizer, "model": tagging.bert,
     },
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
-    **dict.fromkeys([("evaluator", "accuracy"), ("evaluator", "f1")], lambda choice: labelled("single")),
+    **dict.fromkeys([("evaluator", name) for name in ("accuracy", "f1", "probe")], lambda choice: labelled("single")),
     ("objective", "contrastive"): lambda choice: PAIRED,
     ("objective", "image_text_contrastive"): lambda choice: {
         "rows": captions.ROWS, "processor": captions.processor, "model": captions.clip,

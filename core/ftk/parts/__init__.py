@@ -8,7 +8,7 @@ from ftk.parts.context import Context
 from ftk.parts.dataset import DataMix, DatasetSource, Transform
 from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
 from ftk.parts.effects import Effect, Tally
-from ftk.parts.evaluator import Evaluator, Metric, Resampling
+from ftk.parts.evaluator import Evaluator, Metric, Note, Resampling
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.mitigation import Mitigation, Source
@@ -45,6 +45,7 @@ __all__ = [
     "Metric",
     "Mitigation",
     "ModelSource",
+    "Note",
     "Objective",
     "Packing",
     "Part",

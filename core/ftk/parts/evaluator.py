@@ -72,6 +72,19 @@ class Metric:
         return low, high
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the report tells of one task where a number would say too little.
+
+    Attributes:
+        name: under which it stands in the ``details`` of the report.
+        detail: JSON values by name.
+    """
+
+    name: str
+    detail: Mapping[str, Any]
+
+
 class Evaluator(Part):
     """A measurement of one task, or of rows of its own."""
 
@@ -86,4 +99,12 @@ class Evaluator(Part):
 
     @abstractmethod
     def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
-        """Measure ``model`` (in ``eval`` mode, under ``no_grad``) on ``task.test``."""
+        """Measure ``model`` (in ``eval`` mode, under ``no_grad``) on ``task.test``; [] where it has no numbers."""
+
+    def notes(self, model: nn.Module, task: Task, ctx: Context) -> list[Note]:
+        """What the report tells beside numbers, as texts that ``model`` writes about ``task.test``.
+
+        Called after :meth:`measure` of all evaluators, with the same model, task and context; never for measurements
+        on validation rows, which leave no report.
+        """
+        return []

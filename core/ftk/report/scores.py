@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ftk.parts import Metric
+    from ftk.parts import Metric, Note
 
 RETAIN = "retain"
 """The name of the task that the starting model already knows; it is always the first."""
@@ -44,13 +44,14 @@ class Scores:
         """The names of the metrics, in the order in which they were first recorded."""
         return tuple(self.higher_is_better)
 
-    def record(self, after: int, task: str, metrics: Iterable[Metric]) -> None:
+    def record(self, after: int, task: str, metrics: Iterable[Metric], notes: Iterable[Note] = ()) -> None:
         """Take in what was measured of ``task``, in place of what stood there.
 
         Args:
             after: the number of the stage after which it was measured, from 1; 0 is the starting model.
             task: the task's name.
             metrics: what its evaluators measured; a value that is not finite is kept as None.
+            notes: what they tell beside numbers.
 
         Raises:
             ValueError: the task or the stage is not of this run, or a metric was recorded before as better
@@ -70,6 +71,8 @@ class Scores:
             told = {**metric.detail, **({"interval": list(interval)} if interval else {})}
             if told:
                 self._details.setdefault(metric.name, {})[after, task] = told
+        for note in notes:
+            self._details.setdefault(note.name, {})[after, task] = dict(note.detail)
 
     def start(self, metric: str) -> list[Score]:
         """The starting model's score of each task."""
@@ -80,9 +83,9 @@ class Scores:
         learned = max((after for cells in self._cells.values() for after, _ in cells), default=-1)
         return [self._measured_after(after, metric) for after in range(self._first_row, learned + 1)]
 
-    def details(self, metric: str) -> list[dict[str, Any]]:
-        """What is known beside the numbers: for each measurement that has it ``after``, ``task`` and what is told."""
-        found = self._details.get(metric, {})
+    def details(self, name: str) -> list[dict[str, Any]]:
+        """What is told beside a metric's numbers, or by a note: of each measurement ``after``, ``task``, the rest."""
+        found = self._details.get(name, {})
         order = sorted(found, key=lambda cell: (cell[0], self.tasks.index(cell[1])))
         return [{"after": after, "task": task, **found[after, task]} for after, task in order]
 
@@ -152,7 +155,7 @@ class Scores:
             "higher_is_better": dict(self.higher_is_better),
             "start": {metric: self.start(metric) for metric in self.metrics},
             "summary": {metric: self.summary(metric) for metric in self.metrics},
-            "details": {metric: self.details(metric) for metric in self.metrics if metric in self._details},
+            "details": {name: self.details(name) for name in self._details},
         }
 
     @classmethod

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ftk.report.console import SafeConsole
 from ftk.report.rows import ScoreRow, number, percent, score_rows
+from ftk.report.samples import sample_lines
 from ftk.report.scores import Scores
 
 
@@ -20,12 +21,13 @@ def final_table(report: Mapping[str, Any]) -> Group:
     """The scores of a ``report.json`` as a table for the terminal, and one sentence under it.
 
     Green is what was learned or kept, red what was not; an arrow marks metrics of which less is better. The
-    text says the same without colours. It fits 80 columns.
+    text says the same without colours. It fits 80 columns. Answers that the model gave stand below, before and after.
     """
-    rows = score_rows(Scores.from_json(report))
-    if not rows:
+    rows, samples = score_rows(Scores.from_json(report)), sample_lines(report)
+    if not rows and not samples:
         return Group(Text("nothing was measured: the recipe has no evaluators"))
-    return Group(_table(rows), verdict(rows))
+    table: list[Table | Text] = [_table(rows), verdict(rows)] if rows else []
+    return Group(*table, *samples)
 
 
 def plain_text(report: Mapping[str, Any], width: int = 80) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ftk.data.steps import told
 from ftk.errors import FtkError, RunFailed
-from ftk.parts import Context, Evaluator, Examples, Metric, Task, evaluated
+from ftk.parts import Context, Evaluator, Examples, Metric, Note, Task, evaluated
 from ftk.recipe.building import build
 from ftk.recipe.measured import OWN_ROWS, WHILE_TRAINING
 from ftk.recipe.specs import PartSpec
 from ftk.report.scores import Scores
+
+Found = TypeVar("Found")
 
 
 def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
@@ -28,14 +31,15 @@ def measure_tasks(ctx: Context, tasks: Sequence[Task], scores: Scores) -> None:
     """
     for done, task in enumerate(tasks):
         ctx.events("phase", text=f"measuring {task.name}", done=done, total=len(tasks))
-        metrics = measure_task(ctx, task, "test")
+        metrics, notes = _measure(ctx, _asked(task, "test"), noted=True)
         of_rows = tuple(evaluator for evaluator in task.evaluators if not isinstance(evaluator, OfItself))
         for name, probe in task.probes.items():
-            found = _measure(ctx, replace(task, test=probe, evaluators=of_rows))
+            found, more = _measure(ctx, replace(task, test=probe, evaluators=of_rows), noted=True)
             metrics += [replace(metric, name=f"{metric.name}@{name}") for metric in found]
-        scores.record(ctx.stage, task.name, metrics)
-        told = {metric.name: metric.value for metric in metrics}
-        ctx.events("measured", after=ctx.stage, task=task.name, metrics=told)
+            notes += [replace(note, name=f"{note.name}@{name}") for note in more]
+        scores.record(ctx.stage, task.name, metrics, notes)
+        values = {metric.name: metric.value for metric in metrics}
+        ctx.events("measured", after=ctx.stage, task=task.name, metrics=values)
 
 
 def measure_task(ctx: Context, task: Task, split: str) -> list[Metric]:
@@ -44,29 +48,43 @@ def measure_task(ctx: Context, task: Task, split: str) -> list[Metric]:
     Raises:
         RunFailed: an evaluator broke.
     """
+    return _measure(ctx, _asked(task, split))[0]
+
+
+def _asked(task: Task, split: str) -> Task:
+    """The task with the rows of a split as its test rows, and the evaluators that measure then."""
     examples: Examples | None = getattr(task, split)
     asked = [
         evaluator
         for evaluator in task.evaluators
         if (split == "test" or evaluator.while_training if isinstance(evaluator, OfItself) else examples is not None)
     ]
-    return _measure(ctx, replace(task, test=examples, evaluators=tuple(asked)))
+    return replace(task, test=examples, evaluators=tuple(asked))
 
 
-def _measure(ctx: Context, task: Task) -> list[Metric]:
+def _measure(ctx: Context, task: Task, *, noted: bool = False) -> tuple[list[Metric], list[Note]]:
     metrics: list[Metric] = []
+    notes: list[Note] = []
     ctx = replace(ctx.through(task.objective), shared={})
     with evaluating(ctx.model):
         for evaluator in task.evaluators:
-            ctx.check_interrupt()
-            try:
-                metrics += evaluator.measure(ctx.model, task, ctx)
-            except FtkError:
-                raise
-            except Exception as error:
-                name = type(evaluator).__name__
-                raise RunFailed(f"evaluator {name} failed: {type(error).__name__}: {error}") from error
-    return metrics
+            metrics += _call(evaluator, evaluator.measure, task, ctx)
+        for evaluator in task.evaluators if noted else ():
+            notes += _call(evaluator, evaluator.notes, task, ctx)
+    return metrics, notes
+
+
+def _call(
+    evaluator: Evaluator, method: Callable[[nn.Module, Task, Context], list[Found]], task: Task, ctx: Context
+) -> list[Found]:
+    ctx.check_interrupt()
+    try:
+        return method(ctx.model, task, ctx)
+    except FtkError:
+        raise
+    except Exception as error:
+        name = type(evaluator).__name__
+        raise RunFailed(f"evaluator {name} failed: {type(error).__name__}: {error}") from error
 
 
 class Renamed(Evaluator):
@@ -81,6 +99,10 @@ class Renamed(Evaluator):
         alone = len(metrics) == 1
         return [replace(m, name=self._name if alone else f"{self._name}.{m.name}") for m in metrics]
 
+    def notes(self, model: nn.Module, task: Task, ctx: Context) -> list[Note]:
+        notes = self._evaluator.notes(model, task, ctx)
+        return [replace(n, name=self._name if len(notes) == 1 else f"{self._name}.{n.name}") for n in notes]
+
 
 class OfItself(Evaluator):
     """An evaluator that measures rows of its own, whatever those of the task are."""
@@ -92,6 +114,9 @@ class OfItself(Evaluator):
 
     def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
         return self._evaluator.measure(model, replace(task, test=self._rows), ctx)
+
+    def notes(self, model: nn.Module, task: Task, ctx: Context) -> list[Note]:
+        return self._evaluator.notes(model, replace(task, test=self._rows), ctx)
 
 
 def build_evaluator(spec: PartSpec, read: Callable[[PartSpec], Examples]) -> Evaluator:

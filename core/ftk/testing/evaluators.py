@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from ftk.parts import Evaluator, Metric
+from ftk.parts import Evaluator, Metric, Note
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
 from ftk.running.measuring import evaluating
 from ftk.testing.subject import Subject, bearing, hold, hold_equal, seeded, snapshot
 
 
+class Measured(NamedTuple):
+    """What an evaluator gave."""
+
+    metrics: list[Metric]
+    notes: list[Note]
+
+
 def gives_finite_numbers(subject: Subject) -> None:
-    """`measure` returns the metrics that the options tell of: each a finite number, and whether higher is better."""
-    metrics = _measure(subject, _practised(subject))
-    hold(metrics and all(isinstance(metric, Metric) for metric in metrics), f"it returned {metrics!r:.120}")
+    """`measure` returns the metrics that the options tell of, finite numbers; one without any gives `notes`."""
+    metrics, notes = _measure(subject, _practised(subject))
+    hold(all(isinstance(metric, Metric) for metric in metrics), f"it returned {metrics!r:.120}")
+    hold(all(isinstance(note, Note) for note in notes), f"it returned {notes!r:.120}")
+    hold(metrics or notes, "it gives neither numbers nor notes")
+    for note in notes:
+        hold(json.loads(json.dumps(dict(note.detail))) == note.detail, f"{note.name}: {note.detail!r:.120} is not JSON")
     for metric in metrics:
         hold(
             isinstance(metric.value, int | float),
@@ -28,7 +40,8 @@ def gives_finite_numbers(subject: Subject) -> None:
         )
         hold("@" not in metric.name, f"{metric.name}: `@` stands between a metric and its probe set")
     names = [metric.name for metric in metrics]
-    hold(len(set(names)) == len(names), f"two metrics have one name: {', '.join(names)}")
+    every = [*names, *(note.name for note in notes)]
+    hold(len(set(every)) == len(every), f"two metrics or notes have one name: {', '.join(every)}")
     told = subject.spec.options.metrics()
     hold(
         not told or sorted(told) == sorted(names), f"its options tell of {', '.join(told)}, it gave {', '.join(names)}"
@@ -78,7 +91,7 @@ def _practised(subject: Subject) -> Any:
 
 def _measure(
     subject: Subject, model: Any, options: dict[str, Any] | None = None, micro_batch_size: int = 4
-) -> list[Metric]:
+) -> Measured:
     spec = subject.spec
     if options:
         spec = PartSpec(
@@ -95,8 +108,8 @@ def _measure(
     objective = subject.companion("objective")
     ctx = subject.context(model, objective, micro_batch_size=micro_batch_size)
     with evaluating(model):
-        before = bearing(model)
-        found = evaluator.measure(model, subject.task("toy", objective), ctx)
+        before, task = bearing(model), subject.task("toy", objective)
+        found = Measured(evaluator.measure(model, task, ctx), evaluator.notes(model, task, ctx))
         hold_equal(before, bearing(model), "changed by measuring")
     return found
 
@@ -107,13 +120,16 @@ def _settings(model: Any) -> dict[str, object]:
     return {name: config.to_json_string() for name, config in configs.items() if config is not None}
 
 
-def _show(metrics: list[Metric]) -> str:
-    return ", ".join(f"{metric.name} {metric.value:.6g}" for metric in metrics)
+def _show(found: Measured) -> str:
+    numbers = [f"{metric.name} {metric.value:.6g}" for metric in found.metrics]
+    return ", ".join([*numbers, *(f"{note.name} {note.detail!r:.200}" for note in found.notes)])
 
 
-def _hold_close(one: list[Metric], other: list[Metric], what: str) -> None:
-    same = [metric.name for metric in one] == [metric.name for metric in other] and all(
-        math.isclose(a.value, b.value, rel_tol=1e-4, abs_tol=1e-6) for a, b in zip(one, other, strict=True)
+def _hold_close(one: Measured, other: Measured, what: str) -> None:
+    same = one.notes == other.notes and [m.name for m in one.metrics] == [m.name for m in other.metrics]
+    same = same and all(
+        math.isclose(a.value, b.value, rel_tol=1e-4, abs_tol=1e-6)
+        for a, b in zip(one.metrics, other.metrics, strict=True)
     )
     hold(same, f"{what}: {_show(one)}; all rows together: {_show(other)}")
 

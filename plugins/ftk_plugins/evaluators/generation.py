@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
 
 from ftk import UserError
-from ftk.parts import Context, Examples, Task, batches_of_process, tested
+from ftk.parts import Context, Examples, Task, batches_of_process, gathered, tested
 from ftk_plugins.models.writing import end_tokens, left_padded, only_with, until
 
 
@@ -38,17 +38,46 @@ def generate_answers(
     """
     if ctx.shared is None:
         return _generate(model, task, ctx, max_new_tokens, batch_size)
-    # The objects themselves are in the key, compared by identity: what is kept alive is not mistaken for another.
-    key = ("answers", model, tested(task), task.objective, max_new_tokens, batch_size)
+    key = (*_key(model, task, max_new_tokens), batch_size)
     if key not in ctx.shared:
         ctx.shared[key] = _generate(model, task, ctx, max_new_tokens, batch_size)
     answers: dict[int, str] = ctx.shared[key]
     return answers
 
 
-def _generate(model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, batch_size: int) -> dict[int, str]:
-    prompts = _prompts(tested(task), ctx.processor)
-    _check_room(prompts, max_new_tokens, model, tested(task).origin)
+def answers_to(
+    rows: Sequence[int], model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, batch_size: int
+) -> list[str]:
+    """The answers to some test rows, in their order, in every process.
+
+    Where another evaluator has let the model write as many tokens in this measurement, they are that one's.
+
+    Args:
+        rows: their indices.
+        model: as for :func:`generate_answers`, and so are the others.
+    """
+    known = next(
+        (value for key, value in (ctx.shared or {}).items() if key[:5] == _key(model, task, max_new_tokens)), None
+    )
+    if known is None:
+        known = _generate(model, task, ctx, max_new_tokens, batch_size, rows)
+    found = dict(gathered([(row, known[row]) for row in rows if row in known], ctx))
+    return [found[row] for row in rows]
+
+
+def _key(model: nn.Module, task: Task, max_new_tokens: int) -> tuple[Any, ...]:
+    """What answers depend on. The objects themselves, by identity: what is kept alive is not mistaken for another."""
+    return ("answers", model, tested(task), task.objective, max_new_tokens)
+
+
+def _generate(
+    model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, batch_size: int, rows: Sequence[int] | None = None
+) -> dict[int, str]:
+    """The answers to all test rows, or to some; this process's share of them."""
+    examples = tested(task)
+    chosen = list(range(len(examples))) if rows is None else list(rows)
+    prompts = _prompts(examples, chosen, ctx.processor)
+    _check_room(prompts, max_new_tokens, model, examples.origin)
     ends = end_tokens(model, ctx.processor)
     padding = ctx.processor.pad_token_id
     config = GenerationConfig(
@@ -61,7 +90,8 @@ def _generate(model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, b
     # A sharded model's processes must take every step together; else `generate` knows when they must.
     together = True if isinstance(model, FSDPModule) else None
     answers: dict[int, str] = {}
-    for indices, counts in batches_of_process([len(prompt) for prompt in prompts], batch_size, ctx):
+    for places, counts in batches_of_process([len(prompts[row]) for row in chosen], batch_size, ctx):
+        indices = [chosen[place] for place in places]
         inputs = left_padded([prompts[index] for index in indices], config.pad_token_id, ctx.device)
         with ctx.autocast(), only_with(config, model):
             written = model.generate(**inputs, generation_config=config, synced_gpus=together)  # type: ignore[operator]
@@ -72,19 +102,20 @@ def _generate(model: nn.Module, task: Task, ctx: Context, max_new_tokens: int, b
     return answers
 
 
-def _prompts(examples: Examples, processor: Any) -> list[list[int]]:
-    prompts = []
-    for number, row in enumerate(examples.rows, start=1):
+def _prompts(examples: Examples, rows: Sequence[int], processor: Any) -> dict[int, list[int]]:
+    chosen = examples.rows if len(rows) == len(examples) else examples.rows.select(rows)
+    prompts = {}
+    for index, row in zip(rows, chosen, strict=True):
         try:
-            prompts.append(list(examples.objective.prompt(row, processor)))
+            prompts[index] = list(examples.objective.prompt(row, processor))
         except UserError as error:
-            raise UserError(f"{examples.origin}, row {number}: {error.message}", error.hint) from error
+            raise UserError(f"{examples.origin}, row {index + 1}: {error.message}", error.hint) from error
     return prompts
 
 
-def _check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: nn.Module, origin: str) -> None:
+def _check_room(prompts: Mapping[int, Sequence[int]], max_new_tokens: int, model: nn.Module, origin: str) -> None:
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
+    longest = max(prompts, key=lambda index: len(prompts[index]))
     length = len(prompts[longest])
     if positions is not None and length + max_new_tokens > positions:
         raise UserError(

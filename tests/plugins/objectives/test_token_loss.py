@@ -113,7 +113,7 @@ def test_whoever_reads_the_logits_is_served():
 
     assert_same(model, penalised(1), penalised(3))
     outputs = loss_of(model, 3).outputs
-    assert sorted(outputs) == ["labels", "logits"]
+    assert sorted(outputs) == ["labels", "logits", "row_nats", "row_targets"]
     assert len(outputs) == 2
     assert outputs["logits"] is outputs["logits"]
     with pytest.raises(KeyError):
