@@ -114,7 +114,7 @@ def test_whoever_reads_the_logits_is_served():
     assert_same(model, penalised(1), penalised(3))
     outputs = loss_of(model, 3).outputs
     assert sorted(outputs) == ["labels", "logits", "row_nats", "row_targets"]
-    assert len(outputs) == 2
+    assert len(outputs) == 4
     assert outputs["logits"] is outputs["logits"]
     with pytest.raises(KeyError):
         outputs["attentions"]
