@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ftk.parts import DatasetSource, Evaluator, Loaded, Metric, Tally, Transform
+from ftk.parts import DatasetSource, Evaluator, Loaded, Metric, Note, Tally, Transform
 from ftk.plugin.options import Options
 from ftk_plugins.models.scratch.scratch import Scratch
 from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
@@ -147,6 +147,11 @@ class OtherName(MeanOfBatches):
         return [Metric("nats", 1.0, higher_is_better=False)]
 
 
+class NotesATensor(MeanOfBatches):
+    def notes(self, model, task, ctx):
+        return [Note("seen", {"values": torch.ones(2)})]
+
+
 class ModeLeft(MeanOfBatches):
     def measure(self, model, task, ctx):
         metrics = super().measure(model, task, replace(ctx, micro_batch_size=64))
@@ -168,6 +173,11 @@ class IgnoresTheFolder(Scratch):
         with torch.no_grad():
             next(saved.model.parameters()).mul_(0.5)
         return Loaded(saved.model, saved.processor)
+
+
+class AnotherEachTime(Scratch):
+    def identity(self):
+        return str(random.random())
 
 
 class BodyWithoutWeights(Scratch):
@@ -203,6 +213,18 @@ class SameSplits(DatasetSource):
 class Nothing(SameSplits):
     def rows(self, split):
         return Dataset.from_list([{"text": "one"}]).select([])
+
+
+class TellsOnAndOn(SameSplits):
+    def __init__(self, options):
+        self.tally = Tally()
+
+    def rows(self, split):
+        self.tally.dropped("empty")
+        return super().rows(split)
+
+    def effects(self):
+        return self.tally.effects()
 
 
 class Shuffles(Transform):
