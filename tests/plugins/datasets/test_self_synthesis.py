@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from datasets import Dataset
 
 import ftk
 from ftk import RunEvent
-from ftk.parts import Head, Loaded, StartingModel
+from ftk.parts import Loaded, StartingModel
+from ftk.planning.survey import Surveyor
 from ftk.plugin.discovery import load_registry
 from ftk.recipe.reading import recipe_from_table
 from ftk.testing.toys import toy_model, toy_tokenizer
@@ -22,6 +24,7 @@ from ftk_plugins.datasets.self_synthesis.forms import FORMS
 from ftk_plugins.datasets.self_synthesis.options import SelfSynthesisOptions
 from ftk_plugins.datasets.self_synthesis.sampling import Writer
 from ftk_plugins.datasets.self_synthesis.self_synthesis import SelfSynthesis
+from tests.core.test_docs import fences
 
 CHAT = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<|end|>{% endfor %}"
@@ -207,7 +210,7 @@ def test_options_that_say_nothing_are_refused(options: dict[str, Any], match: st
 
 def recipe(folder: Path, **data: Any) -> dict[str, Any]:
     """Learn something else, and keep what the model in ``folder`` writes."""
-    own = {"use": "self_synthesis", "rows": 6, "max_new_tokens": 6}
+    own = {"use": "self_synthesis", "rows": 6, "max_new_tokens": 6, "drop_highest": 0.3}
     return {
         "name": "kept", "model": {"use": "pretrained", "path": str(folder)}, "objective": {"use": "causal_lm"},
         "adaptation": {"use": "full"}, "evaluator": [{"use": "perplexity"}],
@@ -248,7 +251,12 @@ def test_ewc_and_replay_keep_it_and_it_is_written_once_and_safely_interrupted(fo
     first = run(recipe(folder), tmp_path / "first", [told.append])
     assert first["tasks"] == ["retain", "kept"]
     written = [event for event in told if "writes rows" in str(event.data.get("text"))]
-    assert written[-1].data["done"] == written[-1].data["total"] == 8
+    assert written[-1].data["done"] == written[-1].data["total"] == 10
+    loaded = recipe_from_table(recipe(folder), "test", "", registry=load_registry(third_party=False))
+    shown = Surveyor(loaded).task("retain", 0)["roles"]["train"]
+    (step,) = shown["steps"]
+    assert (step["name"], step["before"], step["after"], shown["rows"]) == ("self_synthesis", shown["read"], 6, 6)
+    assert {effect["reason"].partition(" perplexity ")[2][:5] for effect in step["effects"]} >= {"above"}
     told.clear()
     second = run(recipe(folder), tmp_path / "second", [told.append])
     assert not [event for event in told if "writes rows" in str(event.data.get("text"))]
@@ -256,6 +264,16 @@ def test_ewc_and_replay_keep_it_and_it_is_written_once_and_safely_interrupted(fo
     (folder / "generation_config.json").unlink()  # any file of the model is part of what the rows depend on
     run(recipe(folder), tmp_path / "third", [told.append])
     assert [event for event in told if "writes rows" in str(event.data.get("text"))]
+
+
+def test_the_fragment_on_its_page_runs(folder: Path, tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "variants" / "datasets" / "self_synthesis.md"
+    text = next(text for _, text in fences(page.read_text(encoding="utf-8"), "toml"))
+    fragment, small = tomllib.loads(text), recipe(folder)
+    data = {key: {**fragment["data"][key], "rows": 4, "max_new_tokens": 5} for key in ("retain", "retain_test")}
+    table = {**small, **fragment, "model": small["model"], "data": {**small["data"], **data}}
+    report = run(table, tmp_path / "page")
+    assert report["matrix"]["perplexity"][1][0] > 0
 
 
 @pytest.mark.parametrize("place", ["retain", "train", "test", "part"])
@@ -278,4 +296,3 @@ def test_a_model_that_reads_in_both_directions_is_refused_by_its_place(folder: P
     toy_tokenizer("masked_lm").save_pretrained(folder)
     with pytest.raises(ftk.UserError, match=r"data.retain_test: .*reads in both directions"):
         run({**recipe(folder), "objective": {"use": "masked_lm"}}, tmp_path / "bert")
-    assert Head("causal_lm") is not None

@@ -17,6 +17,7 @@ from ftk import UserError
 from ftk.parts import Head
 from ftk.testing.toys import toy_model, toy_tokenizer
 from ftk_plugins.models.pretrained.options import PretrainedOptions
+from ftk_plugins.models.pretrained.places import fingerprint
 from ftk_plugins.models.pretrained.pretrained import Pretrained
 from tests.plugins.models.sources import CAUSAL, CLASSES, load
 
@@ -210,3 +211,50 @@ def test_a_real_encoder(minilm_folder: Path) -> None:
     vectors = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
     similar, different = vectors[0] @ vectors[1], vectors[0] @ vectors[2]
     assert similar > 0.4 > 0.2 > different
+
+
+def test_its_identity_is_that_of_its_files(llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(llama, folder)
+
+    def identity(**options: Any) -> str:
+        return Pretrained(PretrainedOptions(path=str(folder), **options)).identity()
+
+    first = identity()
+    assert first == identity() == Pretrained(PretrainedOptions(path=str(llama))).identity()
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages }}")
+    named = identity(chat_template=str(template)), identity(tokenizer=str(llama)), identity(chat_template="{{ 1 }}")
+    assert len({first, *named}) == 4
+    template.write_text("{{ messages }}!")
+    assert identity(chat_template=str(template)) != named[0]
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert identity() != first
+    second = identity()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    assert identity() != second
+
+
+def test_of_several_files_of_weights_the_named_one_counts(tmp_path: Path) -> None:
+    for name in ("one.gguf", "other.gguf", "config.json"):
+        (tmp_path / name).write_text(name)
+    first = fingerprint(str(tmp_path), "one.gguf")
+    (tmp_path / "other.gguf").write_text("changed")
+    assert fingerprint(str(tmp_path), "one.gguf") == first
+    (tmp_path / "one.gguf").write_text("changed")
+    assert fingerprint(str(tmp_path), "one.gguf") != first
+
+
+def test_on_the_hub_it_is_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789" * 4
+    asked: list[Any] = []
+
+    def cached(name: str, file: str, revision: str | None) -> str:
+        asked.append((name, file, revision))
+        return f"/cache/models--owner--name/snapshots/{commit}/{file}"
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", cached)
+    found = Pretrained(PretrainedOptions(path="owner/name", revision="main")).identity()
+    assert found == f"owner/name {commit}"
+    assert asked == [("owner/name", "config.json", "main")]
