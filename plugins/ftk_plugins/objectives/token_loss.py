@@ -131,7 +131,7 @@ def logits_by_piece(model: nn.Module, batch: Batch, ctx: Context, shift: int = 1
     """What a model that is not trained predicts at some of the targets; made when it is asked for, as the loss is."""
     tap, _ = _chunking(model, batch, ctx)
     hidden, labels = _at_targets(model, batch, shift, tap)
-    return hidden.__getitem__ if tap is None else LateLogits(tap, hidden, labels).at
+    return hidden.__getitem__ if tap is None else LateLogits(tap, hidden, {"labels": labels}).at
 
 
 @torch.no_grad()
