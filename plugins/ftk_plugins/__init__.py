@@ -58,4 +58,5 @@ PLUGINS = (
     "ftk_plugins.evaluators.preference_accuracy",
     "ftk_plugins.evaluators.recall_at_k",
     "ftk_plugins.evaluators.multiple_choice",
+    "ftk_plugins.evaluators.lm_eval",
 )

@@ -80,6 +80,9 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("evaluator", "multiple_choice"): {
         "texts": {"length": "tokens"}, "letters": {"scored": "letter", "shots": 1, "shots_separator": " "},
     },
+    ("evaluator", "lm_eval"): {
+        "quiz": lambda folder: {"tasks": ["quiz"], "folder": str(folder / "tasks"), "shots": 1},
+    },
     ("evaluator", "f1"): {"all": {"averages": ["macro", "micro", "weighted"]}},
     ("evaluator", "probe"): {"both": {"measures": ["accuracy", "loss"], "penalty": 3.0}},
     ("evaluator", "regression_error"): {"all": {"measures": ["mae", "rmse", "r2", "pearson", "spearman"]}},
@@ -220,6 +223,15 @@ def subject_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, 
     (folder / "data").mkdir()
     (folder / "data" / "train.jsonl").write_text(lines, encoding="utf-8")
 
+    (folder / "tasks").mkdir()
+    asked = "".join(f"{json.dumps(row)}\n" for row in QUIZ)
+    (folder / "tasks" / "quiz.jsonl").write_text(asked, encoding="utf-8")
+    (folder / "tasks" / "quiz.yaml").write_text(
+        f"task: quiz\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/tasks/quiz.jsonl}}}}\n"
+        "test_split: test\nfewshot_split: test\noutput_type: multiple_choice\ndoc_to_text: question\n"
+        "doc_to_choice: choices\ndoc_to_target: answer\nmetric_list: [{metric: acc}, {metric: brier_score}]\n",
+        encoding="utf-8",
+    )
     for n in range(4):
         (folder / "pictures" / f"{n % 2}").mkdir(parents=True, exist_ok=True)
         Image.new("L", (3, 3), n).save(folder / "pictures" / f"{n % 2}" / f"{n}.png")
@@ -243,6 +255,8 @@ def test_it_keeps_the_contract(
     choice: str,
     clause: Callable[[Subject], None],
 ) -> None:
+    if use == "lm_eval":
+        pytest.importorskip("lm_eval", reason='needs pip install "finetune-toolkit[lm-eval]"')
     Case(subject_of(kind, use, choice), clause).check()
 
 

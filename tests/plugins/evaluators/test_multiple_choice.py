@@ -28,7 +28,8 @@ ROWS = [
     {
         "question": f"What is said of {subject}?",
         "choices": [f"{subject} is {word}" + " indeed" * (place == number % 4) for place, word in enumerate(WORDS)],
-        "answer": (3 * number) % 4,
+        # Mixed, so that each way to score is right now and then, and the ways differ.
+        "answer": WORDS.index("blue") if number % 3 else number % 4,
     }
     for number, subject in enumerate(SUBJECTS)
     for WORDS in [("blue", "far away", "水", "gone")]
