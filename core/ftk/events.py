@@ -18,7 +18,8 @@ EVENT_KINDS = {
     "phase": "text: what goes on now; done and total where it can be counted",
     "stage_started": "stage (1-based), name, steps, first_step, rows, precision, trainable_parameters, "
     "total_parameters",
-    "step": "stage, step, steps, loss, learning_rate, gradient_norm, tokens_per_second",
+    "step": "stage, step, steps, loss, learning_rate, gradient_norm, tokens_per_second; of several tasks in a stage "
+    "tasks: {task: {loss, weight}}",
     "checkpoint": "stage, step, path",
     "evaluated": "stage, step, steps, tokens, scores: {task: {metric: value}} on validation data; criterion where "
     "something depends on it",

@@ -111,5 +111,5 @@ def set_up(folder: Path, model: dict[str, Any], rows: int) -> FisherPass:
     ctx.model.eval().requires_grad_(False)
     weights = {name: drift.weight for name, drift in stage.adaptation.drift().items()}
     squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    items = stage.task.train.items[:rows]
+    items = stage.ctx.taught[0].train.items[:rows]
     return FisherPass(ctx, weights, squares, items, ctx.objective.collate(items).to(ctx.device))

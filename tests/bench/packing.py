@@ -31,7 +31,7 @@ def measure(folder: Path, quick: bool) -> Measured:
             [], objective=objective, data={"train": {"use": "files", "path": str(rows)}}, model=smollm2_model(),
             adaptation=LORA, training={"steps": pairs + 2, "batch_size": size},
         )  # fmt: skip
-        lengths[packed] = len(stage.task.train.encoded) / len(stage.task.train.items)
+        lengths[packed] = len(stage.ctx.taught[0].train.encoded) / len(stage.ctx.taught[0].train.items)
         contenders[packed] = Steps(stage.prepare(), 1)
     seconds = alternate(contenders[True], contenders[False], pairs, stage.ctx.device)
     tokens = [tokens_of(contenders[packed], pairs) for packed in (True, False)]

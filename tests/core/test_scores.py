@@ -209,3 +209,27 @@ def test_what_is_not_of_the_run_is_refused() -> None:
 def test_scores_and_tables_need_no_torch() -> None:
     code = "import sys, ftk.report.scores, ftk.report.terminal, ftk.report.model_card; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tasks_that_one_stage_teaches_are_one_body_of_knowledge() -> None:
+    tasks = ["retain", "joint/a", "joint/b", "after"]
+    rows = {0: [0.8, 0.1, 0.2, 0.3], 1: [0.7, 0.9, 0.6, 0.4], 2: [0.4, 0.6, 0.5, 1.0]}
+    scores = filled(tasks, rows)
+    assert scores.matrix("m") == list(rows.values())
+    assert [scores.learned(task) for task in range(4)] == [0, 1, 1, 2]
+    assert scores.retention("m") == [0.5, pytest.approx(0.6 / 0.9), pytest.approx(0.5 / 0.6), None]
+    assert scores.summary("m") == pytest.approx({
+        "average": (0.4 + 0.6 + 0.5 + 1.0) / 4,
+        "backward_transfer": ((0.4 - 0.8) + (0.6 - 0.9) + (0.5 - 0.6)) / 3,
+        "forward_transfer": 0.4 - 0.3,
+        "forgetting": ((0.8 - 0.4) + (0.9 - 0.6) + (0.6 - 0.5)) / 3,
+        "retention": (0.5 + 0.6 / 0.9 + 0.5 / 0.6) / 3,
+    })  # fmt: skip
+    again = Scores.from_json(json.loads(json.dumps(scores.to_json())))
+    assert again.summary("m") == scores.summary("m")
+    first = filled(tasks[1:], {0: [0, 0, 0], 1: [0.9, 0.6, 0.4]})
+    assert first.matrix("m") == [[0.9, 0.6, 0.4]]
+    assert first.summary("m")["average"] == pytest.approx((0.9 + 0.6) / 2)
+    assert first.retention("m") == [None, None, None]
+    with pytest.raises(ValueError, match="no stage 3"):
+        scores.record(3, "after", [Metric("m", 1.0, True)])

@@ -80,17 +80,17 @@ FOUND = {
     ],
 )
 def test_the_criterion_is_a_weighted_sum_of_target_and_retention(options: dict[str, Any], value: float) -> None:
-    assert criterion(watch(keep="best", **options).options, "currencies", FOUND) == pytest.approx(value)
+    assert criterion(watch(keep="best", **options).options, ["currencies"], FOUND) == pytest.approx(value)
 
 
 def test_a_metric_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"`currencies` has no metric `acuracy`\n.*did you mean `accuracy`"):
-        criterion(watch(keep="best", best_by="acuracy").options, "currencies", FOUND)
+        criterion(watch(keep="best", best_by="acuracy").options, ["currencies"], FOUND)
     alone = {"capitals": [Metric("f1", 1.0, True)], "currencies": FOUND["currencies"]}
     weighed = watch(keep="best", retention_weight=1).options
     with pytest.raises(UserError, match="no earlier task has the metric `accuracy`"):
-        criterion(weighed, "currencies", alone)
-    assert criterion(weighed, "currencies", {"currencies": FOUND["currencies"]}) == 0.3, "there is no earlier task"
+        criterion(weighed, ["currencies"], alone)
+    assert criterion(weighed, ["currencies"], {"currencies": FOUND["currencies"]}) == 0.3, "there is no earlier task"
 
 
 class Weight(Evaluator):

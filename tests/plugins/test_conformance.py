@@ -68,6 +68,12 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("objective", "denoising"): {
         "spans": {"density": 0.3}, "infilling": {"scheme": "infilling", "permute_sentences": True},
     },
+    ("objective", "multitask"): {
+        "fixed": {"tasks": {"words": {"use": "masked_lm", "weight": 0.5}, "texts": {"use": "causal_lm"}}},
+        "uncertainty": {
+            "tasks": {"words": {"use": "masked_lm"}, "texts": {"use": "causal_lm"}}, "weighting": "uncertainty",
+        },
+    },
     ("objective", "masked_lm"): {"plain": {}, "packed": {"packing": True, "whole_words": True, "probability": 0.4}},
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
@@ -130,6 +136,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
     ("adaptation", "ia3"): {"known": {}, "named": {"targets": "all-linear", "feedforward": ["o_proj", "down_proj"]}},
     ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
+    ("mitigation", "pcgrad"): {"all": {}, "tensor": {"scope": "tensor"}},
     ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"buffer_size": 2, "by": "rows"}},
     ("mitigation", "interpolation"): {
         "half": {"alpha": 0.5}, "validation": {"alpha": "validation", "alphas": [0.0, 0.5, 1.0]},
@@ -184,6 +191,7 @@ AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
         "rows": tagging.ROWS, "processor": tagging.tokenizer, "model": tagging.bert,
     },
     ("objective", "masked_lm"): lambda choice: toys_for("masked_lm"),
+    ("mitigation", "pcgrad"): lambda choice: {"beside": {"objective": {"use": "causal_lm"}}},
     **dict.fromkeys([("evaluator", name) for name in ("accuracy", "f1", "probe")], lambda choice: labelled("single")),
     ("objective", "contrastive"): lambda choice: PAIRED,
     ("objective", "image_text_contrastive"): lambda choice: {
@@ -206,7 +214,7 @@ CASES = {
     for entry in load_registry(third_party=False).entries()
     if entry.distribution == OWN_DISTRIBUTION
     for choice in CHOICES.get((entry.kind, entry.variant.name), {"defaults": {}})
-    for clause in clauses(entry.kind)
+    for clause in clauses(entry.kind, of_others=entry.variant.name == "multitask")
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from ftk.errors import RecipeError, UserError
 from ftk.plugin.options import Options
 from ftk.recipe.complaints import show
 from ftk.recipe.reading import load_recipe
-from ftk.recipe.specs import PartSpec, Recipe, StageSpec
+from ftk.recipe.specs import PartSpec, Recipe, StageSpec, parts_written
 
 
 @click.command()
@@ -92,8 +92,8 @@ def describe(spec: PartSpec) -> str:
 
 
 def _part(spec: PartSpec, part: PartSpec) -> str:
-    """A part of a data set, and what that says of it beside its table."""
-    own = spec.resolved()["options"]["parts"][part.name]
+    """A part of a data set or an objective, and what that says of it beside its table."""
+    own = spec.resolved()["options"][parts_written(spec.options)[0]][part.name]
     return " ".join([describe(part), *(f"{key}={show(value)}" for key, value in own.items() if value is not None)])
 
 
@@ -115,6 +115,7 @@ def _stage_rows(stage: StageSpec) -> list[list[str]]:
 
 def _given(options: Options) -> list[str]:
     apart = {"parts", *options.data_sets()} if options.data_sets() else set()  # described one by one
+    apart |= {"tasks"} if options.objectives() else set()
     given = options.model_dump(mode="json", exclude_unset=True, exclude=apart)
     return [f"{key}={show(value)}" for key, value in given.items()]
 

@@ -34,7 +34,7 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     for spec in stage.mitigations:
         for station in stations_of(build(spec, Mitigation)):
             acting.setdefault(station, []).append(_named(spec))
-    tree.add(f"data: {_with_steps(stage.data.train)} through {_named(stage.objective)}")
+    tree.add(f"data: {_with_steps(stage.data.train)} through {_with_steps(stage.objective)}")
     tree.add(f"attach: {_named(stage.adaptation)}")
     for station, told in (("remember", "remember what came before"), ("begin", "begin")):
         if station in acting:
@@ -44,8 +44,9 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
     step = tree.add(f"each step, {stage.training.batch}")
     if "before_step" in acting:
         step.add(f"before the step: {', '.join(acting['before_step'])}")
-    if type(build(stage.objective, Objective)).vary is not Objective.vary:
-        step.add(f"draw rows anew: {_named(stage.objective)}")
+    for objective in stage.objective.parts or (stage.objective,):
+        if type(build(objective, Objective)).vary is not Objective.vary:
+            step.add(f"draw rows anew: {_named(objective)}")
     step.add(f"loss: {', '.join([_named(stage.objective), *acting.get('penalty', [])])}")
     if "edit_gradients" in acting:
         step.add(f"edit gradients: {' then '.join(acting['edit_gradients'])}")

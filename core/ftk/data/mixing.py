@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from ftk.errors import UserError
-from ftk.parts import Context, Features, Objective, Source, derive_seed
+from ftk.parts import Context, Features, Objective, Source, Task, derive_seed
 from ftk.parts.varying import Varied
 from ftk.parts.views import digest_of
 from ftk.recipe.checking import MOST_SHARED
@@ -38,7 +39,28 @@ class Mixer:
     """
 
     def __init__(self, items: Sequence[Features], objective: Objective, sources: Sequence[Source], seed: int) -> None:
-        if not items:
+        self._set_up([Source("train", items, 1.0, objective)], len(items), sources, seed)
+
+    @classmethod
+    def of_tasks(cls, tasks: Sequence[Task], sources: Sequence[Source], seed: int) -> Mixer:
+        """Of the rows of all tasks that a stage teaches; of several, each is a source ``train/member``.
+
+        An epoch goes over a task's rows as often as its ``passes`` say, and over all of them in one order.
+        """
+        if len(tasks) == 1:
+            return cls(tasks[0].train.items, tasks[0].objective, sources, seed)
+        drawn = [len(task.train.items) * task.passes for task in tasks]
+        own = [
+            Source(f"train/{task.name.rpartition('/')[2]}", task.train.items, count / sum(drawn), task.objective)
+            for task, count in zip(tasks, drawn, strict=True)
+        ]
+        mixer = cls.__new__(cls)
+        mixer._set_up(own, sum(drawn), sources, seed)
+        return mixer
+
+    def _set_up(self, taught: Sequence[Source], drawn: float, sources: Sequence[Source], seed: int) -> None:
+        """Of the stage's own sources, with their shares of ``drawn`` items an epoch, and of mitigations'."""
+        if not all(source.items for source in taught):
             raise UserError("the training data has no rows")
         for source in sources:
             if not source.items:
@@ -50,9 +72,9 @@ class Mixer:
                 f"the shares of the training mix must each be above 0 and their sum at most {MOST_SHARED:g}: {told}",
                 "a share is the part of the final mix that a mitigation's rows take; lower it",
             )
-        own = Source("train", items, 1 - shared, objective)
-        self.sources = (own, *sources)
-        self._per_epoch = [len(items) * source.share / own.share for source in self.sources]
+        own = [replace(source, share=source.share * (1 - shared)) for source in taught]
+        self.sources = (*own, *sources)
+        self._per_epoch = [drawn * source.share / (1 - shared) for source in self.sources]
         self._seed = seed
         self._plan = lru_cache(maxsize=2)(self._make_plan)
 

@@ -21,20 +21,22 @@ class Objectives:
     def __init__(self) -> None:
         self._known: list[tuple[PartSpec, Objective]] = []
 
-    def of(self, spec: PartSpec) -> Objective:
-        """The objective that a spec builds."""
-        for known, objective in self._known:
+    def of(self, spec: PartSpec, alone: bool = False) -> Objective:
+        """The objective that a spec builds; of one of several in a stage its ``alone``, so that it can be weighed."""
+        for known, objective in () if alone else self._known:
             if same_spec(known, spec):
                 return objective
         objective = build(spec, Objective)
-        self._known.append((spec, objective))
+        if not alone:
+            self._known.append((spec, objective))
         return objective
 
     def completed(self, rows: Rows) -> Rows:
         """A task's rows under the objective that its training rows complete."""
         train = rows.roles["train"]
         spec = complete(rows.spec, rows.objective, train.rows, train.place)
-        return rows if spec is rows.spec else replace(rows, spec=spec, objective=self.of(spec))
+        alone = "/" in rows.task
+        return rows if spec is rows.spec else replace(rows, spec=spec, objective=self.of(spec, alone))
 
 
 def complete(spec: PartSpec, objective: Objective, rows: Dataset, place: str) -> PartSpec:

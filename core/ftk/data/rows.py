@@ -34,6 +34,7 @@ class Rows:
         spec: what the objective was built from.
         roles: ``train``, and ``validation`` and ``test`` where there are such rows.
         probes: further test sets by name.
+        passes: how often an epoch goes over the training rows; see :class:`ftk.parts.Task`.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Rows:
     spec: PartSpec
     roles: Mapping[str, RoleRows]
     probes: Mapping[str, RoleRows] = field(default_factory=dict)
+    passes: float = 1.0
 
     def texts(self) -> Iterator[str]:
         """The plain texts of the training rows."""
@@ -52,7 +54,7 @@ class Rows:
 
         roles = {role: self.examples(found, processor, encoder) for role, found in self.roles.items()}
         probes = {name: self.examples(found, processor, encoder) for name, found in self.probes.items()}
-        return Task(self.task, self.objective, probes=probes, evaluators=evaluators, **roles)
+        return Task(self.task, self.objective, probes=probes, evaluators=evaluators, passes=self.passes, **roles)
 
     def examples(self, found: RoleRows, processor: Any, encoder: Encoder) -> Examples:
         """Some rows as the task's objective reads them."""

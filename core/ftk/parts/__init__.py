@@ -11,6 +11,7 @@ from ftk.parts.effects import Effect, Tally
 from ftk.parts.evaluator import Evaluator, Metric, Note, Resampling
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
+from ftk.parts.joint import JointObjective
 from ftk.parts.mitigation import Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.modes import evaluated
@@ -40,6 +41,7 @@ __all__ = [
     "Features",
     "Gradients",
     "Head",
+    "JointObjective",
     "Loaded",
     "Loss",
     "Metric",

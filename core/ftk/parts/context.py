@@ -14,6 +14,7 @@ from ftk.events import Events
 from ftk.parts.adaptation import Adaptation
 from ftk.parts.evaluator import Metric
 from ftk.parts.examples import Task
+from ftk.parts.gradients import Gradients
 from ftk.parts.heads import Heads
 from ftk.parts.objective import Objective
 from ftk.parts.seeding import derive_seed
@@ -35,6 +36,7 @@ class Context:
         objective: the stage's objective.
         adaptation: the stage's adaptation; None while the starting model is measured.
         task: what the stage teaches; None while the starting model is measured.
+        beside: what it teaches beside that, where its objective is made of several.
         earlier: the bodies of knowledge that came before, the retained one first.
         device: where the model is.
         precision: ``fp32``, ``bf16`` or ``fp16``: the type that :meth:`autocast` computes in.
@@ -76,6 +78,16 @@ class Context:
     loss_chunks: int | None = None
     label_smoothing: float = 0.0
     heads: Heads | None = None
+    beside: Sequence[Task] = ()
+
+    @property
+    def taught(self) -> tuple[Task, ...]:
+        """All that the stage teaches."""
+        return (*(() if self.task is None else (self.task,)), *self.beside)
+
+    def gradients(self) -> Gradients:
+        """Of all that is trained: the live model, and what only the heads beside it have."""
+        return Gradients(self.model, {} if self.heads is None else self.heads.beside)
 
     def through(self, objective: Objective) -> Context:
         """The same context with the model of this objective's head."""

@@ -120,13 +120,15 @@ class Task:
     """A body of knowledge: what a stage teaches, or what ``data.retain`` holds.
 
     Attributes:
-        name: the stage's name, or ``retain``.
+        name: the stage's name, or ``retain``; of one of several that a stage teaches ``stage/member``.
         objective: encodes its rows and gives its loss.
         train: what is learned, or retained.
         validation: for choices made during a run (a mixing weight); None where the recipe gives none.
         test: what evaluators measure; None where the recipe gives none.
         probes: further test sets by name, measured beside ``test``.
         evaluators: the measurements, in recipe order.
+        passes: how often an epoch of the stage that teaches it goes over its training rows: not once where its rows
+            are a part of a mixture that repeats them.
     """
 
     name: str
@@ -136,3 +138,4 @@ class Task:
     test: Examples | None = None
     probes: dict[str, Examples] = field(default_factory=dict)
     evaluators: tuple[Evaluator, ...] = ()
+    passes: float = 1.0

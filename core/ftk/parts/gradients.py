@@ -12,12 +12,15 @@ from torch.distributed.tensor import DTensor
 class Gradients(Mapping[str, Tensor]):
     """The ``.grad`` of every trainable parameter by name, unscaled, accumulated and rank-averaged.
 
+    Of the stage's model, and where it trains several heads of what only the others have: ``ctx.gradients()``.
+
     Edit the tensors in place. A parameter that the loss did not reach has a gradient of zeros. The gradient of a
     sharded parameter is sharded as it is: a ``DTensor``, of which :func:`ftk.parts.own_rows` gives this process's part.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    def __init__(self, model: nn.Module, beside: Mapping[str, nn.Parameter] | None = None) -> None:
+        named = {**dict(model.named_parameters()), **(beside or {})}
+        self._parameters = {name: p for name, p in named.items() if p.requires_grad}
         self._by_source: dict[str, dict[str, Tensor]] = {}
         self._reached: set[str] = set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,22 +43,34 @@ class Heads:
         models: a model for each head, without an adaptation; those that are not live take over the live one's body.
         live: the head of the model that is trained.
         processor: feeds all of them.
+        others: heads that are trained beside the live one.
         body: gives the part of a model that heads share; see :meth:`ftk.parts.ModelSource.body`.
+
+    Attributes:
+        beside: what only the models of the heads that are trained beside the live one have, by the name that each
+            weight has beyond the stage.
 
     Raises:
         UserError: the models have not one body, or nothing of a head with labels is its own.
     """
 
     def __init__(
-        self, models: Mapping[Head, Any], live: Head, processor: Any, body: Callable[[Any], nn.Module]
+        self,
+        models: Mapping[Head, Any],
+        live: Head,
+        processor: Any,
+        body: Callable[[Any], nn.Module],
+        others: Iterable[Head] = (),
     ) -> None:
         self.models = dict(models)
         self.live = live
         self.processor = processor
         self._body = body
         self._links: list[tuple[nn.Module, str, str]] = []
+        self._others = [head for head in dict.fromkeys(others) if head != live]
         if len(self.models) > 1:
             self._join()
+        self.beside = {_own_name(head, name): p for head in self._others for name, p in self._own(head).items()}
 
     @property
     def model(self) -> Any:
@@ -85,17 +97,17 @@ class Heads:
                 )
         return following
 
-    def turned(self, head: Head) -> Heads:
-        """The same with another head's model as the live one; no adaptation may be attached."""
-        if head == self.live:
+    def turned(self, head: Head, beside: Iterable[Head] = ()) -> Heads:
+        """The same with another head's model as the live one, and others beside it; no adaptation may be attached."""
+        if head == self.live and not self._others and set(beside) <= {head}:
             return self
         if hasattr(self.model, "name_or_path"):
             self.models[head].name_or_path = self.model.name_or_path  # where the body lies; an adapter tells of it
-        return Heads(self.models, head, self.processor, self._body)
+        return Heads(self.models, head, self.processor, self._body, beside)
 
     def over(self, models: Mapping[Head, Any]) -> Heads:
         """The same of other models: copies, on another device or without weights."""
-        return Heads(models, self.live, self.processor, self._body)
+        return Heads(models, self.live, self.processor, self._body, self._others)
 
     def common_name(self, name: str) -> str:
         """What a weight of the live model, of this name in it, is called whatever head is live.
@@ -103,13 +115,17 @@ class Heads:
         In a run of one head that is its name. Else a weight of the body is called by its path from the body on, and a
         weight of a head's own like that of no other head.
         """
-        if len(self.models) == 1:
+        if len(self.models) == 1 or name in self.beside:
             return name
         inner = name.removeprefix(self._prefix)
         if name.startswith(self._prefix) and self._common.has(inner):
             return inner
-        labels = hashlib.sha256("\x1f".join((*self.live.labels, self.live.problem or "")).encode()).hexdigest()[:8]
-        return f"{self.live.kind}:{labels}:{name}"
+        return _own_name(self.live, name)
+
+    def _own(self, head: Head) -> dict[str, nn.Parameter]:
+        """What only the model of a head that is not the live one has, by the names in it."""
+        live = {id(parameter) for parameter in self.model.parameters()}
+        return {name: p for name, p in self.models[head].named_parameters() if id(p) not in live}
 
     def _join(self) -> None:
         bodies = {head: self._body(model) for head, model in self.models.items()}
@@ -162,6 +178,12 @@ class Heads:
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 module._parameters[name] = replaced.get(id(parameter), parameter)
+
+
+def _own_name(head: Head, name: str) -> str:
+    """What a weight of a head's own is called beyond a stage."""
+    told = "\x1f".join((*head.labels, head.problem or "", *([head.name] if head.name else [])))
+    return f"{head.kind}:{hashlib.sha256(told.encode()).hexdigest()[:8]}:{name}"
 
 
 def _compare(bodies: Sequence[nn.Module], path: str, common: Common, whole: bool = True) -> None:

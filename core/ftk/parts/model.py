@@ -22,7 +22,8 @@ class Head:
 
     ``problem`` says what the labels are, in the words of Transformers' ``problem_type``
     (``single_label_classification``, ``multi_label_classification``, ``regression``). A model source writes it into the
-    configuration, by which whoever is given the exported model knows how to read its outputs.
+    configuration, by which whoever is given the exported model knows how to read its outputs. Tasks with equal heads
+    share one; ``name`` tells two apart that would otherwise be equal.
 
     Kinds that ftk's own model sources know: ``causal_lm``, ``masked_lm``, ``seq2seq_lm``, ``sequence_classification``,
     ``token_classification``, ``encoder``, ``image_classification``. Any other is a word that an objective and a model
@@ -32,6 +33,7 @@ class Head:
     kind: str
     labels: tuple[str, ...] = ()
     problem: str | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._pytree import tree_leaves
 
-from ftk.parts import Gradients
 from ftk.parts.heads import Heads
 from ftk.planning.tracking import Tracker
 from ftk.planning.widest import Cut
@@ -111,7 +110,7 @@ def count_memory(
         model = stage.ctx.model
         tracker.claim(_tensors([model]), "weights")
         stations, unknown, optimizer = [], "", None
-        with told_apart(model, tracker):
+        with told_apart(model, tracker, heads.beside.values()):
             try:
                 tracker.restart()
                 hold_what_is_remembered(stage, tracker.counting)
@@ -150,7 +149,7 @@ def _station(name: str, tracker: Tracker) -> Station:
 
 
 @contextmanager
-def told_apart(model: nn.Module, tracker: Tracker) -> Iterator[None]:
+def told_apart(model: nn.Module, tracker: Tracker, beside: Iterable[nn.Parameter] = ()) -> Iterator[None]:
     """Within it, what passes is counted as ``activations`` in the model's trunk and as ``loss`` behind it."""
 
     def enter(module: nn.Module, arguments: Any) -> None:
@@ -172,7 +171,7 @@ def told_apart(model: nn.Module, tracker: Tracker) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(trunk.register_forward_pre_hook(enter).remove)
         stack.callback(trunk.register_forward_hook(leave).remove)
-        for parameter in model.parameters():
+        for parameter in (*model.parameters(), *beside):
             if parameter.requires_grad:
                 hook = parameter.register_post_accumulate_grad_hook(arrived)  # type: ignore[no-untyped-call]
                 stack.callback(hook.remove)
@@ -198,9 +197,12 @@ def go_to_the_end(stage: Stage) -> None:
 
 def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut], counting: Counting) -> None:
     """An optimizer step over these micro-batches, as :meth:`ftk.running.loop.Loop.step` takes it."""
-    model, ctx = stage.ctx.model, stage.ctx
-    gradients = Gradients(model)
+    ctx = stage.ctx
+    gradients = ctx.gradients()
     sources = [source.name for source in stage.mixer().sources] if stage.by_source else []
+    with counting("gradients"):
+        for name in ctx.heads.beside if ctx.heads else ():
+            gradients[name]  # a step has rows of all tasks, and these micro-batches of one
     for each in ctx.all_models():
         each.train()
     for objective, items in cuts:
@@ -236,7 +238,7 @@ def _optimizer(stage: Stage, tracker: Tracker) -> torch.optim.Optimizer:
     """The stage's optimizer as it is after its first step."""
     optimizer = new_optimizer(stage)
     with tracker.counting("optimizer"):
-        list(Gradients(stage.ctx.model).values())  # each is made when it is asked for
+        list(stage.ctx.gradients().values())  # each is made when it is asked for
         optimizer.step()
         optimizer.zero_grad()
     return optimizer

@@ -132,7 +132,7 @@ class Planner:
         """The models of a stage on the device ``meta``."""
         if number not in self._outlines:
             heads = without_weights(self.job.load(outline=True))
-            self._outlines[number] = heads.turned(self.job.head(number))
+            self._outlines[number] = self.job.turned(heads, number)
             if not self.tasks:
                 self.tasks = self.job.tasks(heads.processor)
                 for task in self.tasks:

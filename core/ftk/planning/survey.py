@@ -17,6 +17,7 @@ from ftk.events import Events
 from ftk.parts import Examples, Features, ModelSource, Objective, Task, lengths_of
 from ftk.processes.meeting import make_accelerator
 from ftk.recipe.building import build
+from ftk.recipe.members import tasks_of
 from ftk.recipe.specs import Recipe, StageSpec
 from ftk.running.pipeline import Run
 
@@ -57,9 +58,8 @@ class Surveyor:
         self._job.source = build(recipe.model, ModelSource)
         self._job.read_rows()
         self._processor = self._job.load(outline=True).processor
-        self._stages: list[StageSpec | None] = list(recipe.stages)
-        if recipe.retain is not None:
-            self._stages.insert(0, None)
+        stages = {task.name: stage for stage in recipe.stages for task in tasks_of(stage)}
+        self._stages = [stages.get(name) for name in self.tasks]
 
     @property
     def tasks(self) -> list[str]:
@@ -96,7 +96,7 @@ class Surveyor:
                 for row, pieces in shown(task.train, self._processor, examples)
             ],
         }
-        return {**told, "mix": _mix(stage, told["roles"]["train"])}
+        return {**told, "mix": _mix(stage, told["roles"]["train"], rows.passes)}
 
     def _role(self, found: RoleRows, examples: Examples, rows: Rows) -> dict[str, Any]:
         """The rows of one role: what they went through, and how long they are."""
@@ -201,8 +201,11 @@ def _cut(found: RoleRows, rows: Rows, processor: Any, encoder: Encoder, lengths:
     return {"rows": int((lost > 0).sum()), "tokens": int(lost.sum())}
 
 
-def _mix(stage: StageSpec | None, train: dict[str, Any]) -> dict[str, Any]:
-    """What an epoch of the stage's training draws: its own rows, and those that mitigations mix in by their share."""
+def _mix(stage: StageSpec | None, train: dict[str, Any], passes: float) -> dict[str, Any]:
+    """What an epoch of the stage's training draws: its own rows, and those that mitigations mix in by their share.
+
+    Of one of several tasks in a stage, as if it were alone in it; its rows come so many times.
+    """
     shares: dict[str, float] = {}
     if stage is not None:
         given = {spec.name: spec.options.data_share() for spec in stage.mitigations}
@@ -210,8 +213,8 @@ def _mix(stage: StageSpec | None, train: dict[str, Any]) -> dict[str, Any]:
     own = 1 - sum(shares.values())
     return {
         "shares": {"train": own, **shares},
-        "items_per_epoch": round(train["items"] / own),
-        "own_tokens_per_epoch": train["tokens"],
+        "items_per_epoch": round(train["items"] * passes / own),
+        "own_tokens_per_epoch": round(train["tokens"] * passes),
     }
 
 

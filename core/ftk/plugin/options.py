@@ -53,3 +53,10 @@ class Options(BaseModel):
         a table of its own, reads it and hands its rows on.
         """
         return {}
+
+    def objectives(self) -> Mapping[str, Mapping[str, Any]]:
+        """For an objective made of others, their tables by name, as a recipe writes them under the option ``tasks``.
+
+        The core checks each like a table of its own and makes a task of it: see `ftk.parts.JointObjective`.
+        """
+        return {}

@@ -71,9 +71,10 @@ class Loading:
         return Heads(models, live, loaded[live].processor, self.source.body)
 
     def _load(self, head: Head, place: Path | None, outline: bool) -> Loaded:
-        self.events(
-            "phase", text=f"loading the model that stage {place.parent.name} left" if place else "loading the model"
+        stage = (
+            next((path.parent.name for path in (place, *place.parents) if path.name == "model"), "") if place else ""
         )
+        self.events("phase", text=f"loading the model that stage {stage} left" if place else "loading the model")
         set_seed(self.seed)  # before every load: a new head is drawn the same whenever the run resumes
         if place:
             loaded = self.source.load_folder(place, head)

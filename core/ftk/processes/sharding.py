@@ -109,9 +109,18 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def average_whole(gradients: Gradients) -> None:
-    """Average over the processes the gradients of parameters that each holds whole; those of shards are already."""
-    whole = [gradients[name] for name, p in gradients.parameters().items() if not isinstance(p, DTensor)]
-    sum_together(whole, divide=torch.distributed.get_world_size())
+    """Average over the processes the gradients of parameters that each holds whole; those of shards are already.
+
+    One that no process has, as of a head that had no rows in the step, stays none: an optimizer passes over it.
+    """
+    whole = {name: p for name, p in gradients.parameters().items() if not isinstance(p, DTensor)}
+    if not whole:
+        return
+    device = next(iter(whole.values())).device
+    reached = torch.tensor([p.grad is not None for p in whole.values()], dtype=torch.uint8, device=device)
+    torch.distributed.all_reduce(reached, torch.distributed.ReduceOp.MAX)
+    found = [gradients[name] for name, seen in zip(whole, reached.tolist(), strict=True) if seen]
+    sum_together(found, divide=torch.distributed.get_world_size())
 
 
 def sum_together(tensors: Iterable[Tensor], divide: int = 1) -> None:

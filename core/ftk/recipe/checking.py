@@ -11,6 +11,7 @@ from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
 from ftk.recipe.dividing import WHOLE_STEP, check_divided
 from ftk.recipe.measured import check_watched, unmeasured
+from ftk.recipe.members import check_members, measurable
 from ftk.recipe.sampled import TRAINED
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.supplied import FROM_DATA, Surroundings, from_data, mend_of
@@ -21,6 +22,8 @@ SOURCE_GRADIENTS = "source-gradients"
 """What the core gives to whoever needs it: the gradient of each source's rows apart."""
 ROW_GRADIENTS = "row-gradients"
 """What the core gives where the objectives of all earlier tasks take each row by itself."""
+SEVERAL_SOURCES = "several-sources"
+"""Given where a step can hold rows of more than one task: its objective has several, or a mitigation mixes some in."""
 MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 MOST_SHARED = 0.99
@@ -42,6 +45,8 @@ def check_stage(
     stage, notes = _leave_idle_out(stage, around)
     problems = _check_shares(stage) + _not_installed(stage) + check_divided(stage, registry)
     problems += unmeasured(stage.evaluators, "test-data", {**around.top_data, **around.data})
+    found, told = check_members(stage)
+    problems, notes = problems + found, notes + told
     if around.model is None:
         return stage, problems, notes
     chosen = (around.model, stage.objective, stage.adaptation, stage.data.train)
@@ -52,9 +57,15 @@ def check_stage(
         offered |= {ROW_GRADIENTS}
     offered |= from_data({**around.top_data, **around.data}) | {TESTED}
     offered |= {TRAINED}  # check_sampled tells of every data set whether it is there
-    for spec in (*chosen, *stage.data.train.all_transforms(), *stage.mitigations, *stage.evaluators):
+    if any(spec.options.data_share() for spec in stage.mitigations):
+        offered |= {SEVERAL_SOURCES}
+    members = stage.objective.parts
+    for spec in (*chosen, *members, *stage.data.train.all_transforms(), *stage.mitigations):
         problems += _unmet(spec, chosen, offered, registry)
-    problems += _untrainable(stage, chosen, offered, registry)
+    for spec in stage.evaluators:
+        problems += _unmet(spec, chosen, offered | measurable(spec, stage.objective), registry)
+    heeded = offered.union(*(member.provides() for member in members))
+    problems += _untrainable(stage, chosen, heeded, registry)
     problems += _unvalidated(stage, around)
     problems += _unknown_tasks(stage, around)
     found, told = check_watched(stage, around, "validation-data" in offered)
@@ -88,6 +99,9 @@ def check_retained(
     retain = data.get("retain")
     if retain is None:
         return []
+    if objective.parts:
+        reason = f"data.retain is read with one objective, and `{objective.name}` is made of several"
+        return [Problem(objective.path, reason, "write the one here, and this in a [[stage]]")]
     without_rows = unmeasured(evaluators, "retain-test-data", data)
     # What both tasks have is told of the first stage.
     others = [spec for spec in evaluators if objective != first.objective or spec not in first.evaluators]
@@ -186,6 +200,9 @@ def _explain(name: str, need: str, chosen: Sequence[PartSpec], registry: Registr
         return f"{reason}: an earlier task's objective compares rows, and a row alone has no gradient there", hint
     if need in FROM_DATA:
         return reason, mend_of(need)
+    if need == SEVERAL_SOURCES:
+        hint = "use it beside the objective multitask, or beside a mitigation that mixes rows in, such as replay"
+        return f"{reason}: all rows of a step are of one task here, and nothing can be in conflict", hint
     reasons, hints = [], []
     for part in chosen:
         givers = sorted({e.variant.name for e in registry.entries(part.kind) if need in e.variant.provides})

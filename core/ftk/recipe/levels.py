@@ -114,8 +114,7 @@ class Reader:
             return None
         given = {key: value for key, value in table.items() if key not in RESERVED_KEYS[kind]}
         options = self._options(model, given, path, RESERVED_KEYS[kind], own, f"{entry.distribution}/{use}")
-        below = {"dataset": f"{path}.parts", "evaluator": path}
-        inside = self._data_sets(options, below[kind]) if options is not None and kind in below else ()
+        inside = self._inside(options, kind, path) if options is not None else ()
         if options is None or len(self.problems) > before:
             return None
         return PartSpec(
@@ -166,17 +165,20 @@ class Reader:
         read = [self.part("transform", item, f"{path}.transform.{n}") for n, item in enumerate(value, start=1)]
         return tuple(spec for spec in read if spec is not None)
 
-    def _data_sets(self, options: Options, path: str) -> tuple[PartSpec, ...]:
-        """The data sets that stand among a part's options, below ``path``."""
+    def _inside(self, options: Options, kind: str, path: str) -> tuple[PartSpec, ...]:
+        """The data sets that stand among a part's options, or the objectives of which an objective is made."""
+        below = {"dataset": f"{path}.parts", "evaluator": path, "objective": f"{path}.tasks"}
+        inner = "objective" if kind == "objective" else "dataset"
+        tables = options.objectives() if kind == "objective" else options.data_sets()
         read = []
-        for name, table in options.data_sets().items():
-            place = f"{path}.{name}"
+        for name, table in tables.items() if kind in below else ():
+            place = f"{below[kind]}.{name}"
             if not PART_NAME.fullmatch(name):
                 self.add(place, f"the name {name!r} cannot be used", "use letters, digits, `_`, `-` and `.`")
             elif "name" in table:
                 self.add(f"{place}.name", f"its name is `{name}`, under which it stands", "leave it out")
             else:
-                read.append(self.part("dataset", {**table, "name": name}, place))
+                read.append(self.part(inner, {**table, "name": name}, place))
         return tuple(spec for spec in read if spec is not None)
 
     def _options(
@@ -193,7 +195,7 @@ class Reader:
             if options is not None:
                 # Whatever these raise is told now, and not in the middle of a run.
                 options.withheld(), options.more_needs(), options.metrics(), options.data_share()
-                options.earlier_tasks(), options.data_sets()
+                options.earlier_tasks(), options.data_sets(), options.objectives()
         except Exception as error:
             self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
             return None

@@ -17,6 +17,7 @@ from ftk.recipe.complaints import show
 from ftk.recipe.dividing import check_alike
 from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
 from ftk.recipe.measured import each_once
+from ftk.recipe.members import sets_by_task
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS, override
 from ftk.recipe.sampled import check_sampled
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
@@ -240,8 +241,9 @@ class _Recipe:
         for index, (stage, level) in enumerate(stages):
             if stage is None:
                 continue
-            earlier = {before.name: its.data for before, its in stages[:index] if before is not None}
-            taught = [before.objective for before, _ in stages[:index] if before is not None]
+            befores = [(before, its) for before, its in stages[:index] if before is not None]
+            earlier = {name: sets for before, its in befores for name, sets in sets_by_task(before, its.data).items()}
+            taught = [each for before, _ in befores for each in before.objective.parts or (before.objective,)]
             if objective is not None and "retain" in top.data:
                 taught.append(objective)
             measured = {before.name: before.evaluators for before, _ in stages[:index] if before is not None}

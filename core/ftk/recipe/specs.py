@@ -27,7 +27,8 @@ class PartSpec:
         distribution: the package that offers it.
         path: the place in the recipe, as in ``stage.currencies.adaptation``.
         transforms: for a data set, what its rows go through, in order.
-        parts: for a data set made of others, these, and for an evaluator those among its options; each by its name.
+        parts: for a data set or an objective made of others, these, and for an evaluator the data sets among its
+            options; each by its name.
     """
 
     kind: str
@@ -41,10 +42,18 @@ class PartSpec:
     parts: tuple[PartSpec, ...] = ()
 
     def provides(self) -> frozenset[str]:
-        """The capabilities that it gives to the others under these options; a data set of others, what one gives."""
+        """The capabilities that it gives to the others under these options.
+
+        A data set made of others gives those that one of them gives, an objective those that all of them give.
+        """
         own = frozenset(self.variant.provides) - frozenset(self.options.withheld())
-        made_of = self.parts if self.kind == "dataset" else ()
-        return own & frozenset().union(*(part.provides() for part in made_of)) if made_of else own
+        given = [part.provides() for part in self.parts]
+        match self.kind:
+            case "dataset" if given:
+                return own & frozenset().union(*given)
+            case "objective" if given:
+                return own | frozenset.intersection(*given)
+        return own
 
     def needs(self) -> tuple[str, ...]:
         """The capabilities that it needs under these options."""
@@ -71,17 +80,22 @@ class PartSpec:
         }
         if self.transforms:
             table["transform"] = [transform.resolved() for transform in self.transforms]
-        if self.parts and self.kind == "dataset":
+        if self.parts and self.kind in ("dataset", "objective"):
             # The tables of its parts stand resolved beside its options; left there is what it says of them itself.
-            written = self.options.data_sets()
-            table["options"]["parts"] = {
-                name: {key: value for key, value in part.items() if key not in written[name]}
-                for name, part in table["options"]["parts"].items()
+            key, written = parts_written(self.options)
+            table["options"][key] = {
+                name: {option: value for option, value in part.items() if option not in written[name]}
+                for name, part in table["options"][key].items()
             }
-            table["parts"] = {part.name: part.resolved() for part in self.parts}
+            table[key] = {part.name: part.resolved() for part in self.parts}
         elif self.parts:
             table["options"].update({part.name: part.resolved() for part in self.parts})
         return table
+
+
+def parts_written(options: Options) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """The option under which a recipe writes the tables of what something is made of, and these tables by name."""
+    return ("tasks", options.objectives()) if options.objectives() else ("parts", options.data_sets())
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def score_rows(scores: Scores) -> list[ScoreRow]:
                     metric=metric,
                     probe=probe,
                     start=start,
-                    learned=seen[index] if index < len(seen) and task != RETAIN else None,
+                    learned=seen[row] if (row := scores.learned(index)) < len(seen) and task != RETAIN else None,
                     best=scores.best_earlier(name)[index],
                     end=seen[-1] if seen else None,
                     retention=scores.retention(name)[index],

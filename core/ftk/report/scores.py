@@ -25,7 +25,8 @@ class Scores:
     the starting model.
 
     Args:
-        tasks: the names of all tasks of the run, in the order in which they are learned.
+        tasks: the names of all tasks of the run, in the order in which they are learned. Those that one stage teaches
+            together have its name before a slash, and are one body of knowledge.
 
     Raises:
         ValueError: two tasks have one name.
@@ -35,6 +36,9 @@ class Scores:
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"two tasks have one name: {', '.join(tasks)}")
         self.tasks = tuple(tasks)
+        stages = [name.partition("/")[0] for name in tasks]
+        bodies = list(dict.fromkeys(stages))
+        self._learned = [bodies.index(stage) for stage in stages]
         self.higher_is_better: dict[str, bool] = {}
         self._cells: dict[str, dict[tuple[int, str], Score]] = {}
         self._details: dict[str, dict[tuple[int, str], dict[str, Any]]] = {}
@@ -59,7 +63,7 @@ class Scores:
         """
         if task not in self.tasks:
             raise ValueError(f"no task {task!r} in this run; it has {', '.join(self.tasks)}")
-        if not 0 <= after < len(self.tasks) + self._first_row:
+        if not 0 <= after <= max(self._learned, default=-1) + self._first_row:
             raise ValueError(f"no stage {after} in a run of the tasks {', '.join(self.tasks)}")
         for metric in metrics:
             higher = self.higher_is_better.setdefault(metric.name, metric.higher_is_better)
@@ -73,6 +77,10 @@ class Scores:
                 self._details.setdefault(metric.name, {})[after, task] = told
         for note in notes:
             self._details.setdefault(note.name, {})[after, task] = dict(note.detail)
+
+    def learned(self, task: int) -> int:
+        """The row of the matrix that was measured when a task, by its number, had been learned."""
+        return self._learned[task]
 
     def start(self, metric: str) -> list[Score]:
         """The starting model's score of each task."""
@@ -90,12 +98,13 @@ class Scores:
         return [{"after": after, "task": task, **found[after, task]} for after, task in order]
 
     def best_earlier(self, metric: str) -> list[Score]:
-        """Each task's best score in the rows before the last one; None for the task that was learned last."""
+        """Each task's best score in the rows before the last one; None for what was learned last."""
         matrix = self.matrix(metric)
         best = max if self.higher_is_better[metric] else min
         columns = [[row[task] for row in matrix[:-1]] for task in range(len(self.tasks))]
         earlier = [[score for score in column if score is not None] for column in columns]
-        return [best(found) if found and task < len(matrix) - 1 else None for task, found in enumerate(earlier)]
+        last = len(matrix) - 1
+        return [best(found) if found and self._learned[task] < last else None for task, found in enumerate(earlier)]
 
     def retention(self, metric: str) -> list[Score]:
         """Each task's last score as a share of its best earlier one: 1.0 is all of it.
@@ -133,17 +142,20 @@ class Scores:
             forgetting above 0 always a loss.
         """
         matrix, start, last = self.matrix(metric), self.start(metric), self._last(metric)
-        known = max(0, len(matrix) - 1)
+        rows = self._learned
+        known = [task for task, row in enumerate(rows) if row < len(matrix) - 1]
         gain = 1.0 if self.higher_is_better[metric] else -1.0
         best = self.best_earlier(metric)
         first_guided = 1 if self._first_row else 2
         return {
-            "average": _mean(last[: len(matrix)]),
-            "backward_transfer": _mean(_difference(last[j], matrix[j][j], gain) for j in range(known)),
+            "average": _mean(last[j] for j, row in enumerate(rows) if row < len(matrix)),
+            "backward_transfer": _mean(_difference(last[j], matrix[rows[j]][j], gain) for j in known),
             "forward_transfer": _mean(
-                _difference(matrix[j - 1][j], start[j], gain) for j in range(first_guided, len(matrix))
+                _difference(matrix[row - 1][j], start[j], gain)
+                for j, row in enumerate(rows)
+                if first_guided <= row < len(matrix)
             ),
-            "forgetting": _mean(_difference(best[j], last[j], gain) for j in range(known)),
+            "forgetting": _mean(_difference(best[j], last[j], gain) for j in known),
             "retention": _mean(self.retention(metric)),
         }
 

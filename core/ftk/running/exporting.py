@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ftk.disk.pieces import is_divided
-from ftk.parts import ModelSource, State
+from ftk.parts import Head, ModelSource, State
 from ftk.processes.sharding import save_model
 from ftk.recipe.specs import Recipe
 from ftk.running.folder import RunFolder
@@ -17,7 +18,7 @@ from ftk.running.stage import Stage
 def export_stage(
     stage: Stage,
     folder: RunFolder,
-    processor: Any,
+    members: Mapping[Head, str],
     source: ModelSource,
     states: Mapping[str, State],
     report: dict[str, Any],
@@ -28,7 +29,7 @@ def export_stage(
     Args:
         stage: trained, its mitigations finished.
         folder: the run's.
-        processor: of the model; saved beside it.
+        members: the heads that it trains, the live one first, each by the name of its task in the stage.
         source: of the model; saves it.
         states: that go on into the next stage.
         report: of the run so far, the stage's facts last.
@@ -37,7 +38,8 @@ def export_stage(
     Returns:
         The plain model.
     """
-    number, name = stage.ctx.stage, stage.spec.name
+    number, name, heads = stage.ctx.stage, stage.spec.name, stage.ctx.heads
+    assert heads is not None
     target = folder.aside_path(number, name) / "model"
     is_main = stage.accelerator.is_main_process
     told = None
@@ -46,9 +48,13 @@ def export_stage(
         target.mkdir()
         told = stage.adaptation.export(target)
     model = stage.adaptation.merge()
-    save_model(model, processor, source, target, keep=is_main)
-    if is_main:
-        write_card(target, report, recipe, stage.ctx.objective.head.kind, source.how_to_load(), told)
+    heads = heads.following(model)
+    for head, place in model_places(target, members).items():
+        if is_main:
+            place.mkdir(exist_ok=True, parents=True)
+        save_model(heads.models[head], heads.processor, source, place, keep=is_main)
+        if is_main:
+            write_card(place, report, recipe, head.kind, source.how_to_load(), told if place == target else None)
     if is_main or is_divided(states):
         folder.finish_stage(number, name, dict(states), facts=report["stages"][-1])
     if is_main:
@@ -56,3 +62,9 @@ def export_stage(
     stage.accelerator.wait_for_everyone()
     model.name_or_path = str(folder.model_path(number, name))  # what the next stage's adapter stands on
     return model
+
+
+def model_places(folder: Path, members: Mapping[Head, str]) -> dict[Head, Path]:
+    """Where a stage's models are: the live head's in its folder ``model``, each other one's in a folder of it."""
+    live, *others = members
+    return {live: folder, **{head: folder / "members" / members[head] for head in others}}

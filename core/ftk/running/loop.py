@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,10 +14,12 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ftk.data.batches import Batches, by_source, pass_tokens, passes
+from ftk.data.mixing import Drawn
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Batch, Context, Gradients, Objective
 from ftk.parts.comparing import Comparison
 from ftk.parts.seeding import seed_torch
+from ftk.processes.balance import Balance
 from ftk.processes.sharding import average_whole, is_sharded
 from ftk.recipe.training import Training
 from ftk.report.blame import Trace, what_broke
@@ -56,6 +58,7 @@ class Loop:
         prepare: prepares a model whose set of trained parameters has changed as ``model`` was.
         by_source: whether a mitigation needs the gradient of each source apart.
         averages: whether the step averages all gradients over the processes, because the model was not prepared to.
+        balance: what the losses of a step are divided by, and of several tasks weighed with.
     """
 
     ctx: Context
@@ -73,6 +76,7 @@ class Loop:
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model
     by_source: bool = False
     averages: bool = False
+    balance: Balance = field(default_factory=Balance)
 
     def train(self, progress: Progress) -> None:
         """Go from ``progress`` to the stage's last step, or to where it no longer improves.
@@ -82,7 +86,7 @@ class Loop:
             RunFailed: the loss or the gradient is not finite.
             UserError: an evaluation lacks the metric that the recipe goes by.
         """
-        gradients = Gradients(self.ctx.model)
+        gradients = self.ctx.gradients()
         meter = Meter(self.ctx.device, progress)
         scaler = torch.amp.GradScaler(self.ctx.device.type, enabled=self.ctx.precision == "fp16")
         if progress.scaler:
@@ -97,7 +101,7 @@ class Loop:
             self.check_saved()
             ctx = replace(self.ctx, step=progress.step)
             if ctx.adaptation is not None and ctx.adaptation.before_step(ctx):
-                gradients, self.model = Gradients(ctx.model), self.prepare(ctx.model)
+                gradients, self.model = ctx.gradients(), self.prepare(ctx.model)
             rate = float(self.scheduler.get_last_lr()[0])
             stop, norm = self.step(ctx, gradients, scaler, meter)
             progress.step += 1
@@ -107,7 +111,7 @@ class Loop:
             if progress.step % self.options.log_every == 0 or last or due or stop or measure:
                 kept = gradients.parameters().values() if last or due or stop or measure else ()
                 self.hold_finite(meter, ctx, kept)
-                meter.report(ctx, rate, norm)
+                meter.report(ctx, rate, norm, self.balance.report())
                 progress.scaler = scaler.state_dict()
             better = measure and not stop and self.evaluate(watch, progress)
             last = last or watch.exhausted(progress.history)
@@ -140,10 +144,12 @@ class Loop:
     ) -> tuple[bool, torch.Tensor]:
         """One optimizer step: whether a signal asked to stop, and the gradient's norm before clipping."""
         seed_step(ctx)
-        sources = self.micro_batches(ctx)
-        count, stop = self.agree(sum(batch.count for batches in sources.values() for _, batch in batches), ctx)
+        rows = self.batches.rows(ctx.step)
+        sources = self.micro_batches(rows, ctx)
+        passes = [one for batches in sources.values() for one in batches]
+        stop = self.agree(self.balance.begin([source.objective for source, _ in rows], passes, ctx), ctx)
         trace = meter.begin_step(ctx)
-        comparison = self.compared([one for batches in sources.values() for one in batches], ctx)
+        comparison = self.compared(passes, ctx)
         sharded = is_sharded(ctx.model)
         gradients.restart()
         for source, batches in sources.items():
@@ -152,11 +158,14 @@ class Loop:
                 with self.synced(sharded or index == len(batches)):
                     called = self.model if here.model is ctx.model else here.model
                     loss = comparison.loss(objective, called, batch, here)
+                    loss = self.balance.weighed(objective, loss)
                     total = self.mitigations.penalty(batch, loss, here)
-                    weight = ctx.world_size / count if batch.count else 0.0  # of a pass that is only made together
+                    # None for a pass that is only made together with others.
+                    weight = ctx.world_size * self.balance.factor(objective) if batch.count else 0.0
                     scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
                 if batch.count:
-                    meter.add(loss.total.detach(), batch.count, batch.tokens)
+                    told = self.balance.told_by(objective)
+                    meter.add(loss.total.detach() * told, batch.count * told, batch.tokens)
                     trace.losses.append(loss.total.detach())
                     trace.totals.append(total.detach())
                 del loss, total  # its logits would lie in memory beside the next micro-batch's
@@ -164,6 +173,7 @@ class Loop:
                 average_whole(gradients)
             if self.by_source:
                 gradients.set_aside(source)
+        self.balance.finish(ctx)
         if self.by_source:
             gradients.join(scaler.get_scale())
         scaler.unscale_(self.optimizer)
@@ -187,9 +197,9 @@ class Loop:
         if reason := what_broke(meter.traces, *stations, ctx, self.options, weights):
             raise RunFailed(reason)
 
-    def micro_batches(self, ctx: Context) -> dict[str, list[tuple[Objective, Batch]]]:
-        """This process's micro-batches of one optimizer step, each with its objective; by source where one asks."""
-        rows, tokens = self.batches.rows(ctx.step), None
+    def micro_batches(self, rows: Sequence[Drawn], ctx: Context) -> dict[str, list[tuple[Objective, Batch]]]:
+        """This process's micro-batches of a step's rows, each with its objective; by source where one asks."""
+        tokens = None
         if self.options.batch_tokens is not None:
             tokens = pass_tokens(self.options, ctx.world_size)
         collated: dict[str, list[tuple[Objective, Batch]]] = {}
@@ -206,14 +216,14 @@ class Loop:
         model = self.model if ctx.world_size == 1 else ctx.model  # the wrapper would exchange buffers in each pass
         return Comparison(model, passes, objectives, ctx, self.around)
 
-    def agree(self, count: int, ctx: Context) -> tuple[int, bool]:
-        """The count of targets over all processes, and whether any was asked to stop."""
-        stop = self.stop_requested()
-        if ctx.world_size == 1:
-            return count, stop
-        told = torch.tensor([count, int(stop)], device=ctx.device)
-        torch.distributed.all_reduce(told)
-        return int(told[0]), bool(told[1])
+    def agree(self, counts: Sequence[int], ctx: Context) -> bool:
+        """Count targets over all processes, and tell whether any was asked to stop."""
+        told = torch.tensor([*counts, int(self.stop_requested())], device=ctx.device)
+        if ctx.world_size > 1:
+            torch.distributed.all_reduce(told)
+        *counts, stop = told.tolist()
+        self.balance.divide(counts)
+        return bool(stop)
 
     def synced(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients are exchanged in the last micro-batch of a step only; those of a sharded model in each."""
@@ -232,7 +242,7 @@ class Meter:
         self.progress = progress
         self._started = time.perf_counter()
         self._total = torch.zeros((), device=device)
-        self._count = self._tokens = 0
+        self._count, self._tokens = 0.0, 0
         self.traces: list[Trace] = []
 
     def begin_step(self, ctx: Context) -> Trace:
@@ -240,7 +250,7 @@ class Meter:
         self.traces.append(Trace(ctx.step + 1))
         return self.traces[-1]
 
-    def add(self, total: torch.Tensor, count: int, tokens: int) -> None:
+    def add(self, total: torch.Tensor, count: float, tokens: int) -> None:
         self._total += total
         self._count += count
         self._tokens += tokens
@@ -249,7 +259,7 @@ class Meter:
         """Leave the time since the last report out: it was not training's."""
         self._started = time.perf_counter()
 
-    def report(self, ctx: Context, learning_rate: float, norm: torch.Tensor) -> None:
+    def report(self, ctx: Context, learning_rate: float, norm: torch.Tensor, more: Mapping[str, Any]) -> None:
         """Tell the observers of the steps since the last report, and begin anew."""
         total, count, tokens = float(self._total), self._count, self._tokens
         if ctx.world_size > 1:
@@ -270,8 +280,9 @@ class Meter:
             learning_rate=learning_rate,
             gradient_norm=size,
             tokens_per_second=tokens / max(seconds, 1e-9),
+            **more,
         )
         self._started = now
         self._total.zero_()
-        self._count = self._tokens = 0
+        self._count, self._tokens = 0.0, 0
         self.traces = self.traces[-1:]  # the newest is what the next step began with

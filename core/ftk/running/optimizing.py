@@ -55,7 +55,8 @@ def build_optimizer(options: Training, groups: Groups, model: nn.Module, device:
 def sizes_of(adaptation: Adaptation, model: nn.Module) -> tuple[int, int]:
     """How many parameters a stage trains, some of them perhaps not from its start, and how many there are."""
     trained = [parameter for group in adaptation.param_groups(model, 1.0) for parameter in group["params"]]
-    return sum(p.numel() for p in trained), sum(p.numel() for p in model.parameters())
+    every = {id(parameter): parameter.numel() for parameter in (*model.parameters(), *trained)}
+    return sum(p.numel() for p in trained), sum(every.values())
 
 
 def build_schedule(options: Training, optimizer: Optimizer, steps: int) -> LambdaLR:

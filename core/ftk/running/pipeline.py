@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 
 from ftk.data.batches import pass_rows, refuse_idle_grouping, refuse_without_lengths
 from ftk.data.encoding import Encoder
+from ftk.data.members import divided
 from ftk.data.objectives import Objectives
 from ftk.data.overlap import report_overlap
 from ftk.data.rows import Asked, RowReader, Rows
@@ -24,9 +25,10 @@ from ftk.processes.loading import Loading
 from ftk.processes.sharding import make_mesh
 from ftk.recipe.building import build
 from ftk.recipe.measured import OWN_ROWS
+from ftk.recipe.members import task_specs, tasks_of
 from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
-from ftk.running.exporting import export_stage
+from ftk.running.exporting import export_stage, model_places
 from ftk.running.folder import RunFolder
 from ftk.running.hardware import resolve_precision
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
@@ -90,7 +92,7 @@ class Run:
                 self._measure_start(heads, tasks)
             check_names([stage.training for stage in self.recipe.stages], self.scores)
             for number in range(done + 1, len(self.recipe.stages) + 1):
-                heads, carried = self._run_stage(number, heads.turned(self.head(number)), tasks, carried)
+                heads, carried = self._run_stage(number, self.turned(heads, number), tasks, carried)
             report = run_report(self.recipe, "completed", self.scores, self.stages)
             if self.accelerator.is_main_process:
                 folder.publish_model(len(self.recipe.stages), self.recipe.stages[-1].name)
@@ -109,7 +111,7 @@ class Run:
         self.read_rows()
         plan = []
         for number, spec in enumerate(self.recipe.stages, start=1):
-            heads = self.load().turned(self.head(number))
+            heads = self.turned(self.load(), number)
             plan.append({"name": spec.name, **self.stage(number, heads, self.tasks(heads.processor), {}).plan()})
         return plan
 
@@ -117,24 +119,21 @@ class Run:
         """Read the rows of every task, and tell of those that stand where they must not."""
         recipe = self.recipe
         self.events("phase", text="reading data")
+        specs = task_specs(recipe)
         asked = [
-            Asked(spec.name, self.objectives.of(spec.objective), spec.objective, spec.data) for spec in recipe.stages
+            Asked(spec.name, self.objectives.of(spec.objective, spec.whole is not None), spec.objective, spec.data)
+            for spec in specs
         ]
-        if (retained := recipe.retained_data()) is not None:
-            spec = recipe.retain_objective
-            asked.insert(0, Asked("retain", self.objectives.of(spec), spec, retained))
         device = self.accelerator.device
         starting = starting_model(self.source, recipe.model, recipe.seed, device, self.events, self._check_interrupt)
         self.reader = RowReader(self.encoder.cache, starting)
-        self.rows = [self.objectives.completed(rows) for rows in self.reader.tasks(asked)]
+        self.rows = divided(specs, [self.objectives.completed(rows) for rows in self.reader.tasks(asked)])
         for rows, one in zip(self.rows, asked, strict=True):
             report_overlap(rows, one.data.overlap, self.encoder, self.events)
 
     def tasks(self, processor: Any) -> list[Task]:
         """Every task of the run in order, the retained one first."""
-        specs = [stage.evaluators for stage in self.recipe.stages]
-        if self.recipe.retain is not None:
-            specs.insert(0, self.recipe.retain_evaluators)
+        specs = [spec.evaluators for spec in task_specs(self.recipe)]
         for rows, evaluators in zip(self.rows, specs, strict=True):
             if "test" not in rows.roles and any(OWN_ROWS not in spec.provides() for spec in evaluators):
                 key = "data.retain_test" if rows.task == "retain" else "data.test"
@@ -159,11 +158,13 @@ class Run:
         """
         to_do = list(enumerate(self.recipe.stages, start=1))[len(self.stages) :]
         for number, spec in to_do:
-            refuse_idle_grouping(spec.training, self.objective(number))
+            for rows in self.rows[self.taught(number)]:
+                refuse_idle_grouping(spec.training, rows.objective)
         rehearse([(spec, self.context(number, heads, tasks)) for number, spec in to_do], self.accelerator)
         self.events("phase", text="encoding rows")
         for number, spec in to_do:
-            refuse_without_lengths(spec.training, tasks[number - 1 - len(self.recipe.stages)])
+            for task in tasks[self.taught(number)]:
+                refuse_without_lengths(spec.training, task)
         for task in tasks:
             len(task.train.items)
             if task.validation is not None:
@@ -179,7 +180,8 @@ class Run:
         places: dict[Head, Path | None] = {rows.objective.head: None for rows in self.rows}
         for number, spec in enumerate(self.recipe.stages[:done], start=1):
             assert self.folder is not None
-            places[self.head(number)] = self.folder.model_path(number, spec.name)
+            for head, place in model_places(self.folder.model_path(number, spec.name), self.heads(number)).items():
+                places[head] = place
         precision = resolve_precision(self.recipe.stages[0].training.precision, self.accelerator.device)
         loading = Loading(self.source, self.recipe.seed, corpus, self.accelerator, self.mesh, precision, self.events)
         return loading.load(places, self.head(max(done, 1)), outline=outline)
@@ -188,7 +190,7 @@ class Run:
         """The context of a stage before its adaptation is attached; stage 0 is the starting model."""
         spec = self.recipe.stages[max(number, 1) - 1]
         device = self.accelerator.device
-        offset = len(tasks) - len(self.recipe.stages)
+        taught = tasks[self.taught(number)] if number else ()
 
         def longest() -> int:
             return max(int(lengths_of(task.train.items).max()) for task in tasks)
@@ -196,8 +198,8 @@ class Run:
         return Context(
             seed=self.recipe.seed, stage=number, stage_name=spec.name if number else "start", step=0, steps=0,
             model=heads.model, processor=heads.processor, objective=self.objective(number),
-            adaptation=None, task=tasks[offset + number - 1] if number else None,
-            earlier=tuple(tasks[: max(offset + number - 1, 0)]), device=device,
+            adaptation=None, task=taught[0] if taught else None, beside=tuple(taught[1:]),
+            earlier=tuple(tasks[: self.taught(max(number, 1)).start]), device=device,
             precision=resolve_precision(spec.training.precision, device),
             micro_batch_size=pass_rows(spec.training, self.accelerator.num_processes, longest),
             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes, events=self.events,
@@ -225,7 +227,8 @@ class Run:
         self.stages.append(facts)
         report = run_report(self.recipe, "running", self.scores, self.stages)
         states = {**result.states, "scores": self.scores.to_json()}
-        model = export_stage(stage, self.folder, heads.processor, self.source, states, report, self.recipe)
+        members = self.heads(number)
+        model = export_stage(stage, self.folder, members, self.source, states, report, self.recipe)
         self.events(
             "stage_finished", stage=number,
             **{key: facts[key] for key in ("name", "steps", "seconds", "tokens", "tokens_per_second")},
@@ -257,13 +260,31 @@ class Run:
         self.accelerator.wait_for_everyone()  # before the first of us finishes something that a peer would find
         return measured, done, carried
 
+    def taught(self, number: int) -> slice:
+        """Which of the run's tasks a stage teaches."""
+        counts = [len(tasks_of(stage)) for stage in self.recipe.stages[:number]]
+        start = (self.recipe.retain is not None) + sum(counts[:-1])
+        return slice(start, start + counts[-1])
+
     def head(self, number: int) -> Head:
-        """The head that a stage trains."""
+        """The head that a stage trains, the first of several."""
         return self.objective(number).head
 
+    def heads(self, number: int) -> dict[Head, str]:
+        """All heads that a stage trains, each with the name of the first of its tasks that has it."""
+        found: dict[Head, str] = {}
+        for rows in self.rows[self.taught(number)]:
+            found.setdefault(rows.objective.head, rows.task.rpartition("/")[2])
+        return found
+
+    def turned(self, heads: Heads, number: int) -> Heads:
+        """The models with those of a stage's heads live."""
+        return heads.turned(self.head(number), self.heads(number))
+
     def objective(self, number: int) -> Objective:
-        """The objective of a stage; while the starting model is measured that of the first."""
-        return self.rows[max(number, 1) - 1 - len(self.recipe.stages)].objective
+        """The objective of a stage, the first of several; while the starting model is measured that of the first."""
+        first: Rows = self.rows[self.taught(max(number, 1)).start]
+        return first.objective
 
     def _check_interrupt(self) -> None:
         if self.stop_requested():
@@ -272,5 +293,4 @@ class Run:
 
 def task_names(recipe: Recipe) -> list[str]:
     """The names of a recipe's tasks, in the order of the score matrix."""
-    retained = [] if recipe.retain is None else ["retain"]
-    return [*retained, *(stage.name for stage in recipe.stages)]
+    return [spec.name for spec in task_specs(recipe)]

@@ -35,7 +35,7 @@ def rehearse(stages: Sequence[tuple[StageSpec, Context]], accelerator: Accelerat
 def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
     try:
         assert ctx.heads is not None
-        heads = without_weights(ctx.heads).turned(ctx.objective.head)
+        heads = without_weights(ctx.heads).turned(ctx.objective.head, [task.objective.head for task in ctx.taught])
         stage = Stage(spec, replace(ctx, model=heads.model, heads=heads), accelerator, None, {}, lambda: False)
         ctx.objective.begin(stage.ctx)
         if spec.training.warmup_steps or type(stage.adaptation).before_step is not Adaptation.before_step:

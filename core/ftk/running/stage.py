@@ -17,7 +17,9 @@ from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
 from ftk.disk.pieces import is_divided
 from ftk.errors import Interrupted, RunFailed, UserError
-from ftk.parts import Adaptation, Context, Source, State, Task, lengths_of
+from ftk.parts import Adaptation, Context, JointObjective, Source, State, lengths_of
+from ftk.processes.balance import Balance
+from ftk.processes.several import SeveralHeads
 from ftk.processes.sharding import is_sharded
 from ftk.recipe.building import build
 from ftk.recipe.checking import SOURCE_GRADIENTS
@@ -72,6 +74,8 @@ class Stage:
         self.stop_requested = stop_requested
         self.carried = dict(carried)
         self.adaptation = build(spec.adaptation, Adaptation)
+        if ctx.heads is not None and ctx.heads.beside:
+            self.adaptation = SeveralHeads(self.adaptation, ctx.heads.beside)
         own = list(nn.ModuleList(ctx.all_models()).modules())
         set_seed(ctx.derived_seed("attach") % 2**32)
         try:
@@ -87,13 +91,10 @@ class Stage:
         self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
         self.by_source = any(SOURCE_GRADIENTS in part.needs() for part in spec.mitigations)
         self.watch = Watch(spec.training)
+        joint = build(spec.objective, JointObjective) if spec.objective.parts else None
+        self.balance = Balance(joint, {task.name.rpartition("/")[2]: task.objective for task in ctx.taught})
         self.ctx = replace(ctx, model=model, adaptation=self.adaptation, heads=heads)
         self.switches = Switches(spec.training, self.ctx, own)
-
-    @property
-    def task(self) -> Task:
-        assert self.ctx.task is not None
-        return self.ctx.task
 
     def prepare(self) -> Loop:
         """Build optimizer, schedule and mixer, and take up the newest checkpoint or start by remembering.
@@ -135,7 +136,7 @@ class Stage:
         return Loop(
             self.ctx, options, self.accelerator, self.prepared(self.ctx.model), batches, self.mitigations,
             optimizer, scheduler, self.save, self.check_saved, self.stop_requested, self.switches.around,
-            self.prepared, self.by_source, self._several and self.ctx.world_size > 1,
+            self.prepared, self.by_source, self._several and self.ctx.world_size > 1, self.balance,
         )  # fmt: skip
 
     def prepared(self, model: nn.Module) -> nn.Module:
@@ -148,8 +149,7 @@ class Stage:
 
     def mixer(self) -> Mixer:
         """The stage's rows with its mitigations' sources mixed in."""
-        sources = self.mitigations.sources(self.ctx)
-        return Mixer(self.task.train.items, self.task.objective, sources, self.ctx.derived_seed("mixer"))
+        return Mixer.of_tasks(self.ctx.taught, self.mitigations.sources(self.ctx), self.ctx.derived_seed("mixer"))
 
     def steps(self, batches: Batches) -> int:
         """How many optimizer steps the stage takes; epochs are rounded up to whole batches.
@@ -168,14 +168,15 @@ class Stage:
 
     def plan(self) -> dict[str, Any]:
         """What the stage would do, counted without training; nothing is remembered, only the shares are known."""
-        items, objective = self.task.train.items, self.task.objective
+        taught = self.ctx.taught
         shares = {spec.name: spec.options.data_share() for spec in self.spec.mitigations}
-        sources = [Source(name, items, share, objective) for name, share in shares.items() if share]
-        batches = Batches(Mixer(items, objective, sources, 0), self.spec.training)
+        first = taught[0]  # stands for the rows of mitigations, of which only the share is known
+        sources = [Source(name, first.train.items, share, first.objective) for name, share in shares.items() if share]
+        batches = Batches(Mixer.of_tasks(taught, sources, 0), self.spec.training)
         trainable, total = sizes_of(self.adaptation, self.ctx.model)
         return {
-            "rows": len(self.task.train),
-            "tokens_per_epoch": int(lengths_of(items).sum()),
+            "rows": sum(len(task.train) for task in taught),
+            "tokens_per_epoch": round(sum(float(lengths_of(t.train.items).sum()) * t.passes for t in taught)),
             "steps": self.steps(batches),
             "batch": self.spec.training.batch,
             "sources": [{"name": source.name, "share": source.share} for source in sources],
@@ -201,6 +202,7 @@ class Stage:
             "schedule": self.scheduler.state_dict(),
             "composition": self.mitigations.progress(),
             "progress": {**asdict(progress), "data": self._fingerprint},
+            "objective": self.balance.state_dict(),
             **{f"mitigation.{name}": state for name, state in self.mitigations.states().items()},
         }
 
@@ -219,7 +221,8 @@ class Stage:
         trainable, total = sizes_of(self.adaptation, ctx.model)
         ctx.events(
             "stage_started", stage=ctx.stage, name=self.spec.name, steps=ctx.steps, first_step=self.progress.step,
-            rows=len(self.task.train), precision=ctx.precision, trainable_parameters=trainable, total_parameters=total,
+            rows=sum(len(task.train) for task in ctx.taught), precision=ctx.precision,
+            trainable_parameters=trainable, total_parameters=total,
         )  # fmt: skip
         self._train(loop)
         self._take_best()
@@ -232,7 +235,7 @@ class Stage:
         facts = {
             "adaptation": self.spec.adaptation.use, "objective": self.spec.objective.use, "precision": ctx.precision,
             "trainable_parameters": trainable, "total_parameters": total, "mitigations": mitigations,
-            **self.watch.facts(self.progress.step, ctx.steps, self.progress.history),
+            **self.balance.facts(), **self.watch.facts(self.progress.step, ctx.steps, self.progress.history),
         }  # fmt: skip
         states = {f"mitigation.{name}": state for name, state in self.mitigations.states().items()}
         earlier = self.carried.get("composition", {"remembered": {}, "seconds": {}})
@@ -278,6 +281,7 @@ class Stage:
             raise RunFailed(f"stage `{self.spec.name}`: the checkpoint does not fit the model: {error}") from error
         unpack_optimizer(optimizer, self._names(), states["optimizer"])
         self._load_mitigations(states)
+        self.balance.load_state_dict(states["objective"])
         progress = dict(states["progress"])
         del progress["data"]
         self.progress = Progress(**progress)
@@ -288,4 +292,5 @@ class Stage:
         self.mitigations.load(named, states["composition"])
 
     def _names(self) -> dict[int, str]:
-        return {id(parameter): name for name, parameter in self.ctx.model.named_parameters()}
+        beside = {} if self.ctx.heads is None else self.ctx.heads.beside
+        return {id(p): name for name, p in (*self.ctx.model.named_parameters(), *beside.items())}

@@ -43,9 +43,8 @@ class Watch:
         Raises:
             UserError: the new task lacks the metric that is to tell the best, or every earlier task does.
         """
-        assert ctx.task is not None
         found = {}
-        tasks = (*ctx.earlier, ctx.task)
+        tasks = (*ctx.earlier, *ctx.taught)
         for done, task in enumerate(tasks):
             ctx.events("phase", text="evaluating", done=done, total=len(tasks))
             found[task.name] = ctx.measure_task(task, "validation")
@@ -59,7 +58,7 @@ class Watch:
             },
         }
         if self.options.chooses:
-            entry["criterion"] = _finite(criterion(self.options, ctx.task.name, found))
+            entry["criterion"] = _finite(criterion(self.options, [task.name for task in ctx.taught], found))
         ctx.events("evaluated", stage=ctx.stage, steps=ctx.steps, **entry)
         return entry
 
@@ -96,18 +95,20 @@ class Watch:
         return waited >= stopping.patience
 
 
-def criterion(options: Watching, task: str, found: Mapping[str, Sequence[Metric]]) -> float:
+def criterion(options: Watching, taught: Sequence[str], found: Mapping[str, Sequence[Metric]]) -> float:
     """``±R[new] + retention_weight · mean(±R[earlier])`` of one metric, minus where lower is better; NaN is the worst.
+
+    Where a stage teaches several tasks, ``R[new]`` is the mean over those that have the metric.
 
     Args:
         options: name the metric and the weight.
-        task: the new task's name.
+        taught: the new tasks' names.
         found: what was measured of each task.
 
     Raises:
         UserError: the new task lacks the metric, or it is to be weighed and every earlier task lacks it.
     """
-    names = [metric.name for metric in found[task]]
+    names = list(dict.fromkeys(metric.name for task in taught for metric in found[task]))
     wanted = options.best_by or (names[0] if names else "to go by")
     signed = {
         name: metric.value if metric.higher_is_better else -metric.value
@@ -115,10 +116,12 @@ def criterion(options: Watching, task: str, found: Mapping[str, Sequence[Metric]
         for metric in metrics
         if metric.name == wanted
     }
-    if task not in signed:
-        raise UserError(f"training.best_by: task `{task}` has no metric `{wanted}`", did_you_mean(wanted, names))
-    total = signed.pop(task)
-    if options.retention_weight and len(found) > 1:
+    new = [signed.pop(task) for task in taught if task in signed]
+    if not new:
+        told = ", ".join(f"`{task}`" for task in taught)
+        raise UserError(f"training.best_by: task {told} has no metric `{wanted}`", did_you_mean(wanted, names))
+    total = math.fsum(new) / len(new)
+    if options.retention_weight and len(found) > len(taught):
         if not signed:
             raise UserError(
                 f"training.retention_weight: no earlier task has the metric `{wanted}` on validation data",

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftk.plugin.registry import one_line
-from ftk.testing import adaptations, comparing, declarations, evaluators, mitigations, objectives, predictions, sources
+from ftk.testing import (
+    adaptations,
+    comparing,
+    declarations,
+    evaluators,
+    joints,
+    mitigations,
+    objectives,
+    predictions,
+    sources,
+)
 from ftk.testing.subject import Subject
 
 Check = Callable[[Subject], None]
@@ -23,9 +33,14 @@ _CLAUSES: dict[str, tuple[Check, ...]] = {
 }
 
 
-def clauses(kind: str) -> tuple[Check, ...]:
-    """The clauses of a kind's contract: checks of a subject, whose docstrings say what must hold."""
-    return (*declarations.CLAUSES, *_CLAUSES[kind])
+def clauses(kind: str, of_others: bool = False) -> tuple[Check, ...]:
+    """The clauses of a kind's contract: checks of a subject, whose docstrings say what must hold.
+
+    Args:
+        kind: one of :data:`ftk.plugin.variant.KINDS`.
+        of_others: whether it is an objective that is made of others.
+    """
+    return (*declarations.CLAUSES, *(joints.CLAUSES if of_others and kind == "objective" else _CLAUSES[kind]))
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ def conformance_cases(kind: str, use: str, options: dict[str, Any] | None = None
             case.check()
     """
     subject = Subject(kind, use, options or {}, **around)
-    return [Case(subject, clause) for clause in clauses(kind)]
+    return [Case(subject, clause) for clause in clauses(kind, "tasks" in subject.options)]
 
 
 def check_variant(kind: str, use: str, options: dict[str, Any] | None = None, **around: Any) -> None:

@@ -106,7 +106,7 @@ def goes_on_in_the_next_stage(subject: Subject) -> None:
         first = _train(_stage(subject, adaptation), 1)
         model = first.stage.adaptation.merge()
         before = first.stage.ctx
-        earlier = (*before.earlier, first.stage.task)
+        earlier = (*before.earlier, *first.stage.ctx.taught)
         ctx = replace(before, model=model, adaptation=None, stage=2, earlier=earlier)
         weights.append(_train(_stage(subject, adaptation, ctx=ctx, carried=carry(first.result.states)), 2).weights)
     hold_equal(weights[0], weights[1], "these weights differ after the second stage")
@@ -143,7 +143,7 @@ def its_penalty_is_a_sum(subject: Subject) -> None:
     if "penalty" not in stations_of(part):
         return
     _move(stage)
-    ctx, items = stage.ctx, stage.task.train.items[:2]
+    ctx, items = stage.ctx, stage.ctx.taught[0].train.items[:2]
     together, *alone = (_penalty(part, ctx, batch) for batch in (items, items[:1], items[1:2]))
     if together is None:
         hold(all(value is None for value in alone), "None for two rows, and a penalty for one of them")
@@ -162,8 +162,8 @@ def it_edits_gradients_in_place(subject: Subject) -> None:
     part = _prepared(stage)
     _move(stage)
     ctx, gradients = stage.ctx, Gradients(stage.ctx.model)
-    batch = stage.task.objective.collate(stage.task.train.items)
-    torch.autograd.backward(stage.task.objective.loss(ctx.model, batch, ctx).total)
+    batch = stage.ctx.taught[0].objective.collate(stage.ctx.taught[0].train.items)
+    torch.autograd.backward(stage.ctx.taught[0].objective.loss(ctx.model, batch, ctx).total)
     if stage.by_source:
         gradients.set_aside("train")
         gradients.join()

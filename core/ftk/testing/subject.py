@@ -16,7 +16,18 @@ from torch import Tensor, nn
 
 from ftk.data.objectives import complete
 from ftk.errors import RecipeError
-from ftk.parts import Adaptation, Context, DataMix, Evaluator, Examples, Gradients, Objective, Row, Task
+from ftk.parts import (
+    Adaptation,
+    Context,
+    DataMix,
+    Evaluator,
+    Examples,
+    Gradients,
+    JointObjective,
+    Objective,
+    Row,
+    Task,
+)
 from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import OWN_DISTRIBUTION, Entry, Registry
@@ -75,7 +86,9 @@ class Subject:
 
     def build(self) -> Any:
         """A new part."""
-        return build(self.spec, DataMix if self.kind == "dataset" and self.spec.parts else PART_OF_KIND[self.kind])
+        made_of_others: dict[str, type] = {"dataset": DataMix, "objective": JointObjective}
+        whole = PART_OF_KIND[self.kind]
+        return build(self.spec, made_of_others.get(self.kind, whole) if self.spec.parts else whole)
 
     def companions(self, kind: str) -> list[PartSpec]:
         """The parts of ``kind`` that can stand beside the variant: those that give what it needs."""
@@ -133,7 +146,7 @@ class Subject:
         spec = reader.part(kind, dict(table), kind)
         if spec is None:
             raise RecipeError(f"{kind} `{table.get('use')}`", reader.problems)
-        if kind == "objective":
+        if kind == "objective" and not spec.parts:
             rows = Dataset.from_list([dict(row) for row in self.rows])
             return complete(spec, build(spec, Objective), rows, "toy")
         return spec

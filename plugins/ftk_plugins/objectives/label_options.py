@@ -9,6 +9,12 @@ from pydantic import Field
 
 Weight = Annotated[float, Field(gt=0)]
 ClassWeights = Literal["balanced"] | dict[str, Weight] | None
+HeadName = Annotated[
+    str,
+    Field(
+        description="A name for the model's head; unset: tasks with the same labels share one, whatever they mean.",
+    ),
+]
 
 
 def check_labels(labels: Sequence[str] | None, class_weights: ClassWeights, least: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ftk import UserError, did_you_mean
@@ -67,7 +67,7 @@ class Interpolation(Mitigation):
         """
         if self.options.alpha != "validation":
             return
-        for task in (*ctx.earlier, _new_task(ctx)):
+        for task in (*ctx.earlier, *(task for task in ctx.taught if task.evaluators or not ctx.beside)):
             if task.validation is None:
                 raise UserError(
                     f"interpolation: task {task.name!r} has no validation data to choose `alpha` on",
@@ -109,7 +109,7 @@ class Interpolation(Mitigation):
         return self._report
 
     def _measure_curve(self, adaptation: Adaptation, ctx: Context) -> list[Point]:
-        new, alphas = _new_task(ctx), self.options.alphas
+        alphas = self.options.alphas
         start: dict[str, Metric] = {}
         curve: list[Point] = []
         for alpha in alphas if alphas[0] == 0 else (0.0, *alphas):
@@ -120,7 +120,7 @@ class Interpolation(Mitigation):
             start = start or kept
             if alpha in alphas:
                 retention = {name: retained(metric, start[name].value) for name, metric in kept.items()}
-                curve.append(Point(alpha, self._score(new, ctx), kept, retention))
+                curve.append(Point(alpha, self._learned(ctx), kept, retention))
         return curve
 
     def _choose(self, curve: list[Point], ctx: Context) -> Point:
@@ -135,6 +135,14 @@ class Interpolation(Mitigation):
             f"{best.alpha:g} keeps most",
         )
         return best
+
+    def _learned(self, ctx: Context) -> Metric:
+        """The score of what the stage teaches; of several tasks the mean over those that have the metric."""
+        first, *others = [task for task in ctx.taught if task.evaluators]
+        score = self._score(first, ctx)
+        measured = [metric for task in others for metric in ctx.measure_task(task, "validation")]
+        values = [score.value, *(metric.value for metric in measured if metric.name == score.name)]
+        return replace(score, value=math.fsum(values) / len(values), detail={}, resampling=None)
 
     def _score(self, task: Task, ctx: Context) -> Metric:
         metrics = ctx.measure_task(task, "validation")
@@ -160,12 +168,6 @@ def retained(now: Metric, start: float) -> float:
         return math.nan
     lost = now.value < start if now.higher_is_better else now.value > start
     return 0.0 if lost else 1.0
-
-
-def _new_task(ctx: Context) -> Task:
-    if ctx.task is None:
-        raise TypeError("interpolation acts in a stage, and outside of a stage there is no task")
-    return ctx.task
 
 
 def _finite(value: float) -> float | None:

@@ -49,7 +49,8 @@ class Classification(Objective):
 
     @property
     def head(self) -> Head:
-        return Head("sequence_classification", self.options.labels or (), PROBLEMS[self.options.kind])
+        options = self.options
+        return Head("sequence_classification", options.labels or (), PROBLEMS[options.kind], options.head)
 
     def completed(self, rows: Dataset) -> Mapping[str, Any]:
         """The names of labels and their weights, as far as the options leave them to the rows.

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ftk import Options
-from ftk_plugins.objectives.label_options import ClassWeights, check_labels
+from ftk_plugins.objectives.label_options import ClassWeights, HeadName, check_labels
 
 
 class ClassificationOptions(Options):
@@ -30,6 +30,7 @@ class ClassificationOptions(Options):
         description="The names of the labels, or of the numbers, in the order of the model's outputs; unset: as the "
         "training rows tell.",
     )
+    head: HeadName = ""
     class_weights: ClassWeights = Field(
         default=None,
         description="How much a label's rows count in the loss, by its name, 1 where none is given; `balanced`: "

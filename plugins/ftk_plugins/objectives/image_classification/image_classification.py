@@ -30,7 +30,8 @@ class ImageClassification(Objective):
 
     @property
     def head(self) -> Head:
-        return Head("image_classification", self.options.labels or (), "single_label_classification")
+        options = self.options
+        return Head("image_classification", options.labels or (), "single_label_classification", options.head)
 
     def completed(self, rows: Dataset) -> Mapping[str, Any]:
         """The names of the labels, where the options leave them to the rows.

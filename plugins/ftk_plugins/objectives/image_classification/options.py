@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from ftk import Options
-from ftk_plugins.objectives.label_options import check_labels
+from ftk_plugins.objectives.label_options import HeadName, check_labels
 
 
 class ImageClassificationOptions(Options):
@@ -18,6 +18,7 @@ class ImageClassificationOptions(Options):
         min_length=2,
         description="The names of the labels, in the order of the model's outputs; unset: as the training rows tell.",
     )
+    head: HeadName = ""
 
     mixup: float = Field(
         default=0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from ftk import Options
-from ftk_plugins.objectives.label_options import ClassWeights, check_labels
+from ftk_plugins.objectives.label_options import ClassWeights, HeadName, check_labels
 
 
 class TokenClassificationOptions(Options):
@@ -18,6 +18,7 @@ class TokenClassificationOptions(Options):
         min_length=1,
         description="The names of the tags in the order of the model's outputs; unset: as the training rows tell.",
     )
+    head: HeadName = ""
     class_weights: ClassWeights = Field(
         default=None,
         description="How much a tag's words count in the loss, by its name, 1 where none is given; `balanced`: "

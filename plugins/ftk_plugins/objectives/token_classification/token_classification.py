@@ -39,7 +39,7 @@ class TokenClassification(Objective):
 
     @property
     def head(self) -> Head:
-        return Head("token_classification", self.options.labels or ())
+        return Head("token_classification", self.options.labels or (), name=self.options.head)
 
     def completed(self, rows: Dataset) -> Mapping[str, Any]:
         """The names of the tags and their weights, as far as the options leave them to the rows.
