@@ -76,11 +76,12 @@ def test_the_report_has_its_shape(done: Done) -> None:
         assert report["summary"][metric].keys() == {
             "average", "backward_transfer", "forward_transfer", "forgetting", "retention",
         }  # fmt: skip
-    assert report["details"].keys() == {"keyword_accuracy"}
-    for told in report["details"]["keyword_accuracy"]:
-        after, column = told["after"], report["tasks"].index(told["task"])
-        least, most = told["interval"]
-        assert least <= report["matrix"]["keyword_accuracy"][after][column] <= most
+    assert report["details"].keys() == {"keyword_accuracy", "perplexity"}
+    for metric, measured in report["details"].items():
+        for told in measured:
+            after, column = told["after"], report["tasks"].index(told["task"])
+            least, most = told["interval"]
+            assert least <= report["matrix"][metric][after][column] <= most
     perplexity = report["matrix"]["perplexity"]
     assert perplexity[1][1] < perplexity[0][1], "stage 1 learned the capitals"
     assert perplexity[2][2] < perplexity[1][2], "stage 2 learned the currencies"

@@ -114,13 +114,19 @@ def test_quantiles_against_numpy() -> None:
     assert kept == [row for row in range(100) if low <= perplexities[row] <= high][:60]
 
 
-def test_equal_rows_come_once_and_few_different_ones_do_not_keep_it_for_ever() -> None:
+def test_equal_rows_come_once_and_few_different_ones_do_not_keep_it_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     synthesis = source(talker(), max_new_tokens=1, rows=30, top_p=1.0, batch_size=16)
     found = synthesis.rows("train")
     assert len(set(found["text"])) == len(found) <= 10
     (alike,) = [effect for effect in synthesis.effects() if effect.reason == "like another"]
     assert alike.rows > 30
     assert alike.examples
+    assert f"self_synthesis: {len(found)} rows of 30: of what was written, {alike.rows} like another" in caplog.text
+    caplog.clear()
+    rows(rows=2)
+    assert not caplog.text
 
 
 def test_the_same_options_give_the_same_rows_and_every_option_of_the_draw_others() -> None:

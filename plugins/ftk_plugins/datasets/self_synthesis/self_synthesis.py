@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from ftk.parts import DatasetSource, Effect, Head, Split, StartingModel, Tally
 from ftk_plugins.datasets.self_synthesis.forms import FORMS, Drawn
 from ftk_plugins.datasets.self_synthesis.options import SelfSynthesisOptions
 from ftk_plugins.datasets.self_synthesis.sampling import Writer
+
+logger = logging.getLogger("ftk.datasets")
 
 MOST_DRAWS = 4
 """How many times as many rows as are needed are drawn at most, where many are of no use or alike."""
@@ -40,14 +43,16 @@ class SelfSynthesis(DatasetSource):
         """
         self._tally = Tally()
         drawn = self._draw()
+        why = "; ".join(f"{effect.rows} {effect.reason}" for effect in self.effects())
         if not drawn:
-            why = "; ".join(f"{effect.rows} {effect.reason}" for effect in self.effects())
             raise UserError(
                 f"nothing that the starting model wrote is of use: {why}",
                 "raise `max_new_tokens`, give it `prompts`, or choose another `form`",
             )
         perplexities = np.exp([row.nats / row.tokens for row in drawn])
         kept = self._between(drawn, perplexities)
+        if len(kept) < self.options.rows:
+            logger.warning("self_synthesis: %d rows of %d: of what was written, %s", len(kept), self.options.rows, why)
         return Dataset.from_list([{**drawn[row].columns, "perplexity": float(perplexities[row])} for row in kept])
 
     def effects(self) -> Sequence[Effect]:
