@@ -180,6 +180,8 @@ def test_show_as_json(lab: Registry) -> None:
 
 @pytest.mark.parametrize("entry", BUILT_IN, ids=lambda entry: entry.variant.name)
 def test_the_example_of_every_variant_is_valid(entry: Entry) -> None:
+    if entry.variant.name == "lm_eval":
+        pytest.importorskip("lm_eval", reason='needs pip install "finetune-toolkit[lm-eval]"')
     options = entry.options_class()
     table = tomllib.loads(example(entry, options))
     if entry.kind in ("dataset", "transform"):

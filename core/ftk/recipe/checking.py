@@ -24,6 +24,8 @@ ROW_GRADIENTS = "row-gradients"
 """What the core gives where the objectives of all earlier tasks take each row by itself."""
 SEVERAL_SOURCES = "several-sources"
 """Given where a step can hold rows of more than one task: its objective has several, or a mitigation mixes some in."""
+SAMPLING, EARLIER_SAMPLING = "target-sampling", "earlier-target-sampling"
+"""Provided by an objective that draws targets from the model's prediction; given where all earlier tasks' do."""
 MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 MOST_SHARED = 0.99
@@ -56,7 +58,7 @@ def check_stage(
     if not any(WHOLE_STEP in spec.provides() for spec in around.taught):
         offered |= {ROW_GRADIENTS}
     offered |= from_data({**around.top_data, **around.data}) | {TESTED}
-    offered |= {TRAINED}  # check_sampled tells of every data set whether it is there
+    offered |= {TRAINED, EARLIER_SAMPLING}  # check_sampled and _unsampled tell whether they are there
     if any(spec.options.data_share() for spec in stage.mitigations):
         offered |= {SEVERAL_SOURCES}
     members = stage.objective.parts
@@ -67,7 +69,7 @@ def check_stage(
     heeded = offered.union(*(member.provides() for member in members))
     problems += _untrainable(stage, chosen, heeded, registry)
     problems += _unvalidated(stage, around)
-    problems += _unknown_tasks(stage, around)
+    problems += _unknown_tasks(stage, around) + _unsampled(stage, around, registry)
     found, told = check_watched(stage, around, "validation-data" in offered)
     return stage, problems + found, notes + told
 
@@ -169,6 +171,22 @@ def _unknown_tasks(stage: StageSpec, around: Surroundings) -> list[Problem]:
         for spec in stage.mitigations
         for name in spec.options.earlier_tasks()
         if name not in known
+    ]
+
+
+def _unsampled(stage: StageSpec, around: Surroundings, registry: Registry) -> list[Problem]:
+    """A mitigation that draws targets of what came before needs every earlier task's objective to draw them."""
+    lacking = sorted({spec.variant.name for spec in around.taught if SAMPLING not in spec.provides()})
+    givers = sorted({e.variant.name for e in registry.entries("objective") if SAMPLING in e.variant.provides})
+    return [
+        Problem(
+            spec.path,
+            f"`{spec.name}` draws targets of every earlier task, and objective `{name}` of one does not give them",
+            f"objectives that do: {', '.join(givers)}; or let `{spec.name}` take the rows' own targets",
+        )
+        for spec in stage.mitigations
+        if EARLIER_SAMPLING in spec.needs()
+        for name in lacking
     ]
 
 

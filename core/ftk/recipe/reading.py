@@ -246,7 +246,7 @@ class _Recipe:
             taught = [each for before, _ in befores for each in before.objective.parts or (before.objective,)]
             if objective is not None and "retain" in top.data:
                 taught.append(objective)
-            measured = {before.name: before.evaluators for before, _ in stages[:index] if before is not None}
+            measured = {name: before.evaluators for before, its in befores for name in sets_by_task(before, its.data)}
             if "retain" in top.data:
                 measured["retain"] = evaluators
             around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1, earlier, taught, measured)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ftk.disk.bundles import Bundler, read_bundle
 from ftk.parts import Part, State
-from ftk.recipe.checking import EARLIER, ROW_GRADIENTS, SOURCE_GRADIENTS
+from ftk.recipe.checking import EARLIER, EARLIER_SAMPLING, ROW_GRADIENTS, SOURCE_GRADIENTS
 from ftk.recipe.supplied import FROM_DATA
 from ftk.recipe.tested import TESTED
 from ftk.testing.subject import Subject, hold, hold_equal
@@ -49,7 +49,7 @@ def is_listed_once_and_works(subject: Subject) -> None:
 
 def needs_what_can_be_given(subject: Subject) -> None:
     """Every capability that it needs is provided by the recipe's data or by a variant that is installed."""
-    offered = {EARLIER, ROW_GRADIENTS, SOURCE_GRADIENTS, TESTED, *FROM_DATA}
+    offered = {EARLIER, EARLIER_SAMPLING, ROW_GRADIENTS, SOURCE_GRADIENTS, TESTED, *FROM_DATA}
     offered |= {name for entry in subject.registry.entries() for name in entry.variant.provides}
     unknown = set(subject.spec.needs()) - offered
     hold(

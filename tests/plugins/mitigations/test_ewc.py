@@ -167,7 +167,7 @@ def test_samples_are_counted() -> None:
 
 
 def test_drawn_labels_need_an_objective_that_can_draw_and_change_the_fisher() -> None:
-    assert EwcOptions(labels="sample").more_needs() == ("target-sampling",)
+    assert EwcOptions(labels="sample").more_needs() == ("earlier-target-sampling",)
     assert EwcOptions().more_needs() == ()
     ctx = stage()
     own, drawn, again = (fisher_of(remembered(ctx, labels=labels)) for labels in ("empirical", "sample", "sample"))

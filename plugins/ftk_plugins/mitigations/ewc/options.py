@@ -46,4 +46,4 @@ class EwcOptions(Options):
     )
 
     def more_needs(self) -> tuple[str, ...]:
-        return ("target-sampling",) if self.labels == "sample" else ()
+        return ("earlier-target-sampling",) if self.labels == "sample" else ()
