@@ -79,6 +79,13 @@ def test_its_data_set_is_checked_like_any_other() -> None:
     assert found.startswith("evaluator.multiple_choice.data.transform.1|`decontaminate` takes test rows out")
 
 
+def test_it_is_a_test_set_to_transforms_that_ask_for_them() -> None:
+    cleaned = TRAIN.replace('"world_facts"', '"world_facts", transform = [{ use = "decontaminate" }]')
+    assert read(CHOICES + cleaned)
+    of_task = 'evaluator = [{ use = "multiple_choice", shots = 1, shots_from = { use = "files", path = "q.jsonl" } }]\n'
+    assert any("and there are none" in it for it in problems(of_task + cleaned))
+
+
 def test_it_is_resolved_and_described_with_its_data_set() -> None:
     text = CHOICES.replace('"q.jsonl"', '"q.jsonl", transform = [{ use = "clean" }]')
     recipe = read(text + TRAIN)
@@ -132,6 +139,18 @@ def test_a_weight_of_what_no_earlier_task_measures_is_refused() -> None:
     assert read(top + RETAIN + weighed + 'best_by = "perplexity"\n' + stage)
     (found,) = problems(top + RETAIN + weighed + stage.replace(', { use = "perplexity" }', ""))
     assert found.endswith("|give both a common evaluator, or leave retention_weight out")
+    several = """
+[[stage]]
+name = "z"
+objective = { use = "multitask", tasks = { x = { use = "instruction" }, y = { use = "causal_lm" } } }
+[stage.data]
+test = { use = "mixture", parts = { x = { use = "world_facts" }, y = { use = "world_facts" } } }
+train = { use = "mixture", parts = { x = { use = "world_facts" }, y = { use = "world_facts" } } }
+validation = { use = "mixture", parts = { x = { use = "world_facts" }, y = { use = "world_facts" } } }
+training = { evaluate_every = 0, keep = "last", retention_weight = 0 }
+"""
+    alone = VALIDATION.replace(" } }", f" }}, test = {{ {ROWS} }} }}")
+    assert read(top + alone + weighed + several + stage.replace("keyword_accuracy", "exact_match"))
     # What is only measured when a stage has ended weighs nothing while it trains.
     (found,) = problems(CHOICES + RETAIN + weighed + stage.replace("exact_match", "perplexity"))
     assert found.startswith("training.retention_weight|weighs earlier tasks, and none is there to measure")

@@ -8,6 +8,8 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ftk
+from ftk.planning.survey import Surveyor
+from ftk.recipe.reading import load_recipe
 from ftk.testing import toy_context, toy_task
 from ftk_plugins.evaluators.multiple_choice.multiple_choice import MultipleChoice
 from ftk_plugins.evaluators.multiple_choice.options import MultipleChoiceOptions
@@ -68,3 +70,26 @@ data = {{ train = {{ {FACTS}, relations = "currency", limit = 6 }} }}
     ctx = toy_context(left, task.objective, processor=tokenizer)
     for metric in MultipleChoice(MultipleChoiceOptions()).measure(left, task, ctx):
         assert report["matrix"][f"quiz.{metric.name}"][-1][0] == metric.value
+
+
+def test_training_rows_that_hold_its_questions_are_dropped_by_decontaminate(tmp_path: Path) -> None:
+    asked = "which of the nine old harbours lies farthest to the north of all"
+    row = {"question": asked, "choices": ["Vardo", "Bergen"], "answer": 0}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    taught = [{"instruction": text, "output": "it is so"} for text in ("what is a harbour", f"tell me {asked}", "why")]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in taught), encoding="utf-8")
+    text = f"""{HEAD}
+[adaptation]
+use = "full"
+[data.train]
+use = "files"
+path = "{tmp_path}/train.jsonl"
+transform = [{{ use = "decontaminate" }}]
+[[evaluator]]
+use = "multiple_choice"
+data = {{ use = "files", path = "{tmp_path}/questions.jsonl" }}
+"""
+    told = Surveyor(load_recipe(written(tmp_path, text))).task("small", 0)["roles"]["train"]
+    assert (told["read"], told["rows"]) == (3, 2)
+    (effect,) = told["steps"][0]["effects"]
+    assert "evaluator.multiple_choice.data" in effect["reason"]

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ftk.data.keys import ROWS_AT_A_TIME, rows_key
 from ftk.errors import UserError
-from ftk.parts import Effect, Objective, Row
+from ftk.parts import Effect, Evaluator, Objective, Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -105,7 +105,7 @@ def read_kept(folder: Path, place: str) -> RoleRows:
     return RoleRows(rows, place, (folder / "key").read_text(encoding="ascii"), tuple(steps))
 
 
-def texts_of(rows: Iterable[Row], objective: Objective, place: str, first: int = 1) -> Iterator[list[str]]:
+def texts_of(rows: Iterable[Row], objective: Objective | Evaluator, place: str, first: int = 1) -> Iterator[list[str]]:
     """The plain texts of each row.
 
     Raises:

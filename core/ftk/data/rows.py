@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ftk.data.roles import RoleRows, Step, keep, read_kept
 from ftk.data.steps import Chain, Tested, texts_in, told
 from ftk.errors import UserError
 from ftk.parts import DatasetSource, Effect, Evaluator, Examples, Objective, Split, StartingModel, Task
+from ftk.recipe.building import build
 from ftk.recipe.sampled import TRAINED
 from ftk.recipe.specs import DataSpec, PartSpec
 
@@ -91,10 +92,10 @@ class RowReader:
         self._cache = cache
         self._starting = starting
 
-    def tasks(self, asked: Sequence[Asked]) -> list[Rows]:
+    def tasks(self, asked: Sequence[Asked], beside: Sequence[Tested] = ()) -> list[Rows]:
         """The rows of every task; a validation or test set that is not named comes from the train source's own split.
 
-        Test sets are read first: a transform of training rows may ask for those of all tasks.
+        Test sets are read first: a transform of training rows may ask for those of all tasks, and for those ``beside``.
         """
         sources = [open_source(one.data.train) for one in asked]
         measured = [self._measured(one.data, source) for one, source in zip(asked, sources, strict=True)]
@@ -103,12 +104,22 @@ class RowReader:
             for one, (roles, probes) in zip(asked, measured, strict=True)
             for found in [*roles.values(), *probes.values()]
         ]
+        tests += beside
         rows = []
         for one, source, (roles, probes) in zip(asked, sources, measured, strict=True):
             found = {"train": self.read(one.data.train, "train", source, tests)}
             found |= self._role("validation", one.data.validation, one.data.train, source)
             rows.append(Rows(one.task, one.objective, one.spec, {**found, **roles}, probes))
         return rows
+
+    def of_evaluators(self, evaluators: Iterable[PartSpec]) -> list[Tested]:
+        """The data sets that evaluators measure in place of a task's test rows."""
+        return [
+            Tested(self.read(part, "test"), build(spec, Evaluator), spec)
+            for spec in evaluators
+            for part in spec.parts
+            if part.name == "data"
+        ]
 
     def read(
         self, spec: PartSpec, split: Split, source: AnySource | None = None, tests: Sequence[Tested] = ()

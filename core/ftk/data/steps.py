@@ -11,7 +11,7 @@ from ftk.data.keys import part_key
 from ftk.data.pieces import piece_size, rows_of
 from ftk.data.roles import RoleRows, Step, texts_of
 from ftk.errors import FtkError, RunFailed, UserError
-from ftk.parts import Objective, Transform
+from ftk.parts import Evaluator, Objective, Transform
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
 from ftk.recipe.tested import TESTED
@@ -25,7 +25,7 @@ class Tested:
     """A test set, and what reads its rows."""
 
     found: RoleRows
-    objective: Objective
+    objective: Objective | Evaluator
     spec: PartSpec
 
     def texts(self) -> Iterator[str]:
@@ -108,7 +108,7 @@ class Chain:
                 part.see_tests(test.found.place, test.texts())
 
 
-def texts_in(found: RoleRows, objective: Objective) -> Iterator[list[str]]:
+def texts_in(found: RoleRows, objective: Objective | Evaluator) -> Iterator[list[str]]:
     """The plain texts of each row of a role."""
     size = piece_size(found.rows)
     for start in range(0, len(found.rows), size):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
-from ftk.parts.part import Part
+from ftk.parts.part import Part, Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,6 +96,10 @@ class Evaluator(Part):
         Raises:
             UserError: they are not what is needed.
         """
+
+    def texts(self, row: Row) -> Iterable[str]:
+        """The plain texts of a row of ``data`` in the options, to be compared with training rows; by default none."""
+        return ()
 
     @abstractmethod
     def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:

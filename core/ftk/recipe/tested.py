@@ -36,9 +36,10 @@ def check_tested(levels: Sequence[tuple[Sets, Sets]]) -> list[Problem]:
 
 
 def _tests(data: Sets, probes: Sets) -> bool:
-    """Whether there is a test set, named or kept back by a source."""
+    """Whether there is a test set, named, of an evaluator, or kept back by a source."""
     sources = [spec for key in ("train", "retain") if (spec := data.get(key)) is not None]
-    return bool(probes) or "test" in data or "retain_test" in data or any("test-data" in s.provides() for s in sources)
+    named = bool(probes) or any(key in ("test", "retain_test") or key.endswith(".data") for key in data)
+    return named or any("test-data" in spec.provides() for spec in sources)
 
 
 def _asking(spec: PartSpec | None) -> Iterator[PartSpec]:

@@ -127,7 +127,8 @@ class Run:
         device = self.accelerator.device
         starting = starting_model(self.source, recipe.model, recipe.seed, device, self.events, self._check_interrupt)
         self.reader = RowReader(self.encoder.cache, starting)
-        self.rows = divided(specs, [self.objectives.completed(rows) for rows in self.reader.tasks(asked)])
+        own = self.reader.of_evaluators(evaluator for spec in specs for evaluator in spec.evaluators)
+        self.rows = divided(specs, [self.objectives.completed(rows) for rows in self.reader.tasks(asked, own)])
         for rows, one in zip(self.rows, asked, strict=True):
             report_overlap(rows, one.data.overlap, self.encoder, self.events)
 

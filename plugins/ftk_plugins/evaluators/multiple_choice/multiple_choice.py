@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ftk import RunFailed
-from ftk.parts import Context, Evaluator, Metric, Task, tested
+from ftk.parts import Context, Evaluator, Metric, Row, Task, tested
 from ftk_plugins.evaluators.multiple_choice.likelihood import encode_pairs, log_likelihoods
 from ftk_plugins.evaluators.multiple_choice.options import MultipleChoiceOptions
 from ftk_plugins.evaluators.multiple_choice.questions import Question, Reader, with_shots
@@ -36,6 +36,10 @@ class MultipleChoice(Evaluator):
         """
         if "shots_from" in sets:
             self._pool = self._reader.questions(sets["shots_from"], "shots_from")
+
+    def texts(self, row: Row) -> Iterator[str]:
+        """The question, and the choices."""
+        return self._reader.texts(row)
 
     def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
         """Measure ``choice_accuracy`` and, where texts are scored, ``choice_accuracy_norm``, 0 to 1.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase as LETTERS
 from typing import Any
@@ -52,6 +52,14 @@ class Reader:
             except UserError as error:
                 raise UserError(f"{origin}, row {number}: {error.message}", error.hint) from error
         return found
+
+    def texts(self, row: Row) -> Iterator[str]:
+        """The question, if the row has one, and the choices."""
+        for name in (self.options.question,) if self.options.question else QUESTION:
+            if text := text_of(row, name):
+                yield text
+        column = _column(row, self.options.choices, CHOICES, "choices")
+        yield from _choices(row[column], column)[0]
 
     def _question(self, row: Row) -> Question:
         options = self.options
