@@ -41,7 +41,7 @@ BAD_CHOICES = {
         good(('"adapter"\nrank = 8', '"infix"')),
         (
             "mitigation.anchor|`anchor` needs weight-drift, which adaptation `infix` does not "
-            "provide|adaptations that do: adapter|, whole",
+            "provide|adaptations that do: |adapter|, whole",
         ),
     ),
     "options that withhold": Bad(
@@ -119,7 +119,7 @@ BAD_CHOICES = {
         pipeline(('"whole"', '"infix"'), ('[[mitigation]]\nuse = "anchor"\n', "")),
         (
             "adaptation|what `infix` learns stays beside the model and cannot be merged into it, so stage `second` "
-            "would start without it|use it in the last stage only; adaptations that merge: adapter|, whole",
+            "would start without it|use it in the last stage only; adaptations that merge: |adapter|, whole",
         ),
     ),
     # merging

@@ -143,11 +143,11 @@ def test_a_weight_of_what_no_earlier_task_measures_is_refused() -> None:
 [[stage]]
 name = "z"
 objective = { use = "multitask", tasks = { x = { use = "instruction" }, y = { use = "causal_lm" } } }
+training = { evaluate_every = 0, keep = "last", retention_weight = 0 }
 [stage.data]
 test = { use = "mixture", parts = { x = { use = "world_facts" }, y = { use = "world_facts" } } }
 train = { use = "mixture", parts = { x = { use = "world_facts" }, y = { use = "world_facts" } } }
 validation = { use = "mixture", parts = { x = { use = "world_facts" }, y = { use = "world_facts" } } }
-training = { evaluate_every = 0, keep = "last", retention_weight = 0 }
 """
     alone = VALIDATION.replace(" } }", f" }}, test = {{ {ROWS} }} }}")
     assert read(top + alone + weighed + several + stage.replace("keyword_accuracy", "exact_match"))
