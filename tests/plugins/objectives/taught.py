@@ -11,17 +11,18 @@ from ftk.parts import Objective
 from ftk.testing import toy_model, toy_tokenizer
 from ftk_plugins.objectives.distillation.distillation import distilled
 from ftk_plugins.objectives.distillation.options import DistillationOptions
-from tests.plugins.objectives import classes
+from tests.plugins.objectives import classes, pictures
 
 KINDS = ("forward_kl", "reverse_kl", "jensen_shannon")
 
 
 def teachers(folder: Path) -> Path:
-    """Teachers on disk: ``tokens`` with more rows of embeddings than tokens, ``masked``, and ``labels``."""
+    """Teachers on disk: ``tokens`` with more rows of embeddings than tokens, ``masked``, ``labels`` and ``images``."""
     made = {
         "tokens": (toy_model(5, vocab_size=272, hidden_size=48, initializer_range=0.3), toy_tokenizer()),
         "masked": (toy_model(5, "masked_lm", initializer_range=0.3), toy_tokenizer("masked_lm")),
         "labels": (classes.bert(hidden_size=24), classes.tokenizer()),
+        "images": (pictures.vit(hidden_size=24), pictures.processor()),
     }
     made["labels"][0].config.id2label = dict(enumerate(("bad", "even", "good")))
     for name, (model, tokenizer) in made.items():

@@ -14,7 +14,7 @@ from ftk.parts import Batch, Objective
 from ftk.testing import toy_context, toy_model, toy_tokenizer
 from ftk_plugins.objectives.instruction.instruction import Instruction
 from ftk_plugins.objectives.token_loss import LateLogits
-from tests.plugins.objectives import classes, taught
+from tests.plugins.objectives import classes, pictures, taught
 from tests.plugins.objectives.taught import KINDS, apart, objective
 from tests.plugins.objectives.text_rows import TEXTS
 
@@ -173,6 +173,22 @@ def test_labels_are_distilled(teachers: Path, kind: str) -> None:
     expected = 0.6 * hard.double() + 0.4 * 4 * soft.sum()
     torch.testing.assert_close(loss.total.double(), expected, rtol=1e-4, atol=1e-4)
     assert_same_gradients(student, loss.total, expected)
+
+
+def test_images_are_distilled_as_both_see_them_mixed(teachers: Path) -> None:
+    of = {"use": "image_classification", "labels": ("bar", "cup", "dot"), "mixup": 1.0}
+    made = objective(teachers / "images", of, weight=1.0, temperature=1.0)
+    encoded = made.encode_batch(pictures.ROWS, pictures.processor())
+    mixed = [made.augment(row, lambda: encoded[3], None, np.random.default_rng(0)) for row in encoded[:3]]
+    batch = made.collate(mixed)
+    student = pictures.vit(initializer_range=0.5, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+    loss = made.loss(student, batch, toy_context(student, made, processor=pictures.processor()))
+    seen = torch.from_numpy(np.stack([item["pixel_values"] for item in mixed]))
+    logits, told = (
+        model(pixel_values=seen).logits.detach().numpy() for model in (student, pictures.vit(hidden_size=24))
+    )
+    expected = sum(apart(q, p, "forward_kl", 1.0) for q, p in zip(logits, told, strict=True))
+    assert loss.total.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_the_rows_complete_goes_to_the_other_objective(teachers: Path) -> None:

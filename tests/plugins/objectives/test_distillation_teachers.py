@@ -11,7 +11,7 @@ import pytest
 
 from ftk import UserError
 from ftk.testing import toy_context
-from tests.plugins.objectives import classes, taught
+from tests.plugins.objectives import classes, pictures, taught
 from tests.plugins.objectives.taught import objective
 
 
@@ -83,6 +83,16 @@ def test_a_teacher_may_know_more_tokens_and_a_student_may_not(teachers: Path, tm
     made = objective(teachers / "labels", of)
     with pytest.raises(UserError, match=r"they differ in '<.more.>', which is unknown there"):
         made.begin(toy_context(student, made, processor=known))
+
+
+@pytest.mark.parametrize("other", [{"size": {"height": 4, "width": 4}}, {"image_mean": [0.1, 0.1, 0.1]}], ids=str)
+def test_a_teacher_of_other_images_is_refused(teachers: Path, tmp_path: Path, other: dict[str, Any]) -> None:
+    of = {"use": "image_classification", "labels": ("bar", "cup", "dot")}
+    made, student = objective(teachers / "images", of), pictures.vit()
+    made.begin(toy_context(student, made, processor=pictures.processor()))
+    its = type(pictures.processor())(**{"size": {"height": 8, "width": 8}, **other})
+    with pytest.raises(UserError, match="images sees images in another way than the student: 8 by 8 where that sees"):
+        objective(teachers / "images", of).begin(toy_context(student, made, processor=its))
 
 
 def test_a_teacher_that_has_changed_is_another_one(teachers: Path, tmp_path: Path) -> None:

@@ -7,16 +7,27 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ftk import Options, Variant
-from ftk_plugins.objectives import causal_lm, classification, denoising, instruction, masked_lm, token_classification
+from ftk_plugins.objectives import (
+    causal_lm,
+    classification,
+    denoising,
+    image_classification,
+    instruction,
+    masked_lm,
+    token_classification,
+)
 from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
 from ftk_plugins.objectives.classification.options import ClassificationOptions
 from ftk_plugins.objectives.denoising.options import DenoisingOptions
 from ftk_plugins.objectives.distillation import PROVIDES
+from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
 from ftk_plugins.objectives.instruction.options import InstructionOptions
 from ftk_plugins.objectives.masked_lm.options import MaskedLMOptions
 from ftk_plugins.objectives.token_classification.options import TokenClassificationOptions
 
-_INSIDE = (causal_lm, instruction, masked_lm, denoising, classification, token_classification)
+_INSIDE = (
+    causal_lm, instruction, masked_lm, denoising, classification, token_classification, image_classification,
+)  # fmt: skip
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for module in _INSIDE for variant in module.ftk_objectives()}
 """The objectives that can be distilled, by name."""
@@ -66,6 +77,12 @@ class OfTokenClassification(TokenClassificationOptions):
     use: Literal["token_classification"] = _USE
 
 
+class OfImageClassification(ImageClassificationOptions):
+    """`image_classification`, as `of` names it."""
+
+    use: Literal["image_classification"] = _USE
+
+
 def _table(value: Any) -> Any:
     if not isinstance(value, dict | Options) or (isinstance(value, dict) and "use" not in value):
         name = value if isinstance(value, str) else "causal_lm"
@@ -74,7 +91,13 @@ def _table(value: Any) -> Any:
 
 
 Of = Annotated[
-    OfCausalLM | OfInstruction | OfMaskedLM | OfDenoising | OfClassification | OfTokenClassification,
+    OfCausalLM
+    | OfInstruction
+    | OfMaskedLM
+    | OfDenoising
+    | OfClassification
+    | OfTokenClassification
+    | OfImageClassification,
     Field(discriminator="use"),
 ]
 

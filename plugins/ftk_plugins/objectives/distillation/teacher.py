@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -18,6 +19,7 @@ from ftk_plugins.models.calls import explained, quiet
 from ftk_plugins.models.loading import load_model, load_processor, outline_model
 from ftk_plugins.models.pretrained.places import Place, find_place
 from ftk_plugins.objectives.distillation.options import DistillationOptions
+from ftk_plugins.objectives.pictures import pixels_of
 
 READ_AT_A_TIME = 1 << 24
 """Bytes of a file that are hashed at a time."""
@@ -82,7 +84,8 @@ def _checked(options: DistillationOptions, head: Head, processor: Any) -> Place:
                 place.path, **{key: value for key, value in origin.items() if value}
             )
         _hold_labels(config, head, options.teacher)
-    _hold_tokens(load_processor(place.path, head, **origin), processor, options.teacher)
+    hold = _hold_pixels if head.kind == "image_classification" else _hold_tokens
+    hold(load_processor(place.path, head, **origin), processor, options.teacher)
     return place
 
 
@@ -116,6 +119,18 @@ def _hold_tokens(teacher: Any, student: Any, name: str) -> None:
         f"{len(needed)} of {type(student).__name__}; they differ in {other!r}, {told}",
         "choose a teacher and a student with the same tokenizer, as two sizes of one family",
     )
+
+
+def _hold_pixels(teacher: Any, student: Any, name: str) -> None:
+    """Refuse a teacher whose images are of another size or scale than the student's, which both are given."""
+    picture = {"": np.random.default_rng(0).integers(0, 256, (23, 31, 3))}
+    one, other = (pixels_of([picture], "", processor)[0] for processor in (teacher, student))
+    if one.shape != other.shape or not np.allclose(one, other, atol=1e-3):
+        raise UserError(
+            f"{name} sees images in another way than the student: {' by '.join(map(str, one.shape[1:]))} where that "
+            f"sees {' by '.join(map(str, other.shape[1:]))}, or on another scale of brightness",
+            "give both one image processor: `tokenizer` in [model] names the student's",
+        )
 
 
 @contextmanager
