@@ -30,7 +30,7 @@ class Options(BaseModel):
         return ()
 
     def withheld(self) -> tuple[str, ...]:
-        """Capabilities of the variant's ``provides`` that these options take away."""
+        """Capabilities of the variant's ``provides`` that these options take away, or of any other part's beside it."""
         return ()
 
     def metrics(self) -> tuple[str, ...]:

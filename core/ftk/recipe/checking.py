@@ -45,7 +45,7 @@ def check_stage(
 ) -> tuple[StageSpec, list[Problem], list[str]]:
     """The stage without mitigations that cannot act in it, its problems, and notes on what was left out."""
     stage, notes = _leave_idle_out(stage, around)
-    problems = _check_shares(stage) + _not_installed(stage) + check_divided(stage, registry)
+    problems = _check_shares(stage) + _not_installed(stage) + check_divided(stage, around.model, registry)
     problems += unmeasured(stage.evaluators, "test-data", {**around.top_data, **around.data})
     found, told = check_members(stage)
     problems, notes = problems + found, notes + told
@@ -59,6 +59,7 @@ def check_stage(
         offered |= {ROW_GRADIENTS}
     offered |= from_data({**around.top_data, **around.data}) | {TESTED}
     offered |= {TRAINED, EARLIER_SAMPLING}  # check_sampled and _unsampled tell whether they are there
+    offered -= {word for spec in chosen for word in spec.options.withheld() if word not in spec.variant.provides}
     if any(spec.options.data_share() for spec in stage.mitigations):
         offered |= {SEVERAL_SOURCES}
     members = stage.objective.parts
@@ -223,6 +224,8 @@ def _explain(name: str, need: str, chosen: Sequence[PartSpec], registry: Registr
         return f"{reason}: all rows of a step are of one task here, and nothing can be in conflict", hint
     reasons, hints = [], []
     for part in chosen:
+        if need in part.options.withheld() and need not in part.variant.provides:
+            return f"{reason}, which {part.kind} `{part.variant.name}` rules out with these options", ""
         givers = sorted({e.variant.name for e in registry.entries(part.kind) if need in e.variant.provides})
         if givers:
             with_options = " with these options" if need in part.variant.provides else ""

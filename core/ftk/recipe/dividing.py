@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ftk.errors import Problem
 from ftk.plugin.registry import Registry
-from ftk.recipe.specs import StageSpec
+from ftk.recipe.specs import PartSpec, StageSpec
 
 SHARDING = "sharding"
 """The capability of acting on weights of which each process holds its rows."""
@@ -21,12 +21,15 @@ WHOLE = {
 """Why an optimizer cannot step on shards."""
 
 
-def check_divided(stage: StageSpec, registry: Registry) -> list[Problem]:
+def check_divided(stage: StageSpec, model: PartSpec | None, registry: Registry) -> list[Problem]:
     """What of a stage cannot act on a divided model; nothing where the model is whole."""
     training = stage.training
     if training.sharding == "none":
         return []
     found = []
+    if model is not None and SHARDING in model.options.withheld():
+        reason = f"model `{model.name}` with these options holds weights that are not divided among processes"
+        found.append(Problem("training.sharding", reason, "leave it out"))
     if WHOLE_STEP in stage.objective.provides():
         reason = f"`{stage.objective.name}` embeds every row twice, and has not been tried on divided weights"
         found.append(Problem("training.sharding", reason, "leave it out"))

@@ -55,8 +55,14 @@ def build_optimizer(options: Training, groups: Groups, model: nn.Module, device:
 def sizes_of(adaptation: Adaptation, model: nn.Module) -> tuple[int, int]:
     """How many parameters a stage trains, some of them perhaps not from its start, and how many there are."""
     trained = [parameter for group in adaptation.param_groups(model, 1.0) for parameter in group["params"]]
-    every = {id(parameter): parameter.numel() for parameter in (*model.parameters(), *trained)}
+    every = {id(parameter): _size(parameter) for parameter in (*model.parameters(), *trained)}
     return sum(p.numel() for p in trained), sum(every.values())
+
+
+def _size(parameter: nn.Parameter) -> int:
+    """How many numbers it stands for: bitsandbytes packs two of 4 bits into one."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
 
 
 def build_schedule(options: Training, optimizer: Optimizer, steps: int) -> LambdaLR:

@@ -27,6 +27,7 @@ from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.named import remember_requires_grad, take_back
 from ftk_plugins.adaptations.new_rows import NewRows
+from ftk_plugins.adaptations.quantized import make_plain
 from ftk_plugins.adaptations.target_options import TargetOptions
 from ftk_plugins.adaptations.targets import choose_targets, choose_whole
 
@@ -201,6 +202,7 @@ class Injected(Adaptation):
 
     @torch.no_grad()
     def merge(self) -> Any:
+        make_plain(self._tuner.model)  # a sum of few bits and an update has no such few bits
         for layer in self._layers.values():
             for _, drift in self.drifts(layer):
                 for start, stop in drift.chunks():

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ftk import UserError, did_you_mean
 from ftk_plugins.adaptations.named import without_numbers
+from ftk_plugins.adaptations.quantized import is_quantized
 
 
 def choose_targets(
@@ -62,7 +63,7 @@ def choose_targets(
             raise UserError(
                 f"adaptation.targets: {name} is trained whole by `modules_to_save`", "Leave it out of one of the two."
             )
-        if not module.weight.is_floating_point():
+        if not module.weight.is_floating_point() and not is_quantized(module):
             raise UserError(
                 f"adaptation `{method}`: {name} is stored as {module.weight.dtype}",
                 "Load the model without quantization.",

@@ -30,6 +30,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     complete: bool = False,
+    quantization: Any | None = None,
 ) -> Any:
     """Read a model that ``save_pretrained`` wrote, or a GGUF file, onto the CPU, in ``eval`` mode.
 
@@ -46,6 +47,8 @@ def load_model(
         revision: on the hub.
         trust_remote_code: whether code of the repository may run.
         complete: refuse a checkpoint that lacks weights.
+        quantization: how Transformers is to hold the weights of linear layers in fewer bits, on the device that it
+            makes them on; None: whole.
 
     Raises:
         UserError: it cannot be found, read, or given this head.
@@ -55,6 +58,8 @@ def load_model(
     with quiet(), explained(name, path, attention):
         config, builder = _configured(path, head, name, origin)
         arguments: dict[str, Any] = {"use_safetensors": True} if gguf_file is None else {}
+        if quantization is not None:
+            arguments["quantization_config"] = quantization
         if gguf_file is not None:
             # Unpacking is what makes the weights trainable; it also takes off the mark of quantization,
             # with which Transformers would refuse to save the model.

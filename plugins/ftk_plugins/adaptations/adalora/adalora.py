@@ -153,7 +153,7 @@ class AdaLora(Injected):
             weight = layer.get_base_layer().weight
             scale = layer.scaling[TRAINED] / (layer.ranknum[TRAINED] + 1e-5)
             p, q = layer.lora_B[TRAINED], layer.lora_A[TRAINED] * layer.lora_E[TRAINED] * scale
-            left, right = (q.mT, p.mT) if layer.fan_in_fan_out else (p, q)
+            left, right = (q.mT, p.mT) if getattr(layer, "fan_in_fan_out", False) else (p, q)
             rows: Tensor = weight[start:stop].float() + left[start:stop] @ right
             return rows
 

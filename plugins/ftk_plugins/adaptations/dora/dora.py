@@ -10,9 +10,11 @@ from peft import LoraConfig, LoraModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
+from ftk import UserError
 from ftk.parts import Drift
 from ftk_plugins.adaptations.dora.options import DoraOptions
 from ftk_plugins.adaptations.injected import TRAINED, Injected
+from ftk_plugins.adaptations.quantized import is_in_8_bits
 
 
 class Dora(Injected):
@@ -29,6 +31,16 @@ class Dora(Injected):
         self.options = options
 
     def inject(self, model: nn.Module, targets: list[str]) -> BaseTuner:
+        """By PEFT's layers for LoRA.
+
+        Raises:
+            UserError: the weights are held in 8 bits.
+        """
+        if any(is_in_8_bits(model.get_submodule(name)) for name in targets):
+            raise UserError(
+                "adaptation `dora` reads the base weights in every step, and bitsandbytes loses those of 8 bits then",
+                'Write quantization = "nf4" in [model], or use `lora`.',
+            )
         config = LoraConfig(
             r=self.options.rank,
             lora_alpha=self.options.alpha,

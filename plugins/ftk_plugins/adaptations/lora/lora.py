@@ -17,6 +17,7 @@ from ftk.parts import Drift, State
 from ftk_plugins.adaptations.injected import TRAINED, Injected
 from ftk_plugins.adaptations.lora.drift import LowRankDrift
 from ftk_plugins.adaptations.lora.options import LoraOptions
+from ftk_plugins.adaptations.quantized import plain_weight
 
 START = "start"
 """The frozen adapter that takes away what a nonzero initialisation adds; absent where B starts at zero."""
@@ -140,7 +141,7 @@ class Lora(Injected):
         PiSSA: Meng et al. 2024, https://arxiv.org/abs/2404.02948. MiLoRA: Wang et al. 2024,
         https://arxiv.org/abs/2406.09044.
         """
-        weight = layer.get_base_layer().weight
+        weight = plain_weight(layer.get_base_layer())
         weight = (weight.full_tensor() if isinstance(weight, DTensor) else weight).float()
         u, values, vh = torch.linalg.svd(weight.mT if layer.fan_in_fan_out else weight, full_matrices=False)
         some = slice(0, self.options.rank) if self.options.init == "pissa" else slice(-self.options.rank, None)

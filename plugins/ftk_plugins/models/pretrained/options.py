@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,6 +33,15 @@ class PretrainedOptions(ModelOptions):
         description="Type that the weights are held in; auto: as they were saved. "
         "Training in 16 bits loses small updates.",
     )
+    quantization: Literal["none", "nf4", "int8"] = Field(
+        default="none",
+        description="In how few bits the weights of all linear layers but the output layer are held, frozen: 4 as "
+        "`nf4` (QLoRA) or 8. Needs bitsandbytes, and an adaptation that leaves them as they are.",
+    )
+    double_quantization: bool = Field(
+        default=True,
+        description="With `nf4`, hold the scales of its blocks in 8 bits as well, which saves 0.37 bits per weight.",
+    )
     tokenizer: str | None = Field(
         default=None,
         min_length=1,
@@ -52,8 +62,29 @@ class PretrainedOptions(ModelOptions):
         description="Run Python code that the model's repository brings along; only for authors you trust.",
     )
 
+    def more_needs(self) -> tuple[str, ...]:
+        return () if self.quantization == "none" else ("quantized-base",)
+
     def withheld(self) -> tuple[str, ...]:
-        return () if self.new_tokens else ("new-tokens",)
+        new = () if self.new_tokens else ("new-tokens",)
+        return new if self.quantization == "none" else (*new, "weight-drift", "sharding")
+
+    @field_validator("quantization")
+    @classmethod
+    def _is_installed(cls, kind: str) -> str:
+        if kind != "none" and importlib.util.find_spec("bitsandbytes") is None:
+            raise ValueError(f"`{kind}` needs bitsandbytes, which is not installed: pip install bitsandbytes")
+        return kind
+
+    @model_validator(mode="after")
+    def _of_plain_weights(self) -> PretrainedOptions:
+        if self.quantization != "none" and (self.gguf_file is not None or self.path.endswith(".gguf")):
+            raise ValueError(
+                "`quantization` is of plain weights: those of a GGUF file are unpacked, and have lost some already"
+            )
+        if self.quantization != "nf4" and not self.double_quantization:
+            raise ValueError('`double_quantization` is of `quantization = "nf4"`')
+        return self
 
     @field_validator("new_tokens")
     @classmethod
@@ -64,7 +95,7 @@ class PretrainedOptions(ModelOptions):
 
     @model_validator(mode="after")
     def _start_of_some(self) -> PretrainedOptions:
-        if "new_token_start" in self.model_fields_set and not self.new_tokens:
+        if self.new_token_start != "parts" and not self.new_tokens:
             raise ValueError("`new_token_start` says where `new_tokens` start, and there are none")
         return self
 

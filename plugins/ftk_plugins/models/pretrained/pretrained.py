@@ -19,6 +19,7 @@ from ftk_plugins.models.loading import (
 from ftk_plugins.models.pretrained.new_tokens import add_tokens, mark_tokens, read_tokens
 from ftk_plugins.models.pretrained.options import PretrainedOptions
 from ftk_plugins.models.pretrained.places import Place, find_place, fingerprint
+from ftk_plugins.models.pretrained.quantizing import quantization_of, quantizing, settle
 
 
 class Pretrained(ModelSource):
@@ -36,12 +37,18 @@ class Pretrained(ModelSource):
                 found.append(fingerprint(options.tokenizer, on_hub="tokenizer_config.json"))
             if options.chat_template is not None:
                 found.append(fingerprint(options.chat_template))
+            if isinstance(options.new_tokens, str):
+                found.append(fingerprint(options.new_tokens))
         return "\n".join(found)
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Load the model onto the CPU in ``dtype``; ``corpus`` is not read."""
         place = find_place(self.options.path, self.options.gguf_file)
-        model = load_model(head=head, seed=self.options.seed, **self._arguments(place))
+        how = quantization_of(self.options)
+        with quantizing(self.options):
+            model = load_model(head=head, seed=self.options.seed, quantization=how, **self._arguments(place))
+        if how is not None:
+            settle(model)
         return self._with_processor(model, place, head)
 
     def outline(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
