@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 import ftk
 
@@ -40,3 +43,39 @@ def test_gpt_pretrain_then_instruct_goes_on_reading(tmp_path: Path) -> None:
     assert kept[0] == plain[0] < 0.3 * result.report["start"]["perplexity"][0]
     assert plain[1] > 1.5 * plain[0], "answering alone forgets how to read"
     assert kept[1] < 1.2 * kept[0]
+
+
+def test_llama_qa_zh_answers_in_chinese_what_is_asked_in_other_words(tmp_path: Path) -> None:
+    facts = 3
+    small = (
+        "model.hidden_size=64", "model.layers=1", "model.heads=2",
+        "stage.capitals.data.train.limit=3", "stage.capitals.data.test.limit=3",
+        "stage.capitals.data.probes={}", "stage.capitals.training.steps=15",
+        f"stage.language_models.data.train.limit={8 * facts}", f"stage.language_models.data.test.limit={2 * facts}",
+        "stage.language_models.training.steps=80", "training.batch_size=16",
+        "stage.capitals.training.learning_rate=5e-3", "stage.language_models.training.learning_rate=5e-3",
+    )  # fmt: skip
+    result = run_small("llama_qa_zh", tmp_path / "run", small)
+    right = result.report["matrix"]["keyword_accuracy"]
+    assert result.report["start"]["keyword_accuracy"] == [0, 0]
+    assert result.report["stages"][1]["mitigations"]["replay"]["rows"] == {"capitals": 18}
+    assert right[1][1] > 0.6, "what was taught, asked in other words"
+    tokenizer = AutoTokenizer.from_pretrained(result.folder / "model")
+    asked = "LoRA训练哪些参数？"
+    assert tokenizer.decode(tokenizer(asked)["input_ids"]) == asked
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((ROOT / "recipes" / "data" / name).read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_chinese_rows_ask_for_each_fact_in_words_of_their_own() -> None:
+    taught, asked = rows("llm_qa_zh.json"), rows("llm_qa_zh_test.json")
+    assert all(set(row) == {"instruction", "input", "output", "keywords"} for row in taught + asked)
+    assert all(word in row["output"] for row in taught + asked for word in row["keywords"])
+    facts = {row["output"] for row in taught}
+    assert len(facts) >= 40
+    assert {row["output"] for row in asked} == facts
+    questions = [row["instruction"] for row in taught + asked]
+    assert len(set(questions)) == len(questions)
