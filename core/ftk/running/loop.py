@@ -218,10 +218,12 @@ class Loop:
 
     def agree(self, counts: Sequence[int], ctx: Context) -> bool:
         """Count targets over all processes, and tell whether any was asked to stop."""
-        told = torch.tensor([*counts, int(self.stop_requested())], device=ctx.device)
+        told = [*counts, int(self.stop_requested())]
         if ctx.world_size > 1:
-            torch.distributed.all_reduce(told)
-        *counts, stop = told.tolist()
+            summed = torch.tensor(told, device=ctx.device)
+            torch.distributed.all_reduce(summed)
+            told = summed.tolist()
+        *counts, stop = told
         self.balance.divide(counts)
         return bool(stop)
 
