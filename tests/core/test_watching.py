@@ -83,6 +83,13 @@ def test_the_criterion_is_a_weighted_sum_of_target_and_retention(options: dict[s
     assert criterion(watch(keep="best", **options).options, ["currencies"], FOUND) == pytest.approx(value)
 
 
+def test_of_several_new_tasks_the_mean_counts_over_those_that_have_the_metric() -> None:
+    found = {**FOUND, "joint/a": [Metric("accuracy", 0.9, True)], "joint/b": [Metric("nats", 1.0, False)]}
+    options = watch(keep="best", best_by="accuracy", retention_weight=0.5).options
+    new = ["currencies", "joint/a", "joint/b"]
+    assert criterion(options, new, found) == pytest.approx((0.3 + 0.9) / 2 + 0.5 * (0.8 + 0.6) / 2)
+
+
 def test_a_metric_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"`currencies` has no metric `acuracy`\n.*did you mean `accuracy`"):
         criterion(watch(keep="best", best_by="acuracy").options, ["currencies"], FOUND)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import ftk
+from ftk.cli import cli
+from ftk.disk.bundles import read_bundle
 from ftk.planning.machine import this_machine
 from ftk.planning.plan import Planner
 from ftk.recipe.reading import load_recipe
@@ -23,6 +27,9 @@ from tests.system.test_distributed import start_ranks
 UNCERTAIN = 'weighting = "uncertainty", weight_learning_rate = 0.1, '
 
 
+ALIGNED = joint(options=UNCERTAIN).replace("\nobjective", '\nmitigation = [{ use = "pcgrad" }]\nobjective')
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> ftk.RunResult:
     """A joint stage and one after it."""
@@ -32,9 +39,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ftk.RunResult:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> ftk.RunResult:
-    """The joint stage by itself, in passes of two rows."""
+    """The joint stage by itself, in passes of two rows, the gradients of its tasks aligned."""
     folder = tmp_path_factory.mktemp("alone")
-    return ftk.run(written(folder, joint(options=UNCERTAIN)), output=folder / "run")
+    return ftk.run(written(folder, ALIGNED), output=folder / "run")
 
 
 def test_each_task_is_a_column_of_the_scores_by_the_evaluators_that_fit_it(done: ftk.RunResult) -> None:
@@ -57,6 +64,9 @@ def test_each_task_has_a_model_of_its_own_over_one_body(done: ftk.RunResult) -> 
     for name in ("topic", "tongue"):
         models[name] = AutoModelForSequenceClassification.from_pretrained(folder / "members" / name).eval()
         assert "AutoModelForSequenceClassification" in (folder / "members" / name / "README.md").read_text()
+    assert "other heads, over the same body, each complete: `members/topic`, `members/tongue`" in (
+        folder / "README.md"
+    ).read_text(encoding="utf-8")
     assert list(models["tongue"].config.id2label.values()) == ["en", "zh"]
     bodies = [{n: w for n, w in m.bert.state_dict().items() if "pooler" not in n} for m in models.values()]
     for body in bodies[1:]:
@@ -111,7 +121,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(forge: Forge, tmp_path: Pat
 
 
 def test_two_processes_end_where_one_does(alone: ftk.RunResult, forge: Forge, tmp_path: Path) -> None:
-    recipe = written(tmp_path, joint(options=UNCERTAIN))
+    recipe = written(tmp_path, ALIGNED)
     ranks = start_ranks(forge, "run", recipe, "--output", tmp_path / "run")
     for rank in ranks:
         assert rank.wait() == 0, "\n".join(rank.told() for rank in ranks)
@@ -120,9 +130,11 @@ def test_two_processes_end_where_one_does(alone: ftk.RunResult, forge: Forge, tm
 
 
 def test_no_cut_into_passes_changes_it(alone: ftk.RunResult, tmp_path: Path) -> None:
-    text = joint(options=UNCERTAIN).replace("micro_batch_size = 2\n", "")
-    whole = ftk.run(written(tmp_path, text), output=tmp_path / "run")
+    whole = ftk.run(written(tmp_path, ALIGNED.replace("micro_batch_size = 2\n", "")), output=tmp_path / "run")
     assert_near(whole.folder, alone.folder)
+    told = [result.report["stages"][0]["mitigations"]["pcgrad"] for result in (alone, whole)]
+    assert [its["pairs"] for its in told] == [11, 11]
+    assert told[0]["conflicts"] == told[1]["conflicts"] > 0
     assert weights_of(whole) == pytest.approx(weights_of(alone), rel=1e-5)
 
 
@@ -155,3 +167,57 @@ def test_a_small_part_is_repeated_and_a_plan_counts_every_head(tmp_path: Path) -
     assert held["gradients"] == 4 * trained
     own = [name for name in planner.outline(1).beside if "classifier.weight" in name or "pooler" in name]
     assert len(own) == 6, "of two heads a classifier and a pooler's weight and bias"
+
+
+def test_ewc_holds_the_heads_that_are_trained_beside_the_first(tmp_path: Path) -> None:
+    """A second joint stage has all heads again: what the first one's tasks depend on is held in each of them."""
+    again = joint().partition("[[stage]]")[2].replace('name = "joint"', 'name = "again"')
+    guarded = again.replace("[stage.data]", '[[stage.mitigation]]\nuse = "ewc"\nsamples = 6\n[stage.data]')
+    result = ftk.run(written(tmp_path, joint(f"[[stage]]{guarded}")), output=tmp_path / "run")
+    state = read_bundle(result.folder / "stages" / "2-again" / "state")[0]["mitigation.ewc"]
+    fisher = {name: value for name, value in state.items() if name.startswith("fisher/")}
+    heads = [name for name in fisher if name.endswith(":classifier.weight")]
+    assert len(heads) == 2, "each under a name of its own"
+    assert all(float(fisher[name].sum()) > 0 for name in heads)
+    told = result.report["stages"][1]["mitigations"]["ewc"]
+    assert told["guarded_weights"] == sum(value.numel() for value in fisher.values())
+
+
+def test_rows_of_a_task_can_be_compared_with_each_other(tmp_path: Path) -> None:
+    """Negatives are the task's own rows of the step, however it is cut."""
+    table = 'use = "contrastive", anchor = "instruction", positive = "output"'
+    text = joint().replace('use = "masked_lm"', table).replace('{ use = "perplexity" }, ', "")
+    ends = []
+    for name, one in (("cut", text), ("whole", text.replace("micro_batch_size = 2\n", ""))):
+        result = ftk.run(written(tmp_path, one, f"{name}.toml"), output=tmp_path / name, overrides=["training.steps=3"])
+        ends.append(load_file(result.folder / "model" / "members" / "topic" / "model.safetensors"))
+    for name, weight in ends[0].items():
+        torch.testing.assert_close(ends[1][name], weight, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_data_are_told_of_each_task(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        cli, ["data", str(written(tmp_path, joint())), "--json", "--save", str(tmp_path / "rows")]
+    )
+    assert done.exit_code == 0, done.output
+    told = {task["task"]: task for task in json.loads(done.stdout)["tasks"]}
+    assert list(told) == ["joint/words", "joint/topic", "joint/tongue"]
+    assert told["joint/topic"]["roles"]["train"]["rows"] == 12
+    assert (tmp_path / "rows" / "joint" / "tongue" / "train.parquet").is_file()
+
+
+def test_what_is_chosen_on_validation_data_goes_by_the_mean_over_the_tasks(tmp_path: Path) -> None:
+    chosen = """
+mitigation = [{ use = "interpolation", alpha = "validation", alphas = [0.5, 1.0], metric = "accuracy" }]
+objective"""
+    text = joint().replace("\nobjective", chosen).replace("test = {", f"validation = {mixed(4)}\ntest = {{")
+    watched = ["training.evaluate_every=5", "training.best_by=accuracy", "training.keep=best"]
+    report = ftk.run(written(tmp_path, text), output=tmp_path / "run", overrides=watched).report
+    (stage,) = report["stages"]
+    scores = stage["history"][0]["scores"]
+    assert scores.keys() == set(report["tasks"])
+    accuracy = [scores[task]["accuracy"] for task in ("joint/topic", "joint/tongue")]
+    assert stage["history"][0]["criterion"] == pytest.approx(sum(accuracy) / 2)
+    told = stage["mitigations"]["interpolation"]
+    ends = [value for value in report["matrix"]["accuracy"][0] if value is not None]
+    assert told["learned"] == pytest.approx(sum(ends) / 2), "the test rows are those of validation"

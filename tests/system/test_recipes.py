@@ -142,3 +142,22 @@ def test_bert_mlm_then_classify_measures_the_masked_words_through_their_head(tmp
     assert guarded[0] == plain[0] < 0.5 * 400
     assert plain[1] > 1.2 * plain[0], "full tuning loses what it read"
     assert plain[1] - guarded[1] > 0.5 * (plain[1] - plain[0]), "and EWC keeps most of it"
+
+
+def test_multitask_teaches_three_tasks_at_once_and_a_later_stage_keeps_them_with_ewc(tmp_path: Path) -> None:
+    (path,) = [path for path in RECIPES if path.stem == "multitask"]
+    small = [
+        "model={use='scratch', architecture='bert', hidden_size=32, layers=1, heads=2, vocabulary_size=400}",
+        *(f"stage.together.data.train.parts.{part}.limit=4" for part in ("reading", "topic", "element")),
+        "stage.together.data.test.parts.element.limit=10", "stage.language.data.train.limit=4",
+        "stage.together.training.steps=120", "stage.language.training.steps=4", "training.learning_rate=1e-2",
+    ]  # fmt: skip
+    report = ftk.run(path, output=tmp_path / "run", overrides=small).report
+    assert report["tasks"] == ["together/reading", "together/topic", "together/element", "language"]
+    accuracy, perplexity = report["matrix"]["accuracy"], report["matrix"]["perplexity"]
+    assert accuracy[0][1] > 0.6
+    assert accuracy[0][2] > 0.8
+    assert perplexity[0][0] < 0.4 * report["start"]["perplexity"][0]
+    weights = report["stages"][0]["weights"]
+    assert weights["element"] > weights["reading"], "the larger a loss, the less it weighs"
+    assert report["stages"][1]["mitigations"]["ewc"]["tasks"].keys() == set(report["tasks"][:3])

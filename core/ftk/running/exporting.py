@@ -49,7 +49,12 @@ def export_stage(
         told = stage.adaptation.export(target)
     model = stage.adaptation.merge()
     heads = heads.following(model)
-    for head, place in model_places(target, members).items():
+    places = model_places(target, members)
+    others = ", ".join(f"`{place.relative_to(target)}`" for place in places.values() if place != target)
+    if others:
+        beside = f"Models of the tasks with other heads, over the same body, each complete: {others}."
+        told = f"{told}\n\n{beside}" if told else beside
+    for head, place in places.items():
         if is_main:
             place.mkdir(exist_ok=True, parents=True)
         save_model(heads.models[head], heads.processor, source, place, keep=is_main)

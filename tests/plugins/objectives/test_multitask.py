@@ -179,3 +179,17 @@ def test_an_epoch_has_each_tasks_rows_as_often_as_the_mixture_says() -> None:
         names = [source.name for source, _ in drawn]
         assert {name: names.count(name) for name in set(names)} == {"train/small": 12, "train/large": 20}
     assert [round(source.share, 4) for source in mixer.sources] == [0.375, 0.625]
+
+
+def test_the_weighing_that_the_docs_show_is_a_joint_objective() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "hooks.md").read_text(encoding="utf-8")
+    (text,) = [text for text in page.split("```python\n") if "class Even(JointObjective)" in text]
+    names: dict[str, Any] = {}
+    exec(text.partition("```")[0], names)
+    part = names["Even"](make().options)
+    for _ in range(2000):
+        part.learn({"words": 4.0, "topic": 0.5}, {"words": 0.5, "topic": 0.5})
+    assert part.weights() == pytest.approx({"words": 0.25, "topic": 2.0})
+    again = names["Even"](make().options)
+    again.load_state_dict(part.state_dict())
+    assert again.weights() == part.weights()

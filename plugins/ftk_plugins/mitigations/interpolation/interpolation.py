@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,7 +116,7 @@ class Interpolation(Mitigation):
             ctx.check_interrupt()
             ctx.events("phase", text=f"interpolation: measuring share {alpha:g}", done=len(curve), total=len(alphas))
             adaptation.scale(alpha)
-            kept = {task.name: self._score(task, ctx) for task in ctx.earlier}
+            kept = {task.name: self._scores([task], ctx)[0] for task in ctx.earlier}
             start = start or kept
             if alpha in alphas:
                 retention = {name: retained(metric, start[name].value) for name, metric in kept.items()}
@@ -138,23 +138,22 @@ class Interpolation(Mitigation):
 
     def _learned(self, ctx: Context) -> Metric:
         """The score of what the stage teaches; of several tasks the mean over those that have the metric."""
-        first, *others = [task for task in ctx.taught if task.evaluators]
-        score = self._score(first, ctx)
-        measured = [metric for task in others for metric in ctx.measure_task(task, "validation")]
-        values = [score.value, *(metric.value for metric in measured if metric.name == score.name)]
-        return replace(score, value=math.fsum(values) / len(values), detail={}, resampling=None)
+        scores = self._scores(ctx.taught, ctx)
+        mean = math.fsum(score.value for score in scores) / len(scores)
+        return replace(scores[0], value=mean, detail={}, resampling=None)
 
-    def _score(self, task: Task, ctx: Context) -> Metric:
-        metrics = ctx.measure_task(task, "validation")
-        wanted = self.options.metric
-        for metric in metrics:
-            if wanted in (None, metric.name):
-                return metric
-        lacking = "a metric" if wanted is None else f"the metric {wanted!r}"
-        raise UserError(
-            f"interpolation: task {task.name!r} lacks {lacking}",
-            did_you_mean(wanted or "", (metric.name for metric in metrics)),
-        )
+    def _scores(self, tasks: Sequence[Task], ctx: Context) -> list[Metric]:
+        """What these tasks have of the metric that is compared: that of the options, or the first of them."""
+        metrics = [metric for task in tasks for metric in ctx.measure_task(task, "validation")]
+        wanted = self.options.metric or next((metric.name for metric in metrics), None)
+        found = [metric for metric in metrics if metric.name == wanted]
+        if not found:
+            lacking = "a metric" if wanted is None else f"the metric {wanted!r}"
+            raise UserError(
+                f"interpolation: task {' and '.join(repr(task.name) for task in tasks)} lacks {lacking}",
+                did_you_mean(wanted or "", (metric.name for metric in metrics)),
+            )
+        return found
 
 
 def retained(now: Metric, start: float) -> float:
