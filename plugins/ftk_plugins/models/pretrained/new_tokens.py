@@ -12,8 +12,8 @@ from transformers import AddedToken
 
 from ftk import UserError
 from ftk_plugins.models.calls import seeded
-from ftk_plugins.models.loading import tokenizer_of, vocabulary_rows
 from ftk_plugins.models.pretrained.options import complaint_about
+from ftk_plugins.models.tokenizers import tokenizer_of, vocabulary_rows
 
 Start = Literal["parts", "mean"]
 

@@ -8,18 +8,12 @@ from typing import Any
 
 from ftk.parts import Head, Loaded, ModelSource
 from ftk_plugins.models.calls import explained, quiet
-from ftk_plugins.models.loading import (
-    fit_tokenizer,
-    load_model,
-    load_processor,
-    load_saved,
-    outline_model,
-    set_chat_template,
-)
+from ftk_plugins.models.loading import load_model, load_processor, load_saved, outline_model
 from ftk_plugins.models.pretrained.new_tokens import add_tokens, mark_tokens, read_tokens
 from ftk_plugins.models.pretrained.options import PretrainedOptions
 from ftk_plugins.models.pretrained.places import Place, find_place, fingerprint
 from ftk_plugins.models.pretrained.quantizing import quantization_of, quantizing, settle
+from ftk_plugins.models.tokenizers import fit_tokenizer, set_chat_template
 
 
 class Pretrained(ModelSource):

@@ -42,7 +42,8 @@ def train_tokenizer(
     *,
     vocabulary_size: int,
     max_length: int,
-    mask: bool,
+    mask: bool = False,
+    frame: bool = False,
     sentinels: int = 0,
     special_tokens: Sequence[str] = (),
 ) -> Any:
@@ -58,6 +59,7 @@ def train_tokenizer(
         vocabulary_size: most tokens, at least 256 and the special ones; a small corpus gives fewer.
         max_length: the model's longest sequence in tokens.
         mask: whether it has a mask token, and puts ``<|start|>`` before a text and ``<|end|>`` after it, as BERT does.
+        frame: whether it puts these two around a text without having a mask token, as CLIP does.
         sentinels: how many tokens it has that stand for a span, from ``<extra_id_0>``; with any it puts ``<|end|>``
             after a text, as T5 does.
         special_tokens: further tokens that are never split.
@@ -65,7 +67,8 @@ def train_tokenizer(
     Raises:
         UserError: the corpus has no text, or ``vocabulary_size`` has no room for the special tokens.
     """
-    own = [*([MASK, START] if mask else []), *map(SENTINEL.format, range(sentinels))]
+    starts = mask or frame
+    own = [*([MASK] if mask else []), *([START] if starts else []), *map(SENTINEL.format, range(sentinels))]
     special = list(dict.fromkeys([PAD, END, UNKNOWN, *own, *special_tokens]))
     room = vocabulary_size - len(special) - 256
     if room < 0:
@@ -83,13 +86,14 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORDS, behavior="isolated"), _BYTES])
     tokenizer.decoder = decoders.ByteLevel()
     if own:
-        tokenizer.post_processor = _around(START if mask else "", vocabulary)
+        tokenizer.post_processor = _around(START if starts else "", vocabulary)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
         unk_token=UNKNOWN,
-        **(dict.fromkeys(("bos_token", "cls_token"), START) | {"sep_token": END, "mask_token": MASK} if mask else {}),
+        **({"bos_token": START} if starts else {}),
+        **({"cls_token": START, "sep_token": END, "mask_token": MASK} if mask else {}),
         extra_special_tokens=list(dict.fromkeys([*map(SENTINEL.format, range(sentinels)), *special_tokens])),
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,

@@ -15,10 +15,11 @@ from ftk import UserError
 from ftk.parts import Head, Loaded, ModelSource
 from ftk_plugins.models.calls import explained, quiet, seeded, shortened
 from ftk_plugins.models.heads import auto_class, set_labels
-from ftk_plugins.models.loading import load_processor, load_saved, set_chat_template, vocabulary_rows
+from ftk_plugins.models.loading import load_processor, load_saved
 from ftk_plugins.models.scratch.bpe import train_tokenizer
 from ftk_plugins.models.scratch.options import ScratchOptions
-from ftk_plugins.models.scratch.sizes import make_config, make_image_config
+from ftk_plugins.models.scratch.sizes import TWO_TOWERS, make_config, make_image_config, make_towers_config
+from ftk_plugins.models.tokenizers import set_chat_template, vocabulary_rows
 
 SENTINELS = 100
 """As many as T5's own tokenizer has."""
@@ -55,16 +56,18 @@ class Scratch(ModelSource):
             size = {"height": config.image_size, "width": config.image_size}
             with quiet():  # it tells of a library that would read images faster
                 return Loaded(model, transformers.ViTImageProcessor(size=size))
+        both = head.kind == "encoder" and options.architecture == TWO_TOWERS
+        make = make_towers_config if both else make_config
         # Before any reading of texts, so that a wrong size is told at once.
-        auto_class(make_config(options, options.vocabulary_size, None), head, self._name)
+        auto_class(make(options, options.vocabulary_size, None), head, self._name)
         tokenizer = self._tokenizer(head, corpus)
         if options.chat_template is not None:
             set_chat_template(tokenizer, options.chat_template)
-        config = make_config(options, vocabulary_rows(tokenizer), tokenizer)
+        config = make(options, vocabulary_rows(tokenizer), tokenizer)
         with device:
             model = self._model(config, head)
         tokenizer.model_max_length = min(tokenizer.model_max_length, _longest(model, options.max_length))
-        return Loaded(model, tokenizer)
+        return Loaded(model, _reading_both(tokenizer, config.vision_config.image_size) if both else tokenizer)
 
     @property
     def _name(self) -> str:
@@ -82,6 +85,7 @@ class Scratch(ModelSource):
                 vocabulary_size=options.vocabulary_size,
                 max_length=options.max_length,
                 mask=mask,
+                frame=options.architecture == TWO_TOWERS,
                 sentinels=SENTINELS if _is_t5(options.architecture) else 0,
                 special_tokens=options.special_tokens,
             )
@@ -100,6 +104,25 @@ class Scratch(ModelSource):
                 if head.kind in ("causal_lm", "masked_lm") and model.device.type != "meta":
                     _try(model)
             return model.eval()
+
+
+def _reading_both(tokenizer: Any, size: int) -> Any:
+    """The processor of CLIP, for images of this height and width.
+
+    Raises:
+        UserError: the tokenizer does not write a text as CLIP reads it.
+    """
+    end = tokenizer.eos_token_id
+    if end in (None, 2) or tokenizer("a").input_ids[-1] != end:
+        raise UserError(
+            "model.tokenizer: CLIP reads a text at its end token, which this tokenizer does not write",
+            "leave it out, and one is trained",
+        )
+    with quiet():
+        images = transformers.CLIPImageProcessor(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+        )
+        return transformers.CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
 def _is_t5(architecture: str) -> bool:

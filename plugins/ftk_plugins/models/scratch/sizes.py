@@ -25,6 +25,10 @@ NAMES = {
 }  # fmt: skip
 """Under which names architectures keep each size, before ``attribute_map``; all that exist are set."""
 
+TWO_TOWERS = "clip"
+"""The architecture that reads texts and images."""
+TOWERS = {"text_config": transformers.CLIPTextConfig, "vision_config": transformers.CLIPVisionConfig}
+
 OF_TEXT = {"chat_template", "max_length", "special_tokens", "tie_embeddings", "tokenizer", "vocabulary_size"}
 
 OF_THE_RUN = {
@@ -45,9 +49,9 @@ def make_config(options: ScratchOptions, vocabulary: int, tokenizer: Any | None)
         UserError: an unknown architecture, a key that it does not have, or sizes that do not fit together.
     """
     kind = _architecture(options.architecture)
-    fields = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
+    fields = _fields(kind)
     values = {**_sizes(options, kind, fields), "vocab_size": vocabulary, **_token_ids(kind, tokenizer)}
-    given = _given(options, kind, fields, values)
+    given = _given(options, kind, fields, options.config)
     return _build(kind, {**values, **given}, options.architecture)
 
 
@@ -58,13 +62,57 @@ def make_image_config(options: ScratchOptions) -> Any:
         UserError: as :func:`make_config`; the architecture reads no images; or an option shapes a model of text.
     """
     kind = _known(options.architecture)
-    fields = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
+    fields = _fields(kind)
     if "image_size" not in fields or "vocab_size" in fields:
         raise UserError(f"model.architecture: `{options.architecture}` is no plain image model", 'for example: "vit"')
     if of_text := sorted(OF_TEXT & options.model_fields_set):
         raise UserError(f"model.{of_text[0]}: it is of models of text, and the objective learns images", "leave it out")
     values = _sizes(options, kind, fields - {"tie_word_embeddings"})
-    return _build(kind, {**values, **_given(options, kind, fields, values)}, options.architecture)
+    return _with_squares(
+        _build(kind, {**values, **_given(options, kind, fields, options.config)}, options.architecture)
+    )
+
+
+def make_towers_config(options: ScratchOptions, vocabulary: int, tokenizer: Any | None) -> Any:
+    """The configuration of CLIP, with both towers in these sizes; ``config`` has a table for each of them.
+
+    Args:
+        options: the sizes.
+        vocabulary: rows of the embedding of texts.
+        tokenizer: as for :func:`make_config`.
+
+    Raises:
+        UserError: as :func:`make_config`.
+    """
+    kind, name = _known(options.architecture), options.architecture
+    whole = {key: value for key, value in options.config.items() if key not in TOWERS}
+    values = _given(options, kind, {"projection_dim", "logit_scale_init_value", "initializer_factor"}, whole)
+    width = values.get("projection_dim", kind().projection_dim)
+    for tower, part in TOWERS.items():
+        place, table = f"model.config.{tower}", options.config.get(tower, {})
+        if not isinstance(table, dict):
+            raise UserError(f"{place}: it is the table of a tower's configuration", "write { … }")
+        if "projection_dim" in table:
+            raise UserError(f"{place}.projection_dim: it is that of both towers", "give it in `config` itself")
+        fields = _fields(part) - {"tie_word_embeddings"}
+        sizes = {**_sizes(options, part, fields), "projection_dim": width}
+        if tower == "text_config":
+            sizes |= {"vocab_size": vocabulary, **_token_ids(part, tokenizer)}
+        values[tower] = {**sizes, **_given(options, part, fields, table, place)}
+    config = _build(kind, values, name)
+    _with_squares(config.vision_config)
+    return config
+
+
+def _with_squares(config: Any) -> Any:
+    """The same, of images as high as wide."""
+    if not isinstance(config.image_size, int):
+        raise UserError(f"model.config: image_size = {config.image_size} is no whole number", "give an image's height")
+    return config
+
+
+def _fields(kind: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
 
 
 def _known(name: str) -> Any:
@@ -132,8 +180,10 @@ def _token_ids(kind: Any, tokenizer: Any | None) -> dict[str, int | None]:
     return ids
 
 
-def _given(options: ScratchOptions, kind: Any, fields: set[str], values: dict[str, Any]) -> dict[str, Any]:
-    """The ``config`` table under the architecture's own names, checked."""
+def _given(
+    options: ScratchOptions, kind: Any, fields: set[str], table: dict[str, Any], place: str = "model.config"
+) -> dict[str, Any]:
+    """The ``config`` table, or one of a tower in it, under the architecture's own names, checked."""
     option_of = {
         kind.attribute_map.get(name, name): option
         for option, names in NAMES.items()
@@ -141,18 +191,18 @@ def _given(options: ScratchOptions, kind: Any, fields: set[str], values: dict[st
         if name in fields
     }
     given = {}
-    for name, value in options.config.items():
+    for name, value in table.items():
         own = kind.attribute_map.get(name, name)
         if name in OF_THE_RUN or own == "vocab_size" or own.endswith("_token_id"):
             source = "the run" if name in OF_THE_RUN else "the tokenizer"
-            raise UserError(f"model.config.{name}: {source} decides it", "leave it out")
+            raise UserError(f"{place}.{name}: {source} decides it", "leave it out")
         if name not in fields:
             raise UserError(
-                f"model.config.{name}: `{options.architecture}` has no such key",
+                f"{place}.{name}: `{options.architecture}` has no such key",
                 did_you_mean(name, fields - OF_THE_RUN),
             )
         if option_of.get(own) in options.model_fields_set:
-            raise UserError(f"model.config.{name}: `{option_of[own]}` sets it already", "give one of the two")
+            raise UserError(f"{place}.{name}: `{option_of[own]}` sets it already", "give one of the two")
         given[own] = value
     return given
 

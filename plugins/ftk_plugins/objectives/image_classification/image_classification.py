@@ -16,7 +16,7 @@ from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.image_classification.mixing import mixed
 from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
 from ftk_plugins.objectives.labels import Labels, known_labels, target_of
-from ftk_plugins.objectives.pictures import pixels_of
+from ftk_plugins.objectives.pictures import pixels_of, seen_anew
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,10 +56,17 @@ class ImageClassification(Objective):
     def augment(
         self, item: Features, draw: Callable[[], Features], processor: Any, rng: np.random.Generator
     ) -> Features:
-        """The image mixed with another row's: beside ``labels`` there are ``others (1,) int32``, the label of that,
+        """The image seen anew, and mixed with another row's, seen anew too.
+
+        Where it is mixed, there are beside ``labels`` also ``others (1,) int32``, the label of the other row,
         and ``shares (1,) float32``, the share of the row itself.
         """
-        return mixed(item, draw, self.options.mixup, self.options.cutmix, rng)
+        options = self.options
+
+        def anew(one: Features) -> Features:
+            return {**one, "pixel_values": seen_anew(one["pixel_values"], options, processor, rng)}
+
+        return mixed(anew(item), lambda: anew(draw()), options.mixup, options.cutmix, rng)
 
     def collate(self, items: Sequence[Features]) -> Batch:
         """``pixel_values (rows, channels, height, width) float32`` and ``labels (rows,) int64``.

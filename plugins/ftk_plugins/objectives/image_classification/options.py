@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from ftk import Options
 from ftk_plugins.objectives.label_options import HeadName, check_labels
+from ftk_plugins.objectives.picture_options import PictureOptions
 
 
-class ImageClassificationOptions(Options):
+class ImageClassificationOptions(PictureOptions):
     """What a recipe may say about `image_classification`."""
 
-    image: str = Field(default="image", min_length=1, description="The column that holds the image.")
     label: str = Field(default="label", min_length=1, description="The column that holds its label.")
     labels: tuple[str, ...] | None = Field(
         default=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ftk import UserError
 from ftk.parts import Batch, ComparingObjective, Context, Features, Head, Predictions, Row
 from ftk_plugins.objectives.image_text_contrastive.options import ImageTextContrastiveOptions
-from ftk_plugins.objectives.infonce import alike, identities, infonce
+from ftk_plugins.objectives.infonce import alike, identity, infonce
 from ftk_plugins.objectives.model_inputs import base_model
-from ftk_plugins.objectives.pictures import pixels_of
+from ftk_plugins.objectives.pictures import pixels_of, seen_anew
 from ftk_plugins.objectives.sentences import encode_texts, outputs_of, padded
 from ftk_plugins.objectives.tokens import required_text, text_of, texts_in
 
@@ -50,13 +50,22 @@ class ImageTextContrastive(ComparingObjective):
             for features, image in zip(encoded, pixels, strict=True)
         ]
 
+    def augment(
+        self, item: Features, draw: Callable[[], Features], processor: Any, rng: np.random.Generator
+    ) -> Features:
+        """The image seen anew; ``whole () int64`` tells which image it was, so that equal ones stay equal."""
+        pixels = seen_anew(item["pixel_values"], self.options, processor.image_processor, rng)
+        return {**item, "pixel_values": pixels, "whole": np.array(identity(item["pixel_values"]))}
+
     def collate(self, items: Sequence[Features]) -> Batch:
         """``input_ids`` and ``attention_mask`` ``(rows, time) int64``, ``pixel_values (rows, channels, height, width)
         float32``; ``identities (rows, 2) int64``, equal for equal texts and equal images.
         """
         inputs, lengths = padded(items)
         inputs["pixel_values"] = torch.from_numpy(np.stack([item["pixel_values"] for item in items]))
-        inputs["identities"] = identities([(item["input_ids"], item["pixel_values"]) for item in items])
+        whole = [item["whole"] if "whole" in item else identity(item["pixel_values"]) for item in items]
+        pairs = [(identity(item["input_ids"]), int(image)) for item, image in zip(items, whole, strict=True)]
+        inputs["identities"] = torch.tensor(pairs, dtype=torch.int64)
         return Batch(inputs, len(items), sum(lengths), lengths)
 
     def embed(self, model: nn.Module, batch: Batch, ctx: Context) -> Mapping[str, Tensor]:

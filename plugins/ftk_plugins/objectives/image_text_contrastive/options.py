@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ftk import Options
+from ftk_plugins.objectives.picture_options import PictureOptions
 
 
-class ImageTextContrastiveOptions(Options):
+class ImageTextContrastiveOptions(PictureOptions):
     """What a recipe may say about `image_text_contrastive`."""
 
     text: str = Field(default="text", min_length=1, description="The column that holds the text.")
-    image: str = Field(default="image", min_length=1, description="The column that holds the image.")
     max_length: int = Field(default=77, ge=4, description="Most tokens of a text; a longer one is cut at its end.")

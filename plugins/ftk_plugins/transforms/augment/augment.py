@@ -151,12 +151,6 @@ def _pixels(name: str, options: AugmentOptions, stored: Any, copy: int, draw: Ra
     """An image as rows of numbers."""
     if stored is None:
         return None
-    try:
-        pixels = np.array(stored)
-        if pixels.ndim not in (2, 3) or not np.issubdtype(pixels.dtype, np.number) or pixels.min() < 0:
-            raise ValueError
-    except ValueError:
-        hint = "an image is (height, width) or (height, width, channels) numbers, none below 0"
-        raise UserError(f"column `{name}` holds what is no image", hint) from None
+    pixels = images.numbers_in(name, stored)
     changed = images.changed(pixels, options, draw)
     return None if np.array_equal(changed, pixels) else changed.tolist()

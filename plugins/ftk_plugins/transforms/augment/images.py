@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from random import Random
+from typing import Any
 
 import numpy as np
 
+from ftk import UserError
 from ftk_plugins.transforms.augment.options import AugmentOptions
 
 RATIOS = (3 / 4, 4 / 3)
@@ -28,15 +30,51 @@ def changed(pixels: np.ndarray, options: AugmentOptions, draw: Random) -> np.nda
         Of the same shape and type; no value is below 0, or above 255 for bytes and the largest of the image for others.
     """
     top = 255.0 if pixels.dtype == np.uint8 else float(pixels.max())
-    image = pixels.astype(np.float64)
-    if options.crop < 1:
-        image = cropped(image, options.crop, draw)
-    if draw.random() < options.flip:
-        image = image[:, ::-1]
-    if options.jitter:
-        image = jittered(image, options.jitter, top, draw)
-    image = np.clip(image, 0, top)
+    image = seen_anew(pixels.astype(np.float64), options.flip, options.crop, options.jitter, top, draw)
     return (np.rint(image) if np.issubdtype(pixels.dtype, np.integer) else image).astype(pixels.dtype)
+
+
+def numbers_in(column: str, value: Any) -> np.ndarray:
+    """What a column holds of an image, ``(height, width)`` or ``(height, width, channels)`` numbers from 0.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        pixels = np.array(value)
+    except ValueError:  # rows of several lengths
+        raise no_image(column, value) from None
+    if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "iuf" or not pixels.size or pixels.min() < 0:
+        raise no_image(column, value)
+    return pixels
+
+
+def no_image(column: str, value: Any) -> UserError:
+    return UserError(
+        f"column `{column}` holds what is no image: {value!r:.60}",
+        "an image is (height, width) or (height, width, 3) numbers of 0 to 255, or an image of `datasets`",
+    )
+
+
+def seen_anew(image: np.ndarray, flip: float, crop: float, jitter: float, top: float, draw: Random) -> np.ndarray:
+    """An image cropped, mirrored and tinted, as the options of these names say.
+
+    Args:
+        image: ``(height, width)`` or ``(height, width, channels) float64``, from 0 to ``top``.
+        flip: the chance to be mirrored left to right.
+        crop: the least share of the area that a crop keeps; 1: no crop.
+        jitter: how far brightness, contrast and saturation go from 1 to both sides.
+        top: the largest value.
+        draw: what is drawn from.
+    """
+    if crop < 1:
+        image = cropped(image, crop, draw)
+    if draw.random() < flip:
+        image = image[:, ::-1]
+    if jitter:
+        image = jittered(image, jitter, top, draw)
+    kept: np.ndarray = np.clip(image, 0, top)
+    return kept
 
 
 def cropped(image: np.ndarray, least: float, draw: Random) -> np.ndarray:
