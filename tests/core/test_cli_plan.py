@@ -51,6 +51,18 @@ def test_a_plan_needs_no_weights_and_says_that_it_fits(recipe_file: Path) -> Non
     assert "it fits: " in told.stdout
 
 
+def test_a_plan_of_layers_on_several_devices_judges_nothing(recipe_file: Path) -> None:
+    told = ftk_plan(str(recipe_file), "--set", "training.device_map=auto", "--memory", "2GB")
+    assert told.exit_code == 0, told.output
+    assert "on all devices and in main memory together: training.device_map decides where" in " ".join(
+        told.stdout.split()
+    )
+    assert "it fits" not in told.stdout
+    plan = json.loads(ftk_plan(str(recipe_file), "--set", "training.device_map=auto", "--json").stdout)
+    assert plan["fits"] is None
+    assert plan["stages"][0]["fits"] is None
+
+
 def test_a_plan_that_does_not_fit_says_what_to_change(recipe_file: Path) -> None:
     plan = json.loads(ftk_plan(str(recipe_file), "--json").stdout)
     model = plan["stages"][0]["peak_bytes"] - plan["stages"][0]["memory"]["step"]["libraries"]

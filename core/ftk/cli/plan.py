@@ -73,7 +73,7 @@ def plan(
         print_json(_as_json(loaded, machine, stages))
     else:
         _show(out, loaded, machine, stages)
-    if not all(found.fits for found, _ in stages):
+    if any(found.fits is False for found, _ in stages):
         raise click.exceptions.Exit(1)
 
 
@@ -89,13 +89,18 @@ def _as_json(recipe: Recipe, machine: Machine, stages: Iterable[tuple[StagePlan,
         for found, tried in stages
     ]
     return {
-        "schema": 1, "name": recipe.name, "fits": all(stage["fits"] for stage in told),
+        "schema": 1, "name": recipe.name, "fits": _together([stage["fits"] for stage in told]),
         "machine": {
             "name": machine.name, "kind": machine.kind, "here": machine.here, "devices": machine.devices,
             "memory_bytes": machine.memory, "room_bytes": machine.room,
         },
         "stages": told,
     }  # fmt: skip
+
+
+def _together(fits: Sequence[bool | None]) -> bool | None:
+    """Whether all stages fit; None where none does not and that of one is not known."""
+    return False if False in fits else None if None in fits else True
 
 
 def _show(out: Console, recipe: Recipe, machine: Machine, stages: Sequence[tuple[StagePlan, list[Change]]]) -> None:
@@ -123,13 +128,19 @@ def _show(out: Console, recipe: Recipe, machine: Machine, stages: Sequence[tuple
         if found.unknown:
             out.print(f"  activations and loss are not counted: {found.unknown}")
         out.print()
-        verdict = "it fits" if found.fits else "it does not fit"
-        of = f"{in_words(found.peak)} of {in_words(machine.room)}, which leaves a tenth of the memory free"
-        out.print(Text.assemble("  ", (verdict, "green" if found.fits else "bold red"), f": {of}"))
+        if found.fits is None:
+            out.print(
+                f"  {in_words(found.peak)} on all devices and in main memory together: training.device_map decides "
+                "where, and the run tells"
+            )
+        else:
+            verdict = "it fits" if found.fits else "it does not fit"
+            of = f"{in_words(found.peak)} of {in_words(machine.room)}, which leaves a tenth of the memory free"
+            out.print(Text.assemble("  ", (verdict, "green" if found.fits else "bold red"), f": {of}"))
         if found.seconds_per_step is not None:
             whole = found.seconds_per_step * counts["steps"]
             out.print(f"  {found.seconds_per_step:.3g} s a step, measured here: {duration(whole)} of training")
-        if not found.fits:
+        if found.fits is False:
             _show_changes(out, tried)
 
 
@@ -144,7 +155,7 @@ def _show_memory(out: Console, found: StagePlan) -> None:
     names = [
         {"remember": "remembering", "step": "a step", "save": "saving"}[station.name] for station in found.stations
     ]
-    rows = [["memory of a device", *names], *lines]
+    rows = [["memory of a device" if found.fits is not None else "memory in all", *names], *lines]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]

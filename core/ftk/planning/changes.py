@@ -47,7 +47,7 @@ def changes(
     """
     settings: list[str] = []
     for setting in _candidates(planner, number):
-        if before.fits:
+        if before.fits is not False:
             return
         try:
             after = planner.changed(changed([*settings, setting])).stage(number)

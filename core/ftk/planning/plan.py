@@ -37,7 +37,8 @@ class StagePlan:
         micro_batch: rows, and tokens of the longest of them, of the micro-batch that takes most.
         stations: what one device holds at its fullest moments.
         unknown: why activations and loss are not among the parts; empty where they are.
-        fits: whether the device has room for that.
+        fits: whether the device has room for that; None where ``device_map`` puts layers on several, on which it
+            depends what each holds.
         seconds_per_step: measured on this machine; None where it was not.
     """
 
@@ -47,7 +48,7 @@ class StagePlan:
     micro_batch: tuple[int, int]
     stations: tuple[Station, ...]
     unknown: str
-    fits: bool
+    fits: bool | None
     seconds_per_step: float | None = None
 
     @property
@@ -124,9 +125,9 @@ class Planner:
         cut = (cuts or widest_cuts(stage, self.machine.devices))[0]
         plan = StagePlan(
             stage.spec.name, stage.plan(), stage.ctx.precision, (len(cut[1]), longest(cut)), stations,
-            found.unknown, False,
+            found.unknown, None,
         )  # fmt: skip
-        return replace(plan, fits=plan.peak <= self.machine.room)
+        return plan if options.device_map != "none" else replace(plan, fits=plan.peak <= self.machine.room)
 
     def outline(self, number: int) -> Heads:
         """The models of a stage on the device ``meta``."""

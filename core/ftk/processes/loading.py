@@ -15,6 +15,7 @@ from ftk.errors import UserError
 from ftk.events import Events
 from ftk.parts import Head, Loaded, ModelSource
 from ftk.parts.heads import Heads
+from ftk.processes.placing import Placement
 from ftk.processes.sharding import in_turns, shard
 
 ALIGNMENT = 64
@@ -31,6 +32,7 @@ class Loading:
         corpus: the texts of all training rows.
         accelerator: knows the device.
         mesh: the processes that a model is divided among; None: each has it whole.
+        placement: where its layers lie, on several devices or off them; None: all on the accelerator's.
         precision: what a divided model computes in.
         events: tells the observers.
     """
@@ -40,6 +42,7 @@ class Loading:
     corpus: Callable[[], Iterator[str]]
     accelerator: Accelerator
     mesh: DeviceMesh | None
+    placement: Placement | None
     precision: str
     events: Events
 
@@ -53,20 +56,30 @@ class Loading:
             outline: give outlines.
 
         Raises:
-            UserError: the model is to be divided, and there are several heads.
+            UserError: the model is to be divided or placed, and there are several heads or, to be placed, processes.
         """
-        if self.mesh is not None and len(places) > 1:
+        option = "training.sharding" if self.mesh is not None else "training.device_map"
+        if (self.mesh is not None or self.placement is not None) and len(places) > 1:
             raise UserError(
-                f"training.sharding: the tasks of this run have several heads ({', '.join(h.kind for h in places)}), "
-                "and a task is measured through its own head only where each process holds the whole model",
-                "leave out training.sharding",
+                f"{option}: the tasks of this run have several heads ({', '.join(h.kind for h in places)}), "
+                "and a task is measured through its own head only where one device holds the whole model",
+                f"leave out {option}",
+            )
+        if self.placement is not None and self.accelerator.num_processes > 1:
+            raise UserError(
+                f"{option}: it divides a model among the devices of one process, and this run has "
+                f"{self.accelerator.num_processes}",
+                'start it as one process, or write training.sharding = "full" in its place',
             )
         if self.mesh is not None:
             loaded = {live: in_turns(self.accelerator, lambda: self._divided(self._load(live, places[live], outline)))}
         else:
             loaded = {head: self._load(head, places[head], outline) for head in dict.fromkeys([live, *places])}
         models = {head: each.model for head, each in loaded.items()}
-        if self.mesh is None and not outline:
+        if self.placement is not None and not outline:
+            told = self.placement.place(models[live], self.accelerator.device)
+            self.events("phase", text=f"the model's weights lie: {told}")
+        elif self.mesh is None and not outline:
             models = {head: model.to(self.accelerator.device) for head, model in models.items()}
         return Heads(models, live, loaded[live].processor, self.source.body)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from ftk.errors import Problem, did_you_mean
 from ftk.plugin.registry import Registry
-from ftk.recipe.dividing import WHOLE_STEP, check_divided
+from ftk.recipe.dividing import WHOLE_STEP, check_divided, check_placed
 from ftk.recipe.measured import check_watched, unmeasured
 from ftk.recipe.members import check_members, measurable
 from ftk.recipe.sampled import TRAINED
@@ -46,6 +46,7 @@ def check_stage(
     """The stage without mitigations that cannot act in it, its problems, and notes on what was left out."""
     stage, notes = _leave_idle_out(stage, around)
     problems = _check_shares(stage) + _not_installed(stage) + check_divided(stage, around.model, registry)
+    problems += check_placed(stage)
     problems += unmeasured(stage.evaluators, "test-data", {**around.top_data, **around.data})
     found, told = check_members(stage)
     problems, notes = problems + found, notes + told

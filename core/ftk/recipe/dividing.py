@@ -1,4 +1,4 @@
-"""What a recipe that divides the model among the processes cannot ask for, each with the reason."""
+"""What a recipe that divides the model among processes or devices cannot ask for, each with the reason."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ftk.errors import Problem
 from ftk.plugin.registry import Registry
+from ftk.recipe.complaints import show
 from ftk.recipe.specs import PartSpec, StageSpec
 
 SHARDING = "sharding"
@@ -53,13 +54,39 @@ def check_divided(stage: StageSpec, model: PartSpec | None, registry: Registry) 
     return found
 
 
-def check_alike(stages: Sequence[StageSpec]) -> list[Problem]:
-    """A model is divided once, before the first stage, for a precision that then holds."""
+def check_placed(stage: StageSpec) -> list[Problem]:
+    """What of a stage cannot be done where layers lie on several devices; nothing where they lie on one."""
+    training = stage.training
+    if training.device_map == "none":
+        return []
     found = []
-    for key in ("sharding", "precision"):
-        values = list(dict.fromkeys(getattr(stage.training, key) for stage in stages))
-        if len(values) > 1 and any(stage.training.sharding != "none" for stage in stages):
-            told = " and ".join(f'"{value}"' for value in values)
+    if training.sharding != "none":
+        reason = "places layers on the devices of one process, and training.sharding divides each among several"
+        found.append(Problem("training.device_map", reason, "leave one of the two out"))
+    if training.optimizer.use == "adamw_8bit":
+        reason = "adamw_8bit keeps its state on a GPU, and training.device_map may leave a trained weight off it"
+        found.append(Problem("training.optimizer", reason, 'write optimizer = "adamw"'))
+    if training.precision == "fp16":
+        reason = "fp16 scales the loss of one device, and has not been tried on several (training.device_map)"
+        found.append(Problem("training.precision", reason, 'write precision = "bf16"'))
+    if training.compile:
+        reason = "cannot follow weights that come to a layer and go again (training.device_map)"
+        found.append(Problem("training.compile", reason, "leave one of the two out"))
+    if training.loss_chunks not in ("auto", 1):
+        reason = "reads the output layer's weight outside its layer, and training.device_map may leave it elsewhere"
+        found.append(Problem("training.loss_chunks", reason, "leave it out; a smaller micro_batch_size saves memory"))
+    return found
+
+
+def check_alike(stages: Sequence[StageSpec]) -> list[Problem]:
+    """A model is divided or placed once, before the first stage, a divided one for a precision that then holds."""
+    divided = any(stage.training.sharding != "none" for stage in stages)
+    found = []
+    for key in ("sharding", "precision", "device_map", "max_memory"):
+        values = [getattr(stage.training, key) for stage in stages]
+        different = [value for place, value in enumerate(values) if value not in values[:place]]
+        if len(different) > 1 and (divided or key != "precision"):
+            told = " and ".join(f'"{value}"' if isinstance(value, str) else show(value) for value in different)
             reason = f"is {told} in different stages, and a model is divided once for all of them"
             found.append(Problem(f"training.{key}", reason, "write it once, in the [training] at the top"))
     return found

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ftk.recipe.optimizers import Adamw, Optimizer
 from ftk.recipe.schedules import AnySchedule, Linear, Wsd
 from ftk.recipe.watching import Watching
+
+
+def _limit(sizes: dict[str, str]) -> dict[str, str]:
+    if not all(place.isdecimal() or place == "cpu" for place in sizes):
+        raise ValueError("its keys are the numbers of accelerators and `cpu`")
+    if not all(re.fullmatch(r"[0-9]+[KMG]i?B", size) for size in sizes.values()):
+        raise ValueError('it gives sizes, as in { 0 = "20GB", cpu = "64GiB" }')
+    return sizes
+
+
+Place = Annotated[int, Field(ge=0, strict=True)] | Literal["cpu", "disk"]
+"""Of weights: the number of an accelerator, main memory, or files."""
 
 
 class Training(Watching):
@@ -22,6 +35,9 @@ class Training(Watching):
     MOVED: ClassVar[Mapping[str, str]] = {
         f"adam_{key}": f'it is the optimizer\'s own: write optimizer = {{ use = "adamw", {key} = ... }}'
         for key in ("beta1", "beta2", "epsilon")
+    } | {
+        "tensor_parallel": 'there is none: sharding = "full" divides every weight among the processes, and device_map '
+        "the layers among devices",
     }
     """Keys that have gone elsewhere, each with the mend."""
 
@@ -83,6 +99,17 @@ class Training(Watching):
         description="How the model lies on several processes: whole on each, or divided among them with its gradients "
         "and the optimizer's state.",
     )
+    device_map: Literal["none", "auto", "sequential"] | dict[str, Place] = Field(
+        default="none",
+        description="Where the model's layers lie in one process: auto, evenly over all accelerators; sequential, the "
+        "first filled first; in both what finds no room in main memory, then on disk. Or a table from names of modules "
+        'to the number of an accelerator, "cpu" or "disk"; what it does not name lies on the first.',
+    )
+    max_memory: Annotated[dict[str, str], AfterValidator(_limit)] | None = Field(
+        default=None,
+        description='With device_map = "auto" or "sequential": the most that weights may take of each accelerator, by '
+        "its number, and of main memory, `cpu`; others are not used. Unset: four fifths of what is free on each.",
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
@@ -138,6 +165,12 @@ class Training(Watching):
             raise ValueError("`micro_batch_size` goes with `batch_size`; for tokens there is `micro_batch_tokens`")
         if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
             raise ValueError("give `batch_size` or `batch_tokens`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_limit(self) -> Training:
+        if self.max_memory is not None and self.device_map not in ("auto", "sequential"):
+            raise ValueError('`max_memory` goes with `device_map = "auto"` or `"sequential"`')
         return self
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ class Trace:
         """The loss, the loss with penalties, and the norms: ``(2 + norms,) float32``."""
         sums = [torch.stack(losses).float().sum() for losses in (self.losses, self.totals) if losses]
         norms = torch.stack(self.norms).float()
-        return torch.cat([torch.stack(sums) if sums else norms.new_zeros(2), norms])
+        return torch.cat([torch.stack(sums).to(norms.device) if sums else norms.new_zeros(2), norms])
 
 
 def what_broke(

@@ -22,6 +22,7 @@ from ftk.events import Events
 from ftk.parts import Context, Examples, Head, ModelSource, Objective, State, Task, lengths_of
 from ftk.parts.heads import Heads
 from ftk.processes.loading import Loading
+from ftk.processes.placing import placement_of
 from ftk.processes.sharding import make_mesh
 from ftk.recipe.building import build
 from ftk.recipe.measured import OWN_ROWS
@@ -183,8 +184,10 @@ class Run:
             assert self.folder is not None
             for head, place in model_places(self.folder.model_path(number, spec.name), self.heads(number)).items():
                 places[head] = place
-        precision = resolve_precision(self.recipe.stages[0].training.precision, self.accelerator.device)
-        loading = Loading(self.source, self.recipe.seed, corpus, self.accelerator, self.mesh, precision, self.events)
+        asked, here = self.recipe.stages[0].training, self.accelerator
+        precision = resolve_precision(asked.precision, here.device)
+        placement = placement_of(asked.device_map, asked.max_memory, self.folder.path if self.folder else None)
+        loading = Loading(self.source, self.recipe.seed, corpus, here, self.mesh, placement, precision, self.events)
         return loading.load(places, self.head(max(done, 1)), outline=outline)
 
     def context(self, number: int, heads: Heads, tasks: Sequence[Task]) -> Context:

@@ -19,6 +19,7 @@ from ftk.disk.pieces import is_divided
 from ftk.errors import Interrupted, RunFailed, UserError
 from ftk.parts import Adaptation, Context, JointObjective, Source, State, lengths_of
 from ftk.processes.balance import Balance
+from ftk.processes.placing import follow, is_placed
 from ftk.processes.several import SeveralHeads
 from ftk.processes.sharding import is_sharded
 from ftk.recipe.building import build
@@ -80,6 +81,7 @@ class Stage:
         set_seed(ctx.derived_seed("attach") % 2**32)
         try:
             model = self.adaptation.attach(ctx.model)
+            follow(model, ctx.device)
             heads = ctx.heads.following(model) if ctx.heads else None
         except UserError as error:
             raise UserError(f"stage `{spec.name}`: {error.message}", error.hint) from error
@@ -141,7 +143,7 @@ class Stage:
 
     def prepared(self, model: nn.Module) -> nn.Module:
         """The model as training calls it: it exchanges the gradients of what is trained now."""
-        if not is_sharded(model) and not self._several:
+        if not is_sharded(model) and not is_placed(model) and not self._several:
             if self.ctx.world_size > 1:
                 self.accelerator.free_memory()  # it keeps every model it has prepared
             model = cast(nn.Module, self.accelerator.prepare_model(model))

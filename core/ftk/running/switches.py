@@ -107,7 +107,7 @@ class Noise:
         if drawn is None or drawn.numel() != output.numel():
             return output
         self._added = True
-        return output + drawn.view(output.shape)
+        return output + drawn.view(output.shape).to(output.device)
 
 
 def row_lengths(batch: Batch) -> Tensor:

@@ -71,9 +71,11 @@ class BottleneckTuning(Adaptation):
             self._whole.attach(model)
         else:
             model.requires_grad_(False)
-        device = next(model.parameters()).device
         shape = (options.size, options.activation, options.dropout, options.scale)
-        adapters = {name: Bottleneck(width_of(layer), *shape).to(device) for name, layer in places.items()}
+        adapters = {
+            name: Bottleneck(width_of(layer), *shape).to(next(layer.parameters()).device)
+            for name, layer in places.items()
+        }
         self._model, self.active, self._places = model, True, {name: width_of(layer) for name, layer in places.items()}
         self._hooks = place(model, adapters, lambda: self.active)
         self._adapters.train(model.training)

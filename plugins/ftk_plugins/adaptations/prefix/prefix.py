@@ -71,7 +71,7 @@ class PrefixTuning(VirtualTokens):
             return Prefix(START * torch.randn(shape).to(device), self.width)
         with evaluated(model):
             cache = model.base_model(input_ids=sampled_tokens(model, self.tokens)[None], use_cache=True).past_key_values
-        pairs = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
+        pairs = [torch.stack([layer.keys[0], layer.values[0]]).to(device) for layer in cache.layers]
         return Prefix(torch.stack(pairs).permute(3, 0, 1, 2, 4).float().contiguous(), None)
 
     def hook(self, model: Any, learned: nn.Module) -> list[RemovableHandle]:
@@ -142,7 +142,7 @@ class Behind:
         """What the layer attends to: ``(rows, heads, tokens + time, channels)``, twice."""
         if self._cache is not None:
             keys, values = self._cache.update(keys, values, *args, **kwargs)
-        front = (part.to(keys.dtype).expand(keys.shape[0], -1, -1, -1) for part in self._front)
+        front = (part.to(keys).expand(keys.shape[0], -1, -1, -1) for part in self._front)
         both = [torch.cat([part, own], dim=2) for part, own in zip(front, (keys, values), strict=True)]
         return both[0], both[1]
 

@@ -81,7 +81,7 @@ class PromptTuning(VirtualTokens):
         if mask is None and begins and places is not None and bool((places.diff() != 1).any()):
             raise _packed()
         if begins:
-            prompt = self._learned.get_parameter("embeddings").to(embeddings.dtype)
+            prompt = self._learned.get_parameter("embeddings").to(embeddings)
             embeddings = torch.cat([prompt.expand(rows, -1, -1), embeddings], dim=1)
             self._cut = self.tokens
         if mask is not None:

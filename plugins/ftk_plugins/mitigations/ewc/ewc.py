@@ -72,19 +72,20 @@ class Ewc(Mitigation):
 
     def begin(self, ctx: Context) -> None:
         drifts = self._drifts(ctx)
-        self._fisher = {name: fisher.to(ctx.device) for name, fisher in self._fisher.items()}
+        for name, drift in drifts.items():
+            if name in self._fisher:
+                self._fisher[name] = self._fisher[name].to(drift.weight.device)
         self._guarded = [(drift, self._fisher[name]) for name, drift in drifts.items() if name in self._fisher]
         if self._fisher and not self._guarded:
             ctx.events("warning", text="ewc: this stage trains none of the weights that were remembered")
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
-        nothing = torch.zeros((), device=ctx.device)
         every = self.options.every
         strength = self.options.strength * every
         for drift, fisher, start, stop in self._pieces(ctx)[ctx.step % every :: every]:
             pull = drift.rows(start, stop)
             # strength · F · drift in one pass and in place
-            torch.addcmul(nothing, pull, fisher, value=strength, out=pull)
+            torch.addcmul(pull.new_zeros(()), pull, fisher, value=strength, out=pull)
             drift.pull_back(start, stop, pull)
 
     def _pieces(self, ctx: Context) -> list[tuple[Drift, Tensor, int, int]]:

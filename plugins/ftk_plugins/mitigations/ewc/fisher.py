@@ -226,7 +226,8 @@ class _Scoring:
 
 def _sums(tensors: Mapping[str, Tensor], of: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> dict[str, float]:
     """The sum over each tensor, in float64, over the rows of all processes where it is sharded."""
-    sums = torch.stack([of(own_rows(tensor)[0]).sum(dtype=torch.float64) for tensor in tensors.values()])
+    own = [own_rows(tensor)[0] for tensor in tensors.values()]
+    sums = torch.stack([of(rows).sum(dtype=torch.float64).to(own[0].device) for rows in own])
     if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
         torch.distributed.all_reduce(sums)
     return dict(zip(tensors, sums.tolist(), strict=True))

@@ -36,6 +36,12 @@ def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
     Raises:
         TypeError: the weight is used in ways that do not go together.
     """
+    device = _device_of(parts[0])
+    if squares.device != device:  # the weight lies away from where its layer computes
+        there = torch.zeros(squares.shape, dtype=squares.dtype, device=device)
+        add_squares(there, parts)
+        squares.add_(there.to(squares.device))
+        return
     if isinstance(squares, DTensor):
         whole = torch.zeros(squares.shape, dtype=squares.dtype, device=squares.device)
         add_squares(whole, parts)
@@ -121,6 +127,10 @@ def _square(piece: Tensor, gradients: Tensor) -> None:
     for part in gradients.view(shares, -1, *piece.shape).unbind(1):
         sums.addcmul_(part, part)
     piece.add_(sums.sum(0))
+
+
+def _device_of(part: Part) -> torch.device:
+    return part.left.device if isinstance(part, Outer) else part.values.device
 
 
 def _on_cpu(tensor: Tensor) -> bool:
