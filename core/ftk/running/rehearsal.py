@@ -37,7 +37,8 @@ def _set_up(spec: StageSpec, ctx: Context, accelerator: Accelerator) -> None:
         assert ctx.heads is not None
         heads = without_weights(ctx.heads).turned(ctx.objective.head, [task.objective.head for task in ctx.taught])
         stage = Stage(spec, replace(ctx, model=heads.model, heads=heads), accelerator, None, {}, lambda: False)
-        ctx.objective.begin(stage.ctx)
+        for task in stage.ctx.taught:
+            task.objective.begin(stage.ctx.through(task.objective))
         if spec.training.warmup_steps or type(stage.adaptation).before_step is not Adaptation.before_step:
             steps = stage.plan()["steps"]  # of which the warm-up must leave some
             stage.adaptation.before_step(replace(stage.ctx, steps=steps))

@@ -81,9 +81,17 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_only_with_its_teacher(teache
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_teacher_that_does_not_fit_stops_a_run_before_it_trains(teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another task"])
+def test_a_teacher_that_does_not_fit_stops_a_run_before_it_trains(teacher: Path, tmp_path: Path, beside: bool) -> None:
     table = recipe(tmp_path / "nowhere")
     table["model"]["tokenizer"] = str(teacher)
+    if beside:
+        table["objective"] = {
+            "use": "multitask", "tasks": {"read": {"use": "causal_lm", "text": "output"}, "learn": table["objective"]},
+        }  # fmt: skip
+        for role in ("train", "test"):
+            rows = {"weight": 1, **table["data"][role]}
+            table["data"][role] = {"use": "mixture", "parts": {"read": rows, "learn": rows}}
     with pytest.raises(ftk.UserError, match="the teacher: no folder"):
         run(table, tmp_path / "run")
     assert not list((tmp_path / "run" / "stages").glob("*"))
