@@ -51,7 +51,7 @@ def lines(here: Path, name: str, count: int) -> list[dict[str, str]]:
 def test_minilm_contrastive_measures_what_transformers_does(here: Path) -> None:
     result = run(
         here, "minilm_contrastive",
-        "objective.max_length=32",
+        "objective.max_length=24",
         "data.retain.limit=12", "data.retain_test.limit=12", "training.steps=2", "training.batch_size=8",
         "stage.trivia.data.train.limit=12", "stage.trivia.data.test.limit=12",
     )  # fmt: skip
@@ -62,7 +62,7 @@ def test_minilm_contrastive_measures_what_transformers_does(here: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(result.folder / "model")
 
     def embedded(texts: list[str]) -> torch.Tensor:
-        inputs = tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")
+        inputs = tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")
         with torch.no_grad():
             states = model(**inputs).last_hidden_state
         mask = inputs["attention_mask"][..., None]
@@ -78,16 +78,16 @@ def test_minilm_classify_learns_labels_beside_the_retrieval(here: Path) -> None:
     few = "[{ use = 'few_shot', per_class = 4 }]"
     result = run(
         here, "minilm_classify",
-        "objective.max_length=32", "data.retain.limit=12", "data.retain_test.limit=12",
-        f"stage.languages.data.train.transform={few}", "stage.languages.data.test.limit=60",
+        "objective.max_length=24", "data.retain.limit=11", "data.retain_test.limit=11",
+        f"stage.languages.data.train.transform={few}", "stage.languages.data.test.limit=48",
         "stage.languages.objective.max_length=16",
-        "training.steps=8", "training.batch_size=16", "training.learning_rate=4e-4",
+        "training.steps=7", "training.batch_size=14", "training.learning_rate=4e-4",
     )  # fmt: skip
     before, after = score(result, "accuracy", "languages")
     assert after > before + 0.2
     assert score(result, "mrr", "retain")[0] > 0.8
     tell = pipeline("text-classification", model=str(result.folder / "model"))
-    rows = lines(here, "languages-test", 60)
+    rows = lines(here, "languages-test", 48)
     told = tell([row["text"] for row in rows], truncation=True, max_length=16)
     right = [one["label"] == row["label"] for one, row in zip(told, rows, strict=True)]
     assert sum(right) / len(right) == pytest.approx(after, abs=0.03)

@@ -72,7 +72,7 @@ def test_a_model_of_one_tower_is_refused() -> None:
 
 
 def test_an_objective_of_texts_alone_says_what_it_needs() -> None:
-    alone = Contrastive(ContrastiveOptions(anchor="text", positive="text"))
+    alone = Contrastive(ContrastiveOptions(kind="dropout", anchor="text"))
     with pytest.raises(UserError, match="reads more than texts"):
         alone.encode(ROWS[0], processor())
 
