@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from functools import cached_property
+from importlib.util import find_spec
 
 from datasets import Dataset
 
@@ -50,6 +51,12 @@ class DividedRows(DatasetSource):
     @cached_property
     def _division(self) -> dict[Split, list[int]]:
         return divide(len(self._all), self.row_options, self.place)
+
+
+def need_pillow() -> None:
+    """Raises ``UserError`` where there is nothing to read images with."""
+    if find_spec("PIL") is None:
+        raise UserError("images need Pillow, which is not installed", 'pip install "finetune-toolkit[images]"')
 
 
 def shaped(dataset: Dataset, options: RowOptions, place: str) -> Dataset:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from datasets import Dataset, Features, Image, Value
 
-from ftk import UserError
 from ftk_plugins.datasets.drawn_shapes.drawing import drawn
 from ftk_plugins.datasets.drawn_shapes.options import DrawnShapesOptions
 from ftk_plugins.datasets.drawn_shapes.scenes import all_scenes
-from ftk_plugins.datasets.rows import DividedRows
+from ftk_plugins.datasets.rows import DividedRows, need_pillow
 
 
 class DrawnShapes(DividedRows):
@@ -29,8 +26,7 @@ class DrawnShapes(DividedRows):
         return "drawn_shapes"
 
     def read(self) -> Dataset:
-        if find_spec("PIL") is None:
-            raise UserError("images need Pillow, which is not installed", 'pip install "finetune-toolkit[images]"')
+        need_pillow()
         from PIL import Image as Picture
 
         scenes = all_scenes(self.options.scene)[: self.options.limit]

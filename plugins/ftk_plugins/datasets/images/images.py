@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 
 from datasets import Dataset, Image
@@ -13,7 +12,7 @@ from ftk import UserError, did_you_mean
 from ftk_plugins.datasets.files.files import Files
 from ftk_plugins.datasets.files.options import FilesOptions
 from ftk_plugins.datasets.images.options import ImagesOptions
-from ftk_plugins.datasets.rows import DividedRows
+from ftk_plugins.datasets.rows import DividedRows, need_pillow
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """What an image's name ends in."""
@@ -48,8 +47,7 @@ class Images(DividedRows):
         return digest.hexdigest()
 
     def read(self) -> Dataset:
-        if find_spec("PIL") is None:
-            raise UserError("images need Pillow, which is not installed", 'pip install "finetune-toolkit[images]"')
+        need_pillow()
         for file in self._files:
             _check(file)
         if self._captions is None:
