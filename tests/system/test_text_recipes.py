@@ -79,3 +79,39 @@ def test_the_chinese_rows_ask_for_each_fact_in_words_of_their_own() -> None:
     assert {row["output"] for row in asked} == facts
     questions = [row["instruction"] for row in taught + asked]
     assert len(set(questions)) == len(questions)
+
+
+def test_intermediate_task_leaves_each_task_its_head(tmp_path: Path) -> None:
+    """What films teach about hotels takes the whole recipe to see; here are stages, heads and what is guarded."""
+    small = (
+        "model.hidden_size=32", "model.layers=1", "model.heads=2", "model.vocabulary_size=600",
+        "stage.reading.data.train.limit=60", "stage.films.data.train.limit=60", "stage.hotels.data.test.limit=12",
+        "stage.reading.training.steps=25", "stage.reading.training.learning_rate=1e-2",
+        "stage.films.training.steps=1", "stage.hotels.training.steps=5",
+        *(f"stage.{stage}.mitigation.ewc.samples=20" for stage in ("films", "hotels")),
+    )  # fmt: skip
+    result = run_small("intermediate_task", tmp_path / "run", small)
+    report = result.report
+    words = [row[0] for row in report["matrix"]["perplexity"]]
+    assert max(words) < 0.5 * report["start"]["perplexity"][0]
+    assert [stage["steps"] for stage in report["stages"]] == [25, 1, 5]
+    assert set(report["stages"][2]["mitigations"]["ewc"]["tasks"]) == {"reading", "films"}
+    for folder, labels in (("stages/2-films/model", {"positive", "negative"}), ("model", {"praise", "complaint"})):
+        told = json.loads((result.folder / folder / "config.json").read_text(encoding="utf-8"))
+        assert set(told["id2label"].values()) == labels
+        assert told["classifier_pooling"] == "mean"
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    text = (ROOT / "recipes" / "data" / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_hotels_are_told_of_in_words_that_only_films_have_labels_for() -> None:
+    taught, asked, read = (lines(f"hotels{end}.jsonl") for end in ("", "_test", "_unlabelled"))
+    sentences = [row["text"] for row in taught + asked + read]
+    assert len(set(sentences)) == len(sentences), "no sentence of the test is read without its label either"
+    assert [sum(row["label"] == label for row in taught) for label in ("praise", "complaint")] == [8, 8]
+    known = {word.strip(".,!") for row in taught for word in row["text"].split()}
+    opinions = {word.strip(".,!") for row in lines("films.jsonl") for word in row["text"].lower().split()} - known
+    assert all(opinions & {word.strip(".,!") for word in row["text"].split()} for row in asked)
