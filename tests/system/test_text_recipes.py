@@ -115,3 +115,33 @@ def test_hotels_are_told_of_in_words_that_only_films_have_labels_for() -> None:
     known = {word.strip(".,!") for row in taught for word in row["text"].split()}
     opinions = {word.strip(".,!") for row in lines("films.jsonl") for word in row["text"].lower().split()} - known
     assert all(opinions & {word.strip(".,!") for word in row["text"].split()} for row in asked)
+
+
+def test_domain_adaptive_guards_general_reading(tmp_path: Path) -> None:
+    """What the domain's texts are worth takes the whole recipe to see; here is what EWC keeps of the general ones."""
+    small = (
+        "model.hidden_size=32", "model.layers=1", "model.heads=2", "model.vocabulary_size=800",
+        "stage.general.data.train.limit=60", "stage.general.data.test.limit=20", "stage.medical.data.train.limit=60",
+        "stage.wards.data.test.limit=12", "stage.general.training.steps=40", "stage.medical.training.steps=30",
+        "stage.wards.training.steps=3", "training.learning_rate=1e-2",
+        *(f"stage.{stage}.mitigation.ewc.samples=30" for stage in ("medical", "wards")),
+        *(f"stage.{stage}.mitigation.ewc.strength=1.0" for stage in ("medical", "wards")),
+    )  # fmt: skip
+    general = []
+    for without in ((), ("ewc",)):
+        report = run_small("domain_adaptive", tmp_path / f"run{len(without)}", small, without).report
+        assert report["tasks"] == ["general", "medical", "wards"]
+        general.append([row[0] for row in report["matrix"]["perplexity"]])
+    guarded, plain = general
+    assert guarded[0] == plain[0] < 0.2 * report["start"]["perplexity"][0]
+    assert plain[2] > 1.2 * plain[0]
+    assert guarded[2] - guarded[0] < 0.7 * (plain[2] - plain[0])
+
+
+def test_no_sentence_of_the_medical_notes_stands_in_the_medical_texts() -> None:
+    texts = (ROOT / "recipes" / "data" / "medical.txt").read_text(encoding="utf-8")
+    taught, asked = lines("medical_notes.jsonl"), lines("medical_notes_test.jsonl")
+    for row in taught + asked:
+        assert not [sentence for sentence in row["text"].removesuffix(".").split(". ") if f"{sentence}." in texts]
+    assert len({row["text"] for row in taught + asked}) == len(taught) + len(asked)
+    assert len(taught) == 32
