@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ftk.parts import Metric
 from ftk.report.rows import number, percent
+from ftk.report.samples import sample_lines
 from ftk.report.scores import Scores
 from ftk.report.terminal import final_table, plain_text
 
@@ -115,3 +116,15 @@ def test_numbers() -> None:
         "–", "0.990", "1.000", "-0.500", "12.34", "1.23e+06",
     ]  # fmt: skip
     assert [percent(share) for share in (None, 0.98765, 1.0)] == ["–", "98.8%", "100.0%"]
+
+
+def test_answers_of_one_of_several_tasks_are_those_of_its_own_stage_too() -> None:
+    told = [
+        {"after": after, "task": "both/talk", "answers": [{"row": 1, "prompt": "?", "expected": "e", "answer": answer}]}
+        for after, answer in enumerate(("first", "taught", "between", "last"))
+    ]
+    report = {
+        "tasks": ["both/talk"], "details": {"samples": told},
+        "stages": [{"name": name} for name in ("both", "more", "most")],
+    }  # fmt: skip
+    assert [line.plain.split()[-1] for line in sample_lines(report)[3:]] == ["first", "taught", "last"]

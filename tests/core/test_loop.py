@@ -194,3 +194,12 @@ def test_bfloat16_changes_the_arithmetic_and_keeps_the_weights_float32():
     assert weights(half).dtype == torch.float32
     assert not torch.equal(weights(plain), weights(half))
     torch.testing.assert_close(weights(half), weights(plain), atol=1e-2, rtol=1e-1)
+
+
+def test_an_adaptation_edits_gradients_and_follows_a_step_without_a_graph() -> None:
+    loop = make_loop(steps=1)
+    enabled: list[bool] = []
+    for station in ("edit_gradients", "after_step"):
+        setattr(loop.ctx.adaptation, station, lambda *given: enabled.append(torch.is_grad_enabled()))
+    loop.train(Progress())
+    assert enabled == [False, False]

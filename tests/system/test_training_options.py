@@ -158,7 +158,7 @@ def test_steps_are_told_as_often_as_asked_for(here: Path) -> None:
 def test_auto_takes_bfloat16_where_the_hardware_has_it(
     has: bool, precision: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftk.running.hardware.has_bf16", lambda device: has)
+    monkeypatch.setattr("ftk.processes.hardware.has_bf16", lambda device: has)
     result = run(here, "training.precision=auto", "training.steps=1", output="run")
     assert result.report["stages"][0]["precision"] == precision
     assert all(tensor.dtype == torch.float32 for tensor in weights(result).values())

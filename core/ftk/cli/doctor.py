@@ -105,7 +105,7 @@ def _devices() -> list[dict[str, Any]]:
     """What a run can compute on; memory in bytes, 0 where it is the machine's own."""
     import torch
 
-    from ftk.running.hardware import has_bf16
+    from ftk.processes.hardware import has_bf16
 
     devices: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count()):

@@ -61,6 +61,10 @@ def _drawn(spec: PartSpec, having: Mapping[int, RoleRows]) -> dict[int, tuple[Ro
     given = {}
     for number, (at, found) in enumerate(having.items()):
         drawn = order[order[:, 0] == number, 1]
+        if not len(drawn):
+            raise UserError(
+                f"{found.place}: the mix has none of these rows", "give the part more of it, or leave it out"
+            )
         distinct, first = np.unique(drawn, return_index=True)
         if len(distinct) < len(found.rows):
             chosen = distinct[np.argsort(first)]

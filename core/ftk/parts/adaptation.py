@@ -50,13 +50,14 @@ class Adaptation(Part):
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         """Edit the step's gradients in place, before any mitigation does: what the method itself adds to the loss.
 
-        They are those that :meth:`ftk.parts.Mitigation.edit_gradients` describes.
+        Under ``no_grad``. They are those that :meth:`ftk.parts.Mitigation.edit_gradients` describes.
         """
 
     def after_step(self, ctx: Context) -> None:
         """After the optimizer's step; the gradients that it took are still there, clipped and equal on all processes.
 
-        What is kept of them is part of the state. ``ctx.step`` is the number of the step just taken, from 0.
+        Under ``no_grad``. What is kept of them is part of the state. ``ctx.step`` is the number of the step just taken,
+        from 0. In fp16 they are not all finite where the step was left out, because its scale was too large.
         """
 
     def drift(self) -> Mapping[str, Drift]:

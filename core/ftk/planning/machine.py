@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ftk.errors import UserError
-from ftk.running.hardware import describe_device, resident_memory
+from ftk.processes.hardware import describe_device, resident_memory
 
 GIB = 2**30
 CONTEXT = GIB

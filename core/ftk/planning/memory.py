@@ -214,14 +214,14 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
             total = stage.mitigations.penalty(batch, loss, here)
             total.backward()  # type: ignore[no-untyped-call]
             del loss, total
-    with counting("gradients"):
+    with counting("gradients"), torch.no_grad():
         for source in sources:
             gradients.set_aside(source)
         gradients.join()
         stage.adaptation.edit_gradients(gradients, ctx)
         stage.mitigations.edit_gradients(gradients, ctx)
         gradients.clip_(stage.spec.training.max_grad_norm)
-    with counting("optimizer"):
+    with counting("optimizer"), torch.no_grad():
         optimizer.step()
         stage.adaptation.after_step(ctx)
         optimizer.zero_grad()

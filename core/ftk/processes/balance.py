@@ -39,7 +39,7 @@ class Balance:
         """
         rows = Counter(map(self._key, drawn))
         self._shares = {key: count / len(drawn) for key, count in rows.items()}
-        self._sums = {key: torch.zeros((), device=ctx.device) for key in rows}
+        self._sums = {} if self.joint is None else {key: torch.zeros((), device=ctx.device) for key in rows}
         self._weights = {} if self.joint is None else dict(self.joint.weights())
         counts = Counter[int]()
         for objective, batch in passes:
@@ -70,7 +70,7 @@ class Balance:
 
     def finish(self, ctx: Context) -> None:
         """End a step: let the weights learn from the losses of all processes."""
-        for key, total in self._sums.items() if self.joint is not None else ():
+        for key, total in self._sums.items():
             if ctx.world_size > 1:
                 torch.distributed.all_reduce(total)
             if (name := self._names.get(key)) is not None:

@@ -101,16 +101,6 @@ def check_members(stage: StageSpec) -> tuple[list[Problem], list[str]]:
     return [], [f"task `{name}` is not measured: no evaluator fits it, or it has no test rows" for name in bare]
 
 
-def unknown_tasks(stage: StageSpec, earlier: Sequence[str]) -> list[Problem]:
-    """A mitigation can speak of tasks that come before the stage, and of no other."""
-    return [
-        Problem(spec.path, f"`{spec.name}`: no task `{name}` comes before this stage", did_you_mean(name, earlier))
-        for spec in stage.mitigations
-        for name in spec.options.earlier_tasks()
-        if name not in earlier
-    ]
-
-
 def _check_parts(role: str, spec: PartSpec, names: Sequence[str], objective: str) -> list[Problem]:
     """Whether a data set has a part for each task, or where it is not trained on, for some of them."""
     if not spec.parts:

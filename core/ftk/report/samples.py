@@ -27,7 +27,8 @@ def sample_lines(report: Mapping[str, Any]) -> list[Text]:
 
 
 def _of_task(name: str, task: str, entries: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Iterator[Text]:
-    own = [entry for entry in entries[1:-1] if entry["after"] and stages[entry["after"] - 1] == task]
+    taught = task.partition("/")[0]  # one of several that a stage teaches has its name before a slash
+    own = [entry for entry in entries[1:-1] if entry["after"] and stages[entry["after"] - 1] == taught]
     shown = [entries[0], *own, *entries[1:][-1:]]
     labels = [f"after {stages[entry['after'] - 1]}" if entry["after"] else "start" for entry in shown]
     width = max(len("expected"), *map(len, labels))

@@ -178,7 +178,8 @@ class Loop:
             gradients.join(scaler.get_scale())
         scaler.unscale_(self.optimizer)
         if ctx.adaptation is not None:
-            ctx.adaptation.edit_gradients(gradients, ctx)
+            with torch.no_grad():
+                ctx.adaptation.edit_gradients(gradients, ctx)
         trace.norms += self.mitigations.edit_gradients(gradients, ctx)
         norm = gradients.clip_(self.options.max_grad_norm)
         trace.norms.append(norm)
@@ -186,7 +187,8 @@ class Loop:
         scaler.update()
         self.scheduler.step()
         if ctx.adaptation is not None:
-            ctx.adaptation.after_step(ctx)
+            with torch.no_grad():
+                ctx.adaptation.after_step(ctx)
         self.optimizer.zero_grad(set_to_none=True)
         self.mitigations.after_step(ctx)
         return stop, norm

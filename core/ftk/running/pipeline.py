@@ -21,6 +21,7 @@ from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Examples, Head, ModelSource, Objective, State, Task, lengths_of
 from ftk.parts.heads import Heads
+from ftk.processes.hardware import resolve_precision
 from ftk.processes.loading import Loading
 from ftk.processes.placing import placement_of
 from ftk.processes.sharding import make_mesh
@@ -31,7 +32,6 @@ from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
 from ftk.running.exporting import export_stage, model_places
 from ftk.running.folder import RunFolder
-from ftk.running.hardware import resolve_precision
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
 from ftk.running.rehearsal import rehearse
 from ftk.running.reporting import run_report, stage_facts

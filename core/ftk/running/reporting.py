@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ftk.plugin.registry import own_version
+from ftk.processes.hardware import peak_memory
 from ftk.recipe.specs import Recipe
 from ftk.report.model_card import model_card
 from ftk.report.scores import Scores
-from ftk.running.hardware import peak_memory
 from ftk.running.stage import StageResult
 
 REPORT_SCHEMA = 2

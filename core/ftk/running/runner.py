@@ -24,11 +24,11 @@ from ftk.errors import FtkError, Interrupted, UserError
 from ftk.events import EventLog, Events, RunEvent
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry, own_version
+from ftk.processes.hardware import describe_device, give_back_large_blocks
 from ftk.processes.meeting import lost_process, make_accelerator
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
 from ftk.running.folder import RunFolder
-from ftk.running.hardware import describe_device, give_back_large_blocks
 from ftk.running.pipeline import Run
 
 Observer = Callable[[RunEvent], object]

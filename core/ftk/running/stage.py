@@ -85,7 +85,8 @@ class Stage:
             heads = ctx.heads.following(model) if ctx.heads else None
         except UserError as error:
             raise UserError(f"stage `{spec.name}`: {error.message}", error.hint) from error
-        if any(p.requires_grad and p.dtype == torch.float16 for p in model.parameters()):
+        self.ctx = replace(ctx, model=model, adaptation=self.adaptation, heads=heads)
+        if any(p.dtype == torch.float16 for p in self.ctx.gradients().parameters().values()):
             raise UserError(
                 f"stage `{spec.name}`: the weights to train are held in float16, too narrow for small steps",
                 'load the model in "float32"; training.precision = "fp16" computes in float16 all the same',
@@ -95,7 +96,6 @@ class Stage:
         self.watch = Watch(spec.training)
         joint = build(spec.objective, JointObjective) if spec.objective.parts else None
         self.balance = Balance(joint, {task.name.rpartition("/")[2]: task.objective for task in ctx.taught})
-        self.ctx = replace(ctx, model=model, adaptation=self.adaptation, heads=heads)
         self.switches = Switches(spec.training, self.ctx, own)
 
     def prepare(self) -> Loop:
@@ -229,7 +229,7 @@ class Stage:
         self._train(loop)
         self._take_best()
         self._release()
-        ctx.model.eval()
+        nn.ModuleList(ctx.all_models()).eval()
         self.mitigations.finish(replace(ctx, step=self.progress.step))
         mitigations = self.mitigations.report()
         for name, told in mitigations.items():

@@ -173,10 +173,12 @@ def train(
         with seeded(step):
             torch.autograd.backward(objective.loss(model, batch, ctx).total / batch.count)
         if ctx.adaptation is not None:
-            ctx.adaptation.edit_gradients(Gradients(model), ctx)
+            with torch.no_grad():
+                ctx.adaptation.edit_gradients(Gradients(model), ctx)
         optimizer.step()
         if ctx.adaptation is not None:
-            ctx.adaptation.after_step(ctx)
+            with torch.no_grad():
+                ctx.adaptation.after_step(ctx)
         optimizer.zero_grad()
     model.eval()
 

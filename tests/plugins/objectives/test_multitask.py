@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +14,10 @@ from ftk.data.batches import Batches
 from ftk.data.mixing import Mixer
 from ftk.processes.balance import Balance
 from ftk.recipe.reading import load_recipe
+from ftk.running.composition import Composition
 from ftk.running.loop import Loop, Progress
 from ftk.testing import toy_task
+from ftk_plugins.datasets.mixture.mixture import Mixture
 from tests.core.loops import build, make_loop, rows
 from tests.joint import joint, mixed
 from tests.system.small import written
@@ -193,3 +196,26 @@ def test_the_weighing_that_the_docs_show_is_a_joint_objective() -> None:
     again = names["Even"](make().options)
     again.load_state_dict(part.state_dict())
     assert again.weights() == part.weights()
+
+
+def test_a_mix_without_rows_of_a_task_is_refused_with_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mixture, "order", lambda self, counts: np.array([[0, 0], [1, 0]]))
+    with pytest.raises(ftk.UserError, match=r"parts\.tongue: the mix has none of these rows"):
+        ftk.run(written(tmp_path, joint()), output=tmp_path / "run")
+
+
+def test_all_heads_rest_after_training_and_none_is_trained_in_float16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[bool] = []
+    monkeypatch.setattr(
+        Composition, "finish", lambda self, ctx: modes.extend(model.training for model in ctx.all_models())
+    )
+    saved = ftk.run(written(tmp_path, joint()), output=tmp_path / "run", overrides=["training.steps=1"]).folder
+    assert modes == [False] * 3
+    model = f"model={{ use = 'pretrained', path = '{saved / 'model'}', dtype = 'float16' }}"
+    lora = "adaptation={ use = 'lora', rank = 2 }"
+    with pytest.raises(ftk.UserError, match="held in float16"):
+        ftk.run(written(tmp_path, joint()), output=tmp_path / "narrow", overrides=[model, lora, "training.steps=1"])
