@@ -71,7 +71,9 @@ def test_cutmix_puts_in_one_rectangle_and_counts_it() -> None:
 
 def test_of_both_a_coin_chooses_and_of_none_the_row_stays() -> None:
     item, other = rows()
-    assert augmented(0, item, other) is item
+    plain = augmented(0, item, other)
+    assert plain.keys() == item.keys()
+    assert all(plain[name] is item[name] for name in item)
     found = [augmented(seed, item, other, mixup=1.0, cutmix=1.0) for seed in range(200)]
     cut = [set(np.unique(each["pixel_values"])) <= {0.0, 1.0} for each in found]
     assert 70 < sum(cut) < 130
