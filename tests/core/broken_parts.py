@@ -258,6 +258,16 @@ class LossOptions(Options):
         return ("loss",)
 
 
+class GroundingOptions(Options):
+    def withheld(self):
+        return ("flying",)
+
+
+class WithoutDrift(Options):
+    def withheld(self):
+        return ("weight-drift",)
+
+
 class BareOptions(Options):
     size: int = 3
 

@@ -141,6 +141,7 @@ def test_packing_that_lets_rows_see_each_other_is_found() -> None:
         ({"options": "tests.core.broken_parts:BareOptions"}, "options_are_described_and_strict", "size"),
         ({"options": "tests.core.broken_parts:LooseOptions"}, "options_are_described_and_strict", "forbid"),
         ({"needs": ("flying",)}, "needs_what_can_be_given", "nothing provides flying"),
+        ({"options": "tests.core.broken_parts:GroundingOptions"}, "withholds_what_could_be_given", "provides flying"),
         ({"build": "tests.core.broken_parts:Shuffles"}, "builds_its_kind", "not a Mitigation"),
         ({"summary": "x" * 200}, "is_listed_once_and_works", "120"),
     ],
@@ -148,6 +149,11 @@ def test_packing_that_lets_rows_see_each_other_is_found() -> None:
 def test_a_broken_declaration_is_found(changes: dict[str, object], name: str, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         Case(subject("mitigation", "Idle", **changes), clause("mitigation", name)).check()
+
+
+def test_options_may_withhold_what_another_part_provides() -> None:
+    one = subject("mitigation", "Idle", options="tests.core.broken_parts:WithoutDrift")
+    Case(one, clause("mitigation", "withholds_what_could_be_given")).check()
 
 
 HEAVY_PLUGIN = """

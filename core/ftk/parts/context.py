@@ -33,9 +33,9 @@ class Context:
         model: the model with the adaptation attached, not wrapped for distribution. Where a part is handed a task
             or a batch whose head is not the stage's, that head's model over the same body.
         processor: its tokenizer or image processor.
-        objective: the stage's objective.
+        objective: the stage's objective; of one made of several that of ``task``.
         adaptation: the stage's adaptation; None while the starting model is measured.
-        task: what the stage teaches; None while the starting model is measured.
+        task: what the stage teaches, the first of several; None while the starting model is measured.
         beside: what it teaches beside that, where its objective is made of several.
         earlier: the bodies of knowledge that came before, the retained one first.
         device: where the model is.
@@ -104,7 +104,11 @@ class Context:
         return name if self.heads is None else self.heads.common_name(name)
 
     def measure_task(self, task: Task, split: str) -> list[Metric]:
-        """Measure a task, on its ``validation`` or ``test`` rows, with the model as it stands; [] where it has none."""
+        """Measure a task on its ``validation`` or ``test`` rows, with the model as it stands.
+
+        Where it has none, only evaluators with rows of their own have numbers: on ``validation`` those that measure
+        while a stage trains.
+        """
         return self.measure(self, task, split)
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -44,9 +44,10 @@ class Gradients(Mapping[str, Tensor]):
     def by_source(self) -> Mapping[str, Mapping[str, Tensor]]:
         """The gradient that each source's rows gave, by the source's name and the parameter's; read-only.
 
-        They sum to the step's gradient before anybody edits it. A source is ``train`` or a mitigation's,
-        ``replay/capitals``, with a slash and :meth:`ftk.parts.Objective.member` behind it where the objective tells
-        rows apart. A step has those of which it holds rows. Needs the capability ``source-gradients``.
+        They sum to the step's gradient before anybody edits it. A source is ``train``, of several tasks in a stage
+        ``train/NAME``, or a mitigation's, ``replay/capitals``; with a slash and :meth:`ftk.parts.Objective.member`
+        behind it where the objective tells rows apart. A step has those of which it holds rows. Needs the capability
+        ``source-gradients``.
 
         Raises:
             TypeError: nobody asked for them.

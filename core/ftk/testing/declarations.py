@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,19 +49,19 @@ def is_listed_once_and_works(subject: Subject) -> None:
 
 def needs_what_can_be_given(subject: Subject) -> None:
     """Every capability that it needs is provided by the recipe's data or by a variant that is installed."""
-    offered = {EARLIER, EARLIER_SAMPLING, ROW_GRADIENTS, SOURCE_GRADIENTS, TESTED, *FROM_DATA}
-    offered |= {name for entry in subject.registry.entries() for name in entry.variant.provides}
-    unknown = set(subject.spec.needs()) - offered
-    hold(
-        not unknown,
-        f"nothing provides {', '.join(sorted(unknown))}; known here: {', '.join(sorted(offered))}",
-    )
+    _hold_known(subject, subject.spec.needs())
 
 
-def withholds_only_what_it_provides(subject: Subject) -> None:
-    """`Options.withheld` names capabilities out of the variant's `provides`."""
-    strange = set(subject.spec.options.withheld()) - set(subject.spec.variant.provides)
-    hold(not strange, f"withholds {', '.join(sorted(strange))}, which the variant does not provide")
+def withholds_what_could_be_given(subject: Subject) -> None:
+    """Every capability that `Options.withheld` names is provided by the variant itself, or by another part."""
+    _hold_known(subject, subject.spec.options.withheld())
+
+
+def _hold_known(subject: Subject, names: Iterable[str]) -> None:
+    given = {EARLIER, EARLIER_SAMPLING, ROW_GRADIENTS, SOURCE_GRADIENTS, TESTED, *FROM_DATA}
+    given |= {name for entry in subject.registry.entries() for name in entry.variant.provides}
+    unknown = set(names) - given
+    hold(not unknown, f"nothing provides {', '.join(sorted(unknown))}; known here: {', '.join(sorted(given))}")
 
 
 def lists_and_checks_without_heavy_imports(subject: Subject) -> None:
@@ -168,7 +168,7 @@ def json_value(value: Any) -> Any:
 CLAUSES = (
     is_listed_once_and_works,
     needs_what_can_be_given,
-    withholds_only_what_it_provides,
+    withholds_what_could_be_given,
     lists_and_checks_without_heavy_imports,
     options_are_described_and_strict,
     options_survive_json,
