@@ -87,6 +87,7 @@ def test_tied_weights_stay_one_and_other_models_are_left_alone() -> None:
     ("wanted", "said"),
     [
         ({"model.layer": "cpu"}, "no module or weight `model.layer` did you mean `model.layers`?"),
+        ({"xyz": "cpu"}, "no module or weight `xyz` valid here: lm_head, model"),
         ({"model.layers": 0}, "there is no accelerator 0; this machine has none"),
         ("auto", 'device_map = "auto" divides a model among accelerators, and this run is on cpu'),
         ("sequential", "and this run is on cpu leave it out"),

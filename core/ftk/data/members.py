@@ -74,8 +74,9 @@ def _drawn(spec: PartSpec, having: Mapping[int, RoleRows]) -> dict[int, tuple[Ro
 
 
 def _refuse_shared(tasks: Sequence[tuple[TaskSpec, Rows]]) -> None:
-    """Raise ``UserError`` where two tasks of a stage have equal heads with labels and did not ask for it."""
+    """Raise ``UserError`` where two tasks of a stage share a head unasked, or name one that they cannot share."""
     seen: dict[object, str] = {}
+    named: dict[str, tuple[object, str]] = {}
     for spec, rows in tasks:
         head = rows.objective.head
         if head in seen and head.labels and not head.name:
@@ -85,3 +86,10 @@ def _refuse_shared(tasks: Sequence[tuple[TaskSpec, Rows]]) -> None:
                 f'give it a head of its own: head = "{spec.objective.name}"; or both the same name to share one',
             )
         seen[head] = spec.objective.name
+        other, name = named.setdefault(head.name, (head, spec.objective.name))
+        if head.name and other != head:
+            raise UserError(
+                f"{spec.objective.path}: names the head `{head.name}`, as `{name}` does, and the two cannot share one: "
+                "their kinds or labels differ",
+                "give it a head of another name, or leave `head` out",
+            )

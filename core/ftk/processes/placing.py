@@ -87,7 +87,8 @@ class Placement:
             names = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
             for name in wanted.keys() - names:
                 reason = f"training.device_map: the model has no module or weight `{name}`"
-                raise UserError(reason, did_you_mean(name, sorted(names)))
+                as_deep = {other for other in names if other and other.count(".") <= name.count(".")}
+                raise UserError(reason, did_you_mean(name, as_deep))
         found = {}
         for name, _ in model.named_parameters():
             entries = [entry for entry in wanted if entry == "" or _within(name, entry)]

@@ -231,7 +231,9 @@ def _explain(name: str, need: str, chosen: Sequence[PartSpec], registry: Registr
         if givers:
             with_options = " with these options" if need in part.variant.provides else ""
             reasons.append(f"{part.kind} `{part.variant.name}`{with_options}")
-            hints.append(f"{part.kind}s that do: {', '.join(givers)}")
+            alone = givers == [part.variant.name]
+            others = f"it does with others: see `ftk show {givers[0]}`"
+            hints.append(others if alone else f"{part.kind}s that do: {', '.join(givers)}")
     if not reasons:
         return f"{reason}, which nothing installed provides", ""
     return f"{reason}, which {' and '.join(reasons)} does not provide", "; ".join(hints)

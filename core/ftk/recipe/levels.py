@@ -82,7 +82,14 @@ class Reader:
             self._training(level, base, table["training"], f"{prefix}training")
         return level
 
-    def part(self, kind: str, table: Any, path: str, own: frozenset[str] | None = None) -> PartSpec | None:
+    def part(
+        self,
+        kind: str,
+        table: Any,
+        path: str,
+        own: frozenset[str] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> PartSpec | None:
         """Read one part's table: ``use``, perhaps ``name``, and the options of the variant.
 
         Args:
@@ -91,6 +98,7 @@ class Reader:
             path: its place.
             own: of a table merged into a default that is wrong itself, the keys that were written here; only
                 their problems are noted, the others are noted where the default stands.
+            keys: what may stand there beside the options, where that is not what stands in every such table.
         """
         if not isinstance(table, dict):
             self._not_a_table(kind, table, path)
@@ -113,7 +121,8 @@ class Reader:
                 self.add(f"{path}.use", error.message, error.hint)
             return None
         given = {key: value for key, value in table.items() if key not in RESERVED_KEYS[kind]}
-        options = self._options(model, given, path, RESERVED_KEYS[kind], own, f"{entry.distribution}/{use}")
+        valid = RESERVED_KEYS[kind] if keys is None else keys
+        options = self._options(model, given, path, valid, own, f"{entry.distribution}/{use}")
         inside = self._inside(options, kind, path) if options is not None else ()
         if options is None or len(self.problems) > before:
             return None
@@ -178,7 +187,10 @@ class Reader:
             elif "name" in table:
                 self.add(f"{place}.name", f"its name is `{name}`, under which it stands", "leave it out")
             else:
-                read.append(self.part(inner, {**table, "name": name}, place))
+                holders = getattr(options, below[kind].removeprefix(f"{path}."), None)
+                beside = type(holders[name]).model_fields if isinstance(holders, dict) else ()
+                keys = [*(key for key in RESERVED_KEYS[inner] if key != "name"), *beside]
+                read.append(self.part(inner, {**table, "name": name}, place, keys=keys))
         return tuple(spec for spec in read if spec is not None)
 
     def _options(

@@ -124,7 +124,9 @@ def test_what_cannot_be_mixed(counts: dict[str, int], told: dict[str, Table], op
 @pytest.mark.parametrize(
     ("parts", "options", "place", "words"),
     [
-        ({"a": SOURCE}, {}, "parts", "at least 2"),
+        ({}, {}, "parts", "must not be empty"),
+        ({"a": {**SOURCE, "weight": 2}}, {}, "", "`a` is alone, and its `weight` weighs it against nothing"),
+        ({"a": SOURCE, "b": {**SOURCE, "weigth": 2}}, {}, "parts.b.weigth", "unknown key"),
         ({"a": SOURCE, "b": "x.jsonl"}, {}, "parts.b", "must be a table"),
         ({"a": SOURCE, "b": {"path": "x"}}, {}, "parts.b.use", "is missing"),
         ({"a": SOURCE, "b": {"use": "fils", "path": "x"}}, {}, "parts.b.use", "unknown dataset `fils`"),

@@ -219,6 +219,7 @@ def test_rows_that_are_no_question_are_refused(row: dict[str, Any], options: dic
     [
         ({"while_training": True}, "`while_training` is for `data`"),
         ({"shots_from": {"use": "files"}}, "`shots` asks for none"),
+        ({"shots_separator": "\n"}, "`shots_separator` stands after examples, and `shots` asks for none"),
         ({"template": "Q:"}, "names no column"),
         ({"template": "{question} {answer}"}, "`{answer}` tells the answer"),
         ({"template": "{question} {gold}", "answer": "gold"}, "`{gold}` tells the answer"),
@@ -276,7 +277,7 @@ def test_shots_from_another_data_set() -> None:
         for row in ROWS
     ]
     assert found == np.mean([np.argmax(each) == row["answer"] for each, row in zip(scores, ROWS, strict=True)])
-    with pytest.raises(UserError, match="needs 2 rows to draw examples from, and there are 1"):
+    with pytest.raises(UserError, match=r"`shots_from` of .*: `shots = 2` needs 2 rows .* and there are 1"):
         measure(shots=2, shots_from=[MMLU])
     with pytest.raises(UserError, match="`shots = 10` needs 11 rows"):
         measure(shots=10)

@@ -19,7 +19,7 @@ from ftk.running.loop import Loop, Progress
 from ftk.testing import toy_task
 from ftk_plugins.datasets.mixture.mixture import Mixture
 from tests.core.loops import build, make_loop, rows
-from tests.joint import joint, mixed
+from tests.joint import PARTS, joint, mixed
 from tests.system.small import written
 
 TABLES = {"words": {"use": "masked_lm"}, "topic": {"use": "classification"}}
@@ -95,6 +95,8 @@ RECIPES = {
     "a task without rows": ("words = { use = \"masked_lm\" }, ", "words = { use = \"masked_lm\" }, more = { use = "
                             "\"masked_lm\" }, ", "has no rows for `more`"),
     "an objective's option": ('label = "relation"', 'labl = "relation"', r"objective\.tasks\.topic\.labl: unknown key"),
+    "a misspelt weight": ('use = "masked_lm"', 'use = "masked_lm", weigth = 2.0',
+                          r"tasks\.words\.weigth: unknown key\n +did you mean `weight`"),
     "tasks within tasks": ('use = "masked_lm"', 'use = "multitask", tasks = { a = { use = "causal_lm" }, '
                            'b = { use = "causal_lm" } }', "is itself made of several tasks"),
     "what does not merge": ('use = "full"', 'use = "bottleneck"', "`multitask` needs merge, which adaptation"),
@@ -125,6 +127,18 @@ def test_two_tasks_of_the_same_labels_say_whether_they_share_a_head(tmp_path: Pa
                          overrides=["training.steps=1"])  # fmt: skip
         members = result.folder / "model" / "members"
         assert {path.name for path in members.iterdir()} == heads
+
+
+def test_tasks_of_other_labels_cannot_name_one_head(tmp_path: Path) -> None:
+    text = joint().replace('use = "classification"', 'use = "classification", head = "one"')
+    with pytest.raises(ftk.UserError, match=r"names the head `one`, as `.*` does, and the two cannot share one"):
+        ftk.run(written(tmp_path, text), output=tmp_path / "run")
+
+
+def test_one_task_alone_may_have_test_rows(tmp_path: Path) -> None:
+    text = joint().replace(f"test = {mixed(4)}", f"test = {mixed(4, parts={'words': PARTS['words']})}")
+    result = ftk.run(written(tmp_path, text), output=tmp_path / "run", overrides=["training.steps=1"])
+    assert [score is not None for score in result.report["start"]["perplexity"]] == [True, False, False]
 
 
 def test_retained_rows_are_read_with_one_objective(tmp_path: Path) -> None:

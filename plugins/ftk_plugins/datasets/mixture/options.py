@@ -28,7 +28,7 @@ class MixtureOptions(Options):
     """What a recipe may say about `mixture`."""
 
     parts: dict[str, Ingredient] = Field(
-        min_length=2,
+        min_length=1,
         description="The data sets by name, each a table with its own `use` and options, `transform` too, and "
         "perhaps a `weight` or a `share`.",
         examples=[{"one": {"use": "files", "path": "one.jsonl"}, "two": {"use": "files", "path": "two.jsonl"}}],
@@ -55,6 +55,8 @@ class MixtureOptions(Options):
             raise ValueError(f"part `{both[0]}` has a `weight` and a `share`: leave out one of them")
         free = {name: part for name, part in self.parts.items() if part.share is None}
         weighed = [name for name, part in free.items() if part.weight is not None]
+        if weighed and len(self.parts) < 2:
+            raise ValueError(f"part `{weighed[0]}` is alone, and its `weight` weighs it against nothing: leave it out")
         if weighed and len(weighed) < len(free):
             bare = next(name for name in free if name not in weighed)
             raise ValueError(f"part `{bare}` has no `weight`, and part `{weighed[0]}` has one: weigh all or none")

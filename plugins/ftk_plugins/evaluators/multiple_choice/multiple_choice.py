@@ -52,7 +52,8 @@ class MultipleChoice(Evaluator):
         """
         examples, options = tested(task), self.options
         questions = self._reader.questions(examples.rows, examples.origin)
-        contexts = with_shots(questions, self._pool, options)
+        drawn_from = examples.origin if self._pool is None else "`shots_from` of `multiple_choice`"
+        contexts = with_shots(questions, self._pool, options, drawn_from)
         pairs = encode_pairs(
             [
                 (context, options.separator + ending)

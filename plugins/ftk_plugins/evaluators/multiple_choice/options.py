@@ -14,6 +14,10 @@ QUESTION, CHOICES, ANSWER = ("question", "ctx"), ("choices", "endings"), ("answe
 """The columns that are looked for where the recipe names none: those of MMLU, ARC and HellaSwag."""
 
 
+SEPARATOR = "\n\n"
+"""What stands after an example where the recipe does not say."""
+
+
 class MultipleChoiceOptions(Options):
     """What a recipe may say about `multiple_choice`."""
 
@@ -62,7 +66,7 @@ class MultipleChoiceOptions(Options):
         description="The data set that examples are drawn from; unset: the other rows that are measured.",
         examples=[{"use": "files", "path": "dev.jsonl"}],
     )
-    shots_separator: str = Field(default="\n\n", description="What stands after each example.")
+    shots_separator: str = Field(default=SEPARATOR, description="What stands after each example.")
     length: Literal["characters", "bytes", "tokens"] = Field(
         default="characters", description="What log-likelihoods are divided by for `choice_accuracy_norm`."
     )
@@ -76,6 +80,8 @@ class MultipleChoiceOptions(Options):
             raise ValueError("`while_training` is for `data`: a task's own validation rows are measured without it")
         if self.shots_from is not None and not self.shots:
             raise ValueError("`shots_from` gives examples, and `shots` asks for none: write their number")
+        if self.shots_separator != SEPARATOR and not self.shots:
+            raise ValueError("`shots_separator` stands after examples, and `shots` asks for none: write their number")
         if self.scored == "letter" and self.length != "characters":
             raise ValueError("`length` changes nothing where letters are scored: they are all as long")
         if self.template is not None:

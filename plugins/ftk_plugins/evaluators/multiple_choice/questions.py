@@ -92,7 +92,10 @@ class Reader:
 
 
 def with_shots(
-    questions: Sequence[Question], pool: Sequence[Question] | None, options: MultipleChoiceOptions
+    questions: Sequence[Question],
+    pool: Sequence[Question] | None,
+    options: MultipleChoiceOptions,
+    origin: str = "",
 ) -> list[str]:
     """What the model reads before the choices of each question: examples drawn for it, and its own prompt.
 
@@ -102,6 +105,7 @@ def with_shots(
         questions: those that are asked.
         pool: what examples are drawn from; None: the other questions.
         options: how many examples, and how they are joined.
+        origin: where the rows come from that are drawn from, for the error.
 
     Raises:
         UserError: there are too few to draw from.
@@ -112,7 +116,8 @@ def with_shots(
     enough = options.shots + (pool is None)
     if len(source) < enough:
         raise UserError(
-            f"`shots = {options.shots}` needs {enough} rows to draw examples from, and there are {len(source)}",
+            f"{origin}: `shots = {options.shots}` needs {enough} rows to draw examples from, and there are "
+            f"{len(source)}",
             "lower `shots`, or name a larger data set as `shots_from`",
         )
     told = [f"{one.prompt}{options.separator}{one.endings[one.right]}{options.shots_separator}" for one in source]

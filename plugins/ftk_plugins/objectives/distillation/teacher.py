@@ -103,7 +103,9 @@ def _hold_labels(config: Any, head: Head, name: str) -> None:
     if known != list(head.labels) and not unnamed:
         raise UserError(
             f"{name} tells the labels {', '.join(known)}, in this order; the student learns {', '.join(head.labels)}",
-            "name the student's in the teacher's order: `labels` beside `use` in [objective.of]",
+            "name the student's in the teacher's order: `labels` beside `use` in [objective.of]"
+            if len(known) == len(head.labels)
+            else "choose a teacher that was trained on the student's labels",
         )
 
 
