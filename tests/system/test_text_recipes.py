@@ -82,20 +82,19 @@ def test_the_chinese_rows_ask_for_each_fact_in_words_of_their_own() -> None:
 
 
 def test_intermediate_task_leaves_each_task_its_head(tmp_path: Path) -> None:
-    """What films teach about hotels takes the whole recipe to see; here are stages, heads and what is guarded."""
+    """What films teach about hotels takes the whole recipe to see; here are stages, heads and what is replayed."""
     small = (
         "model.hidden_size=32", "model.layers=1", "model.heads=2", "model.vocabulary_size=600",
         "stage.reading.data.train.limit=60", "stage.films.data.train.limit=60", "stage.hotels.data.test.limit=12",
         "stage.reading.training.steps=25", "stage.reading.training.learning_rate=1e-2",
         "stage.films.training.steps=1", "stage.hotels.training.steps=5",
-        *(f"stage.{stage}.mitigation.ewc.samples=20" for stage in ("films", "hotels")),
     )  # fmt: skip
     result = run_small("intermediate_task", tmp_path / "run", small)
     report = result.report
     words = [row[0] for row in report["matrix"]["perplexity"]]
     assert max(words) < 0.5 * report["start"]["perplexity"][0]
     assert [stage["steps"] for stage in report["stages"]] == [25, 1, 5]
-    assert set(report["stages"][2]["mitigations"]["ewc"]["tasks"]) == {"reading", "films"}
+    assert set(report["stages"][2]["mitigations"]["replay"]["rows"]) == {"reading", "films"}
     for folder, labels in (("stages/2-films/model", {"positive", "negative"}), ("model", {"praise", "complaint"})):
         told = json.loads((result.folder / folder / "config.json").read_text(encoding="utf-8"))
         assert set(told["id2label"].values()) == labels
