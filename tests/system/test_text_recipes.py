@@ -117,17 +117,15 @@ def test_hotels_are_told_of_in_words_that_only_films_have_labels_for() -> None:
 
 
 def test_domain_adaptive_guards_general_reading(tmp_path: Path) -> None:
-    """What the domain's texts are worth takes the whole recipe to see; here is what EWC keeps of the general ones."""
+    """What the domain's texts are worth takes the whole recipe to see; here is what replay keeps of the others."""
     small = (
         "model.hidden_size=32", "model.layers=1", "model.heads=2", "model.vocabulary_size=800",
         "stage.general.data.train.limit=60", "stage.general.data.test.limit=20", "stage.medical.data.train.limit=60",
         "stage.wards.data.test.limit=12", "stage.general.training.steps=40", "stage.medical.training.steps=30",
         "stage.wards.training.steps=3", "training.learning_rate=1e-2",
-        *(f"stage.{stage}.mitigation.ewc.samples=30" for stage in ("medical", "wards")),
-        *(f"stage.{stage}.mitigation.ewc.strength=1.0" for stage in ("medical", "wards")),
     )  # fmt: skip
     general = []
-    for without in ((), ("ewc",)):
+    for without in ((), ("replay",)):
         report = run_small("domain_adaptive", tmp_path / f"run{len(without)}", small, without).report
         assert report["tasks"] == ["general", "medical", "wards"]
         general.append([row[0] for row in report["matrix"]["perplexity"]])
