@@ -39,10 +39,13 @@ def ftk_mitigations():
 """
 
 
+IN_CORE = ("test_loop.py", "test_placing.py")
+
+
 def test_every_option_has_a_test() -> None:
     here = Path(__file__)
-    beside = (here.parent / name for name in ("test_training_switches.py", "test_run_watched.py", "test_sharded.py"))
-    others = (*beside, here.parents[1] / "core" / "test_loop.py")
+    names = ("test_training_switches.py", "test_run_watched.py", "test_sharded.py", "placed_runs.py")
+    others = (*(here.parent / name for name in names), *(here.parents[1] / "core" / n for n in IN_CORE))
     tests = "".join(path.read_text() for path in (here, *others))
     untested = [name for name in Training.model_fields if not re.search(rf"\b{name}(=|\"|\.)", tests)]
     assert not untested
