@@ -18,7 +18,7 @@ from ftk_plugins.models.pretrained.pretrained import Pretrained
 
 TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 CONFIGS = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)]
-(RECIPE,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+(RECIPE,) = re.findall(r"```toml\n(name = .*?)```", TEXT, re.DOTALL)
 TABLES = [text for text in re.findall(r"```text\n(.*?)```", TEXT, re.DOTALL) if "parameters trained" in text]
 
 
