@@ -45,6 +45,10 @@ def test_places_that_hold_no_model(llama: Path, tmp_path: Path) -> None:
     assert "broken.gguf" in failure(tmp_path / "broken.gguf").message
 
 
+def test_a_folder_has_no_revision(llama: Path) -> None:
+    assert "is a folder here, and a revision (`v2`) is of what lies on the hub" in failure(llama, revision="v2").message
+
+
 def test_folders_without_readable_weights(llama: Path, tmp_path: Path) -> None:
     shutil.copy(llama / "config.json", tmp_path)
     assert "no weights in safetensors" in failure(tmp_path).message

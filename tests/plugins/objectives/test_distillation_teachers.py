@@ -107,3 +107,19 @@ def test_a_teacher_that_has_changed_is_another_one(teachers: Path, tmp_path: Pat
     (tmp_path / "spoiled" / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     assert known() != first
     assert objective(Path("owner/name"), {"use": "causal_lm"}).identity() is None
+
+
+def test_a_revision_is_asked_of_the_hub_and_of_no_folder(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = {"use": "classification", "labels": ("bad", "even", "good")}
+    student, asked = classes.bert(), []
+
+    def from_hub(path: str, **given: Any) -> None:
+        asked.append((path, given["revision"]))
+        raise OSError("not here")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", from_hub)
+    for teacher, message in ((Path("owner/name"), "owner/name"), (teachers / "labels", "is a folder here")):
+        made = objective(teacher, of, teacher_revision="v2")
+        with pytest.raises(UserError, match=message):
+            made.begin(toy_context(student, made, processor=classes.tokenizer()))
+    assert asked == [("owner/name", "v2")]

@@ -27,11 +27,12 @@ class Place:
     gguf_file: str | None
 
 
-def find_place(path: str, gguf_file: str | None, *, weights: bool = True) -> Place:
+def find_place(path: str, gguf_file: str | None, *, revision: str | None = None, weights: bool = True) -> Place:
     """Look at the disk, and only there; ``weights`` says whether a folder must hold them.
 
     Raises:
-        UserError: a local path without a model that can be read, or GGUF without the package ``gguf``.
+        UserError: a local path without a model that can be read, or with a ``revision``, which only the hub has; or
+            GGUF without the package ``gguf``.
     """
     local = Path(path).expanduser()
     if path.endswith(".gguf"):
@@ -45,6 +46,11 @@ def find_place(path: str, gguf_file: str | None, *, weights: bool = True) -> Pla
         )
     if local.is_dir():
         _check_folder(local, gguf_file, weights)
+        if revision is not None:
+            raise UserError(
+                f"model.path: {path} is a folder here, and a revision (`{revision}`) is of what lies on the hub",
+                "leave it out",
+            )
         return Place(str(local), gguf_file)
     if local.is_file():
         raise UserError(f"model.path: {path} is a file", "give the folder that holds the model, or a .gguf file")
@@ -70,6 +76,7 @@ def fingerprint(name: str, gguf_file: str | None = None, revision: str | None = 
         return _digest([local])
     if len(name) < NAME_LENGTH and local.is_dir():
         files = sorted(file for file in local.iterdir() if file.is_file() and not file.name.startswith("."))
+        files = [file for file in files if file.suffix != ".md"]  # what is said of a model is no part of it
         return _digest([file for file in files if gguf_file in (None, file.name) or file.suffix not in WEIGHTS])
     if not on_hub:
         return name

@@ -24,7 +24,7 @@ class Pretrained(ModelSource):
 
     def identity(self) -> str:
         """A hash of the model's files and of those that options name; of a model on the hub, its commit."""
-        options, place = self.options, find_place(self.options.path, self.options.gguf_file)
+        options, place = self.options, self._place()
         with quiet(), explained(options.path, place.path):
             found = [fingerprint(place.path, place.gguf_file, options.revision, on_hub="config.json")]
             if options.tokenizer is not None:
@@ -37,7 +37,7 @@ class Pretrained(ModelSource):
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Load the model onto the CPU in ``dtype``; ``corpus`` is not read."""
-        place = find_place(self.options.path, self.options.gguf_file)
+        place = self._place()
         how = quantization_of(self.options)
         with quantizing(self.options):
             model = load_model(head=head, seed=self.options.seed, quantization=how, **self._arguments(place))
@@ -47,7 +47,7 @@ class Pretrained(ModelSource):
 
     def outline(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Read the configuration and the processor; weights need not be there. ``corpus`` is not read."""
-        place = find_place(self.options.path, self.options.gguf_file, weights=False)
+        place = self._place(weights=False)
         return self._with_processor(outline_model(head=head, **self._arguments(place)), place, head)
 
     def load_folder(self, folder: Path, head: Head) -> Loaded:
@@ -56,6 +56,10 @@ class Pretrained(ModelSource):
         if tokens := read_tokens(self.options.new_tokens):
             mark_tokens(loaded.model, loaded.processor, tokens)
         return loaded
+
+    def _place(self, weights: bool = True) -> Place:
+        options = self.options
+        return find_place(options.path, options.gguf_file, revision=options.revision, weights=weights)
 
     def _arguments(self, place: Place) -> dict[str, Any]:
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,9 @@ from ftk import UserError
 from ftk.parts import Head
 from ftk_plugins.models.calls import explained, quiet
 from ftk_plugins.models.loading import load_model, load_processor, outline_model
-from ftk_plugins.models.pretrained.places import Place, find_place
+from ftk_plugins.models.pretrained.places import Place, find_place, fingerprint
 from ftk_plugins.objectives.distillation.options import DistillationOptions
 from ftk_plugins.objectives.pictures import pixels_of
-
-READ_AT_A_TIME = 1 << 24
-"""Bytes of a file that are hashed at a time."""
 
 
 def load_teacher(options: DistillationOptions, head: Head, processor: Any) -> nn.Module:
@@ -54,29 +50,19 @@ def outline_teacher(options: DistillationOptions, head: Head, processor: Any, st
 
 
 def hash_of(options: DistillationOptions) -> str:
-    """SHA-256 of what lies in the teacher's folder; "" where it is on the hub.
+    """A hash of what lies in the teacher's folder; "" where it is on the hub.
 
     Raises:
         UserError: there is neither a folder nor a name on the hub.
     """
     with _named():
-        place = find_place(options.teacher, None)
-    folder = Path(place.path)
-    if not folder.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*") if place.gguf_file is None else [folder / place.gguf_file]):
-        if file.suffix in (".json", ".safetensors", ".gguf"):
-            digest.update(f"{file.name}\0".encode())
-            with file.open("rb") as opened:
-                while piece := opened.read(READ_AT_A_TIME):
-                    digest.update(piece)
-    return digest.hexdigest()
+        place = find_place(options.teacher, None, revision=options.teacher_revision)
+    return fingerprint(place.path, place.gguf_file) if Path(place.path).is_dir() else ""
 
 
 def _checked(options: DistillationOptions, head: Head, processor: Any) -> Place:
     """Where the teacher is; it is held against what the student reads and tells."""
-    place = find_place(options.teacher, None)
+    place = find_place(options.teacher, None, revision=options.teacher_revision)
     origin: dict[str, Any] = {"gguf_file": place.gguf_file, "revision": options.teacher_revision}
     if head.labels:
         with quiet(), explained(options.teacher, place.path):
