@@ -8,7 +8,6 @@ import torch
 from accelerate import Accelerator
 
 from ftk.data.batches import Batches
-from ftk.data.mixing import Mixer
 from ftk.parts import Mitigation
 from ftk.plugin.discovery import load_registry
 from ftk.recipe.training import Training
@@ -16,6 +15,7 @@ from ftk.running.composition import Composition
 from ftk.running.loop import Loop
 from ftk.running.optimizing import build_schedule
 from ftk.testing import toy_context, toy_model, toy_task
+from tests.mixers import mixer_of
 
 STEPS, BATCH = 50, 8
 
@@ -61,7 +61,7 @@ def make_loop(
         part.param_groups(model, options.learning_rate), weight_decay=options.weight_decay, eps=1e-8
     )
     scheduler = build_schedule(options, optimizer, options.steps)
-    mixer = Mixer(task.train.items, objective, [], 0)
+    mixer = mixer_of(task.train.items, objective, [], 0)
     return Loop(
         ctx,
         options,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ftk.data.batches import Batches, pass_rows, passes, refuse_idle_grouping, shares
-from ftk.data.mixing import Mixer
 from ftk.errors import UserError
 from ftk.parts import Packing, Source
 from ftk.recipe.training import Training
+from tests.mixers import mixer_of
 
 LENGTHS = np.random.default_rng(0).lognormal(3, 0.8, 400).astype(int) + 1
 
@@ -20,7 +20,7 @@ def rows(lengths):
 
 def make(share=0.0, seed=0, lengths=LENGTHS, **training):
     sources = [Source("memory", rows(np.arange(5, 30)), share, None)] if share else []
-    return Batches(Mixer(rows(lengths), None, sources, seed), Training(**training))
+    return Batches(mixer_of(rows(lengths), None, sources, seed), Training(**training))
 
 
 def held(batches, step):

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from ftk.data.batches import Batches, by_source
-from ftk.data.mixing import Mixer
 from ftk.parts import Context, Gradients, Mitigation, Source
 from ftk.running.loop import Loop, Progress
 from ftk.running.optimizing import pack_optimizer
 from ftk.testing import toy_task
 from ftk_plugins.adaptations.full.full import FullTuning
 from tests.core.loops import build, make_loop, rows, weights
+from tests.mixers import mixer_of
 
 NORM = "model.norm.weight"
 
@@ -100,7 +100,7 @@ def with_memory(asks: Mitigation, by_source: bool = True, **options: Any) -> Loo
     objective, other = (build("objective", "causal_lm", packing=False, max_length=64) for _ in range(2))
     objective.member = lambda item: "even" if len(item["input_ids"]) % 2 == 0 else "odd"
     memory = Source("replay/earlier", toy_task(rows(9)[::-1], other).train.items, 0.4, other)
-    mixer = Mixer(toy_task(rows(40), objective).train.items, objective, [memory], 0)
+    mixer = mixer_of(toy_task(rows(40), objective).train.items, objective, [memory], 0)
     return replace(loop, batches=Batches(mixer, loop.options), by_source=by_source)
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from ftk.data.batches import Batches
-from ftk.data.mixing import Mixer
 from ftk.parts import Batch, Context, Mitigation, Source
 from ftk.parts.comparing import Comparison
 from ftk.recipe.training import Training
 from ftk.running.loop import Loop, Progress
 from ftk.testing import toy_context, toy_task
 from tests.core.loops import make_loop, weights
+from tests.mixers import mixer_of
 from tests.plugins.objectives.classes import tokenizer
 from tests.plugins.objectives.retrieval import KINDS, batch_of, bert, objective
 
@@ -38,7 +38,7 @@ def loop_of(kind: str = "pairs", by_source: bool = False, replayed: bool = False
     model = bert()
     task = toy_task(ROWS[:16], made, processor=tokenizer())
     memory = [Source("replay/old", toy_task(ROWS[16:], made, processor=tokenizer()).train.items, 0.3, made)]
-    mixer = Mixer(task.train.items, made, memory if replayed else [], 0)
+    mixer = mixer_of(task.train.items, made, memory if replayed else [], 0)
     ctx = replace(loop.ctx, model=model, objective=made, task=task, processor=tokenizer())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)  # AdamW would take a gradient of rounding errors whole
     return replace(

@@ -8,6 +8,7 @@ import pytest
 from ftk.data.mixing import Mixer
 from ftk.errors import UserError
 from ftk.parts import Source
+from tests.mixers import mixer_of
 
 
 def rows(count: int, length: int = 3) -> list[dict[str, np.ndarray]]:
@@ -20,7 +21,7 @@ def drawn(mixer: Mixer, start: int, stop: int) -> list[tuple[str, int]]:
 
 def make(count: int = 50, shares: tuple[float, ...] = (), seed: int = 0, pool: int = 7) -> Mixer:
     sources = [Source(f"memory{index}", rows(pool), share, None) for index, share in enumerate(shares)]
-    return Mixer(rows(count), None, sources, seed)
+    return mixer_of(rows(count), None, sources, seed)
 
 
 def test_an_epoch_draws_every_row_once_in_a_fresh_order():
@@ -85,6 +86,6 @@ def test_shares_that_leave_no_room_are_refused(shares):
 
 def test_no_rows_are_refused():
     with pytest.raises(UserError, match="no rows"):
-        Mixer([], None, [], 0)
+        mixer_of([], None, [], 0)
     with pytest.raises(UserError, match=r"memory.*no rows"):
-        Mixer(rows(3), None, [Source("memory", [], 0.5, None)], 0)
+        mixer_of(rows(3), None, [Source("memory", [], 0.5, None)], 0)

@@ -10,7 +10,6 @@ from datasets import Dataset
 
 from ftk import RunFailed, UserError
 from ftk.data.batches import passes, refuse_without_lengths
-from ftk.data.mixing import Mixer
 from ftk.data.roles import content_of, text_key
 from ftk.parts import Packing, lengths_of
 from ftk.parts.packing import packed
@@ -18,13 +17,14 @@ from ftk.recipe.training import Training
 from ftk.testing import toy_rows, toy_task
 from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
 from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
+from tests.mixers import mixer_of
 from tests.points import ROWS, Pictures, Points
 
 
 def test_a_row_of_pixels_is_one_position() -> None:
     task = toy_task(ROWS, Pictures())
     assert lengths_of(task.train.items).tolist() == [1] * len(ROWS)
-    mixer = Mixer(task.train.items, task.objective, (), 0)
+    mixer = mixer_of(task.train.items, task.objective, (), 0)
     cut = passes(mixer.draw(0, len(ROWS)), rows=4)
     assert [len(items) for _, items, _ in cut] == [4, 4, 3]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ftk.data.batches import Batches, passes
-from ftk.data.mixing import Mixer
 from ftk.parts import Source
 from ftk.parts.varying import Varied
 from ftk.recipe.training import Training
 from ftk.running.loop import Progress
 from ftk.testing import toy_examples
 from tests.core.loops import build, losses, make_loop, rows
+from tests.mixers import mixer_of
 
 TEXTS = [{"text": f"text {number} {'of some length ' * (number % 4)}"} for number in range(12)]
 CHOICES = [{"batch_size": 5}, {"batch_tokens": 90, "group_by_length": True}]
@@ -42,7 +42,7 @@ def examples(**options: Any) -> Any:
 def batches(seed: int = 0, pool: Any = None, **training: Any) -> Batches:
     found = examples()
     sources = [Source("memory", (pool or found).items, 0.3, found.objective)]
-    return Batches(Mixer(found.items, found.objective, sources, seed), Training(**training))
+    return Batches(mixer_of(found.items, found.objective, sources, seed), Training(**training))
 
 
 def told(drawn: Any) -> list[tuple[str, bytes, bytes]]:
@@ -78,7 +78,7 @@ def test_neither_the_cut_nor_the_number_of_processes_matters() -> None:
 def test_rows_that_a_mitigation_has_read_stay_as_they_are() -> None:
     kept = list(examples().items)
     found = examples()
-    mixer = Mixer(found.items, found.objective, [Source("memory", kept, 0.5, found.objective)], 0)
+    mixer = mixer_of(found.items, found.objective, [Source("memory", kept, 0.5, found.objective)], 0)
     read = {item["noise"].tobytes() for item in kept}
     mixed = [(source.name, item["noise"].tobytes() in read) for source, item in mixer.draw(0, 48)]
     assert {name: {known for each, known in mixed if each == name} for name in ("train", "memory")} == {
@@ -128,7 +128,7 @@ def test_a_run_is_the_same_in_micro_batches_of_any_size() -> None:
         loop = make_loop(events=events, micro_batch_size=size, steps=6)
         objective = Masked(loop.ctx.objective.options)
         items = toy_examples(rows(48), objective).items
-        object.__setattr__(loop, "batches", Batches(Mixer(items, objective, [], 0), loop.options))
+        object.__setattr__(loop, "batches", Batches(mixer_of(items, objective, [], 0), loop.options))
         loop.train(Progress())
         told.append(losses(events))
     np.testing.assert_allclose(told[0], told[1], rtol=1e-5)
@@ -154,7 +154,7 @@ def test_training_augments_and_draws_from_the_source_of_a_row() -> None:
 
     def drawn(seed: int, start: int, stop: int) -> Any:
         own, old = (toy_examples(texts, mixing()) for texts in parts.values())
-        mixer = Mixer(own.items, own.objective, [Source("memory", old.items, 0.4, old.objective)], seed)
+        mixer = mixer_of(own.items, own.objective, [Source("memory", old.items, 0.4, old.objective)], seed)
         return mixer.draw(start, stop)
 
     whole = drawn(0, 0, 150)
@@ -178,7 +178,7 @@ def test_what_is_measured_is_not_augmented(joined: bool) -> None:
         for item, same in zip(items, expected, strict=True):
             assert item.keys() == same.keys()
             assert all(np.array_equal(array, same[name]) for name, array in item.items())
-    ((_, item),) = Mixer(found.items, found.objective, [], 0).draw(3, 4)
+    ((_, item),) = mixer_of(found.items, found.objective, [], 0).draw(3, 4)
     assert item["other"].tobytes() in {piece["input_ids"].tobytes() for piece in plain.pieces}, "rows as they are cut"
 
 

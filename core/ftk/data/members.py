@@ -14,6 +14,7 @@ from ftk.errors import UserError
 from ftk.parts import DataMix
 from ftk.recipe.building import build
 from ftk.recipe.members import TaskSpec
+from ftk.recipe.naming import stage_of
 from ftk.recipe.specs import PartSpec
 
 
@@ -31,7 +32,7 @@ def divided(specs: Sequence[TaskSpec], rows: Sequence[Rows]) -> list[Rows]:
         UserError: a mixture cannot be made; or two tasks of a stage would share the head of their labels unasked.
     """
     found = list(rows)
-    stages = [spec.name.partition("/")[0] for spec in specs]
+    stages = [stage_of(spec.name) for spec in specs]
     for stage in dict.fromkeys(stages):
         places = [at for at, name in enumerate(stages) if name == stage]
         whole = specs[places[0]].whole

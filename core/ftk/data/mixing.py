@@ -11,10 +11,11 @@ from functools import lru_cache
 import numpy as np
 
 from ftk.errors import UserError
-from ftk.parts import Context, Features, Objective, Source, Task, derive_seed
+from ftk.parts import Context, Features, Source, Task, derive_seed
 from ftk.parts.varying import Varied
 from ftk.parts.views import digest_of
 from ftk.recipe.checking import MOST_SHARED
+from ftk.recipe.naming import member_of
 
 Drawn = tuple[Source, Features]
 """A row, and where it was drawn from."""
@@ -29,8 +30,8 @@ class Mixer:
     resuming at any position costs nothing and is exact.
 
     Args:
-        items: the stage's own encoded rows.
-        objective: the objective that encoded them.
+        taught: the stage's own rows, each source with its share of them.
+        drawn: how many of them an epoch draws.
         sources: what mitigations mix in.
         seed: of every order.
 
@@ -38,28 +39,7 @@ class Mixer:
         UserError: there are no rows, or the shares leave no room for the stage's own.
     """
 
-    def __init__(self, items: Sequence[Features], objective: Objective, sources: Sequence[Source], seed: int) -> None:
-        self._set_up([Source("train", items, 1.0, objective)], len(items), sources, seed)
-
-    @classmethod
-    def of_tasks(cls, tasks: Sequence[Task], sources: Sequence[Source], seed: int) -> Mixer:
-        """Of the rows of all tasks that a stage teaches; of several, each is a source ``train/member``.
-
-        An epoch goes over a task's rows as often as its ``passes`` say, and over all of them in one order.
-        """
-        if len(tasks) == 1:
-            return cls(tasks[0].train.items, tasks[0].objective, sources, seed)
-        drawn = [len(task.train.items) * task.passes for task in tasks]
-        own = [
-            Source(f"train/{task.name.rpartition('/')[2]}", task.train.items, count / sum(drawn), task.objective)
-            for task, count in zip(tasks, drawn, strict=True)
-        ]
-        mixer = cls.__new__(cls)
-        mixer._set_up(own, sum(drawn), sources, seed)
-        return mixer
-
-    def _set_up(self, taught: Sequence[Source], drawn: float, sources: Sequence[Source], seed: int) -> None:
-        """Of the stage's own sources, with their shares of ``drawn`` items an epoch, and of mitigations'."""
+    def __init__(self, taught: Sequence[Source], drawn: float, sources: Sequence[Source], seed: int) -> None:
         if not all(source.items for source in taught):
             raise UserError("the training data has no rows")
         for source in sources:
@@ -77,6 +57,20 @@ class Mixer:
         self._per_epoch = [drawn * source.share / (1 - shared) for source in self.sources]
         self._seed = seed
         self._plan = lru_cache(maxsize=2)(self._make_plan)
+
+    @classmethod
+    def of_tasks(cls, tasks: Sequence[Task], sources: Sequence[Source], seed: int) -> Mixer:
+        """Of the rows of all tasks that a stage teaches; of several, each is a source ``train/member``.
+
+        An epoch goes over a task's rows as often as its ``passes`` say, and over all of them in one order.
+        """
+        drawn = [len(task.train.items) * task.passes for task in tasks]
+        total = sum(drawn)
+        taught = []
+        for task, count in zip(tasks, drawn, strict=True):
+            name = f"train/{member}" if (member := member_of(task.name)) else "train"
+            taught.append(Source(name, task.train.items, count / total if total else 0.0, task.objective))
+        return cls(taught, total, sources, seed)
 
     def epoch_start(self, epoch: int) -> int:
         """The position of an epoch's first row in the endless stream."""

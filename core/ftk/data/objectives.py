@@ -35,8 +35,7 @@ class Objectives:
         """A task's rows under the objective that its training rows complete."""
         train = rows.roles["train"]
         spec = complete(rows.spec, rows.objective, train.rows, train.place)
-        alone = "/" in rows.task
-        return rows if spec is rows.spec else replace(rows, spec=spec, objective=self.of(spec, alone))
+        return rows if spec is rows.spec else replace(rows, spec=spec, objective=self.of(spec, bool(rows.member)))
 
 
 def complete(spec: PartSpec, objective: Objective, rows: Dataset, place: str) -> PartSpec:

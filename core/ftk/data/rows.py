@@ -16,6 +16,7 @@ from ftk.data.steps import Chain, Tested, texts_in, told
 from ftk.errors import UserError
 from ftk.parts import DatasetSource, Effect, Evaluator, Examples, Objective, Split, StartingModel, Task
 from ftk.recipe.building import build
+from ftk.recipe.naming import member_of
 from ftk.recipe.sampled import TRAINED
 from ftk.recipe.specs import DataSpec, PartSpec
 
@@ -44,6 +45,11 @@ class Rows:
     roles: Mapping[str, RoleRows]
     probes: Mapping[str, RoleRows] = field(default_factory=dict)
     passes: float = 1.0
+
+    @property
+    def member(self) -> str:
+        """The task's name in its stage, where that teaches several; else nothing."""
+        return member_of(self.task)
 
     def texts(self) -> Iterator[str]:
         """The plain texts of the training rows."""

@@ -70,9 +70,11 @@ class Balance:
 
     def finish(self, ctx: Context) -> None:
         """End a step: let the weights learn from the losses of all processes."""
+        if self._sums and ctx.world_size > 1:
+            sums = torch.stack(list(self._sums.values()))
+            torch.distributed.all_reduce(sums)
+            self._sums = dict(zip(self._sums, sums, strict=True))
         for key, total in self._sums.items():
-            if ctx.world_size > 1:
-                torch.distributed.all_reduce(total)
             if (name := self._names.get(key)) is not None:
                 before, count = self._since.get(name, (torch.zeros_like(total), 0))
                 self._since[name] = before + total, count + self._counts[key]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ftk.errors import Problem, did_you_mean
 from ftk.recipe.measured import OWN_ROWS
+from ftk.recipe.naming import name_of
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
 
 Sets = Mapping[str, PartSpec | None]
@@ -47,7 +48,7 @@ def tasks_of(stage: StageSpec) -> tuple[TaskSpec, ...]:
             for spec in stage.evaluators
             if _fits(spec, member, members) and (spec not in once if OWN_ROWS in spec.provides() else tested)
         )
-        found.append(TaskSpec(f"{stage.name}/{member.name}", member, data, fitting, stage.data))
+        found.append(TaskSpec(name_of(stage.name, member.name), member, data, fitting, stage.data))
     return tuple(found)
 
 
@@ -64,7 +65,7 @@ def sets_by_task(stage: StageSpec, data: Sets) -> dict[str, Sets]:
     if not stage.objective.parts:
         return {stage.name: data}
     return {
-        f"{stage.name}/{member.name}": {
+        name_of(stage.name, member.name): {
             key: part
             for key, spec in data.items()
             if key not in ("retain", "retain_validation", "retain_test")

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
+from ftk.recipe.naming import stage_of
+
 SHOWN = 200
 """Characters of a text that are shown; the report has all."""
 
@@ -27,8 +29,7 @@ def sample_lines(report: Mapping[str, Any]) -> list[Text]:
 
 
 def _of_task(name: str, task: str, entries: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> Iterator[Text]:
-    taught = task.partition("/")[0]  # one of several that a stage teaches has its name before a slash
-    own = [entry for entry in entries[1:-1] if entry["after"] and stages[entry["after"] - 1] == taught]
+    own = [entry for entry in entries[1:-1] if entry["after"] and stages[entry["after"] - 1] == stage_of(task)]
     shown = [entries[0], *own, *entries[1:][-1:]]
     labels = [f"after {stages[entry['after'] - 1]}" if entry["after"] else "start" for entry in shown]
     width = max(len("expected"), *map(len, labels))

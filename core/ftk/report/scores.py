@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ftk.recipe.naming import stage_of
+
 if TYPE_CHECKING:
     from ftk.parts import Metric, Note
 
@@ -36,7 +38,7 @@ class Scores:
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"two tasks have one name: {', '.join(tasks)}")
         self.tasks = tuple(tasks)
-        stages = [name.partition("/")[0] for name in tasks]
+        stages = [stage_of(name) for name in tasks]
         bodies = list(dict.fromkeys(stages))
         self._learned = [bodies.index(stage) for stage in stages]
         self.higher_is_better: dict[str, bool] = {}

@@ -278,7 +278,7 @@ class Run:
         """All heads that a stage trains, each with the name of the first of its tasks that has it."""
         found: dict[Head, str] = {}
         for rows in self.rows[self.taught(number)]:
-            found.setdefault(rows.objective.head, rows.task.rpartition("/")[2])
+            found.setdefault(rows.objective.head, rows.member)
         return found
 
     def turned(self, heads: Heads, number: int) -> Heads:

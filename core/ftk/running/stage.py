@@ -24,6 +24,7 @@ from ftk.processes.several import SeveralHeads
 from ftk.processes.sharding import is_sharded
 from ftk.recipe.building import build
 from ftk.recipe.checking import SOURCE_GRADIENTS
+from ftk.recipe.naming import member_of
 from ftk.recipe.specs import StageSpec
 from ftk.running.composition import Composition, build_named
 from ftk.running.folder import RunFolder
@@ -95,7 +96,7 @@ class Stage:
         self.by_source = any(SOURCE_GRADIENTS in part.needs() for part in spec.mitigations)
         self.watch = Watch(spec.training)
         joint = build(spec.objective, JointObjective) if spec.objective.parts else None
-        self.balance = Balance(joint, {task.name.rpartition("/")[2]: task.objective for task in ctx.taught})
+        self.balance = Balance(joint, {member_of(task.name): task.objective for task in ctx.taught})
         self.switches = Switches(spec.training, self.ctx, own)
 
     def prepare(self) -> Loop:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from ftk.data.mixing import Mixer
 from ftk.parts import Features
 from ftk.testing import toy_context, toy_examples
 from ftk_plugins.objectives.image_classification.image_classification import ImageClassification
 from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
+from tests.mixers import mixer_of
 from tests.plugins.objectives.pictures import ROWS, processor, vit
 
 LABELS = ("bar", "cup", "dot")
@@ -110,7 +110,7 @@ def test_the_loss_is_cross_entropy_with_soft_targets(smoothing: float) -> None:
 def test_a_step_is_the_same_however_it_is_cut() -> None:
     made = objective(mixup=0.4, cutmix=1.0)
     items = toy_examples(ROWS, made, processor()).items
-    drawn = [item for _, item in Mixer(items, made, [], 3).draw(2, 8)]
+    drawn = [item for _, item in mixer_of(items, made, [], 3).draw(2, 8)]
     model = vit(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
     ctx = toy_context(model, made)
 
@@ -122,7 +122,7 @@ def test_a_step_is_the_same_however_it_is_cut() -> None:
 
     whole = gradients(slice(0, 6))
     for cuts in ((slice(0, 2), slice(2, 6)), tuple(slice(at, at + 1) for at in range(6))):
-        again = [item for _, item in Mixer(items, made, [], 3).draw(2, 8)]
+        again = [item for _, item in mixer_of(items, made, [], 3).draw(2, 8)]
         assert all(np.array_equal(a["shares"], b["shares"]) for a, b in zip(drawn, again, strict=True))
         for one, other in zip(gradients(*cuts), whole, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
