@@ -92,6 +92,12 @@ class BreaksGradients(Idle):
             gradients[name].div_(0.0)
 
 
+class EditsWhatItReads(Idle):
+    def read_gradients(self, gradients, ctx):
+        for name in gradients:
+            gradients[name].mul_(2.0)
+
+
 class MovesWeights(Idle):
     def edit_gradients(self, gradients, ctx):
         next(iter(gradients.parameters().values())).add_(1.0)

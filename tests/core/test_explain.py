@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from ftk.cli.explain import explain
 from ftk.recipe.reading import recipe_from_table
+from ftk_plugins.mitigations.replay.replay import Replay
 
 ROWS = {"use": "world_facts", "transform": [{"use": "clean"}, {"use": "deduplicate"}]}
 
@@ -52,3 +54,9 @@ def test_it_shows_an_adaptation_that_acts_on_gradients_and_after_the_step() -> N
     assert "edit gradients: adalora" in ranked
     assert "after the step: adalora" in ranked
     assert "after the step" not in shown()
+
+
+def test_it_shows_who_reads_gradients_before_they_are_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replay, "read_gradients", lambda self, gradients, ctx: None, raising=False)
+    told = shown(data={"train": ROWS, "retain": ROWS}, mitigation=[{"use": "replay"}])
+    assert "read the loss's gradients: replay" in told

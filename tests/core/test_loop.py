@@ -91,11 +91,20 @@ def test_dropout_is_a_function_of_seed_and_step():
 def test_mitigations_act_in_the_order_of_a_step():
     seen: list[str] = []
 
+    class First(Mitigation):
+        def edit_gradients(self, gradients: Any, ctx: Any) -> None:
+            next(iter(gradients.values())).add_(100.0)
+
     class Watcher(Mitigation):
         def penalty(self, batch: Any, loss: Any, ctx: Any) -> Any:
             seen.append("penalty")
             assert torch.is_grad_enabled()
             return 0 * loss.total
+
+        def read_gradients(self, gradients: Any, ctx: Any) -> None:
+            seen.append("read_gradients")
+            assert not torch.is_grad_enabled()
+            assert gradients.norm() < 99, "as the loss gave them, before anybody edits"
 
         def edit_gradients(self, gradients: Any, ctx: Any) -> None:
             seen.append("edit_gradients")
@@ -107,9 +116,10 @@ def test_mitigations_act_in_the_order_of_a_step():
             seen.append("after_step")
 
     events: list = []
-    loop = make_loop(parts={"watch": Watcher()}, steps=2, micro_batch_size=4, events=events, max_grad_norm=1.0)
+    parts = {"first": First(), "watch": Watcher()}
+    loop = make_loop(parts=parts, steps=2, micro_batch_size=4, events=events, max_grad_norm=1.0)
     loop.train(Progress())
-    assert seen == ["penalty", "penalty", "edit_gradients", "after_step"] * 2
+    assert seen == ["penalty", "penalty", "read_gradients", "edit_gradients", "after_step"] * 2
     norms = [event.data["gradient_norm"] for event in events if event.kind == "step"]
     size = weights(loop).numel()
     assert norms[0] == pytest.approx(100 * size**0.5, rel=1e-4), "the norm is of the edited gradients, before clipping"

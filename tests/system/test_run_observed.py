@@ -75,7 +75,18 @@ def ftk_mitigations():
 
 @pytest.mark.parametrize(
     "station",
-    ["remember", "begin", "sources", "penalty", "edit_gradients", "after_step", "finish", "report", "state_dict"],
+    [
+        "remember",
+        "begin",
+        "sources",
+        "penalty",
+        "read_gradients",
+        "edit_gradients",
+        "after_step",
+        "finish",
+        "report",
+        "state_dict",
+    ],
 )
 def test_a_mitigation_that_breaks_is_named(station: str, here: Path, add_plugin: Callable[[str, str], None]) -> None:
     add_plugin("ftk-break", BREAKER)

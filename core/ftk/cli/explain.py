@@ -48,6 +48,8 @@ def _explain_stage(tree: Tree, stage: StageSpec) -> None:
         if type(build(objective, Objective)).vary is not Objective.vary:
             step.add(f"draw rows anew: {_named(objective)}")
     step.add(f"loss: {', '.join([_named(stage.objective), *acting.get('penalty', [])])}")
+    if "read_gradients" in acting:
+        step.add(f"read the loss's gradients: {', '.join(acting['read_gradients'])}")
     if "edit_gradients" in acting:
         step.add(f"edit gradients: {' then '.join(acting['edit_gradients'])}")
     clip = stage.training.max_grad_norm

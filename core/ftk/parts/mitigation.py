@@ -62,6 +62,12 @@ class Mitigation(Part):
         """An extra loss for this micro-batch: a SUM over the same targets as ``loss.total``; with its graph."""
         return None
 
+    def read_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        """Look at the gradients of the step's loss before anybody edits them; change none. Under ``no_grad``.
+
+        The loss is that of all rows of the step, those that mitigations mix in among them, with every penalty.
+        """
+
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         """Change the step's gradients in place, before clipping; under ``no_grad``.
 

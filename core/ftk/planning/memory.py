@@ -218,6 +218,7 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
         for source in sources:
             gradients.set_aside(source)
         gradients.join()
+        stage.mitigations.read_gradients(gradients, ctx)
         stage.adaptation.edit_gradients(gradients, ctx)
         stage.mitigations.edit_gradients(gradients, ctx)
         gradients.clip_(stage.spec.training.max_grad_norm)

@@ -17,7 +17,7 @@ from ftk.recipe.specs import PartSpec
 from ftk.report.clock import Clock
 
 CPU = torch.device("cpu")
-STATIONS = ("remember", "begin", "sources", "penalty", "edit_gradients", "after_step", "finish")
+STATIONS = ("remember", "begin", "sources", "penalty", "read_gradients", "edit_gradients", "after_step", "finish")
 """The moments of a stage at which a mitigation may act, in their order."""
 
 
@@ -81,6 +81,12 @@ class Composition:
                 if extra is not None:
                     total = total + extra
         return total
+
+    @torch.no_grad()
+    def read_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        for name, part in self._acting["read_gradients"]:
+            with self._guarded(name, "read_gradients"):
+                part.read_gradients(gradients, ctx)
 
     @torch.no_grad()
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> list[Tensor]:

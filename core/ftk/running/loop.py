@@ -177,6 +177,7 @@ class Loop:
         if self.by_source:
             gradients.join(scaler.get_scale())
         scaler.unscale_(self.optimizer)
+        self.mitigations.read_gradients(gradients, ctx)
         if ctx.adaptation is not None:
             with torch.no_grad():
                 ctx.adaptation.edit_gradients(gradients, ctx)

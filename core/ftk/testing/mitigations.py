@@ -42,10 +42,7 @@ def acts_at_its_stations(subject: Subject) -> None:
         done = _train(_stage(subject, adaptation))
         hold(stations_of(done.part), "it overrides no station, so it does nothing")
         infinite = [name for name, weight in done.weights.items() if not torch.isfinite(weight).all()]
-        hold(
-            not infinite,
-            f"with adaptation `{adaptation.name}` not finite after the stage: {', '.join(infinite[:4])}",
-        )
+        hold(not infinite, f"with adaptation `{adaptation.name}` not finite after the stage: {', '.join(infinite[:4])}")
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
@@ -156,26 +153,27 @@ def its_penalty_is_a_sum(subject: Subject) -> None:
     )
 
 
+def it_reads_gradients_without_a_trace(subject: Subject) -> None:
+    """`read_gradients` changes no gradient, weight, flag or hook."""
+    if "read_gradients" not in stations_of(subject.build()):
+        return
+    part, ctx, gradients = _with_gradients(subject)
+    before = {**bearing(ctx.model), **snapshot(ctx.model)}
+    seen = {name: gradient.clone() for name, gradient in gradients.items()}
+    Composition({"part": part}).read_gradients(gradients, ctx)
+    hold_equal(seen, dict(gradients), "gradients changed by read_gradients")
+    hold_equal(before, {**bearing(ctx.model), **ctx.model.state_dict()}, "changed by read_gradients")
+
+
 def it_edits_gradients_in_place(subject: Subject) -> None:
     """`edit_gradients` changes the gradients in place and nothing else: no shape, flag or weight."""
-    stage = _stage(subject, subject.companions("adaptation")[0])
-    part = _prepared(stage)
-    _move(stage)
-    ctx, gradients = stage.ctx, Gradients(stage.ctx.model)
-    batch = stage.ctx.taught[0].objective.collate(stage.ctx.taught[0].train.items)
-    torch.autograd.backward(stage.ctx.taught[0].objective.loss(ctx.model, batch, ctx).total)
-    if stage.by_source:
-        gradients.set_aside("train")
-        gradients.join()
+    part, ctx, gradients = _with_gradients(subject)
     before = {**bearing(ctx.model), **snapshot(ctx.model)}
     Composition({"part": part}).edit_gradients(gradients, ctx)
     for name, parameter in gradients.parameters().items():
         gradient = gradients[name]
         hold(gradient.shape == parameter.shape, f"the gradient of {name} has shape {tuple(gradient.shape)}")
-        hold(
-            torch.isfinite(gradient).all() and not gradient.requires_grad,
-            f"{name}: not finite, or with a graph",
-        )
+        hold(torch.isfinite(gradient).all() and not gradient.requires_grad, f"{name}: not finite, or with a graph")
     hold_equal(before, {**bearing(ctx.model), **ctx.model.state_dict()}, "changed by edit_gradients")
 
 
@@ -202,12 +200,7 @@ def _stage(
     (objective_spec, *_) = subject.companions("objective")
     evaluators = tuple(subject.companions("evaluator"))
     training = Training(
-        steps=STEPS,
-        batch_size=4,
-        micro_batch_size=2,
-        learning_rate=1e-2,
-        precision="fp32",
-        checkpoint_every=0,
+        steps=STEPS, batch_size=4, micro_batch_size=2, learning_rate=1e-2, precision="fp32", checkpoint_every=0
     )
     # The stage never looks at its data table: the rows are in the context's tasks.
     data = cast(DataSpec, None)
@@ -237,6 +230,21 @@ def _prepared(stage: Stage) -> Mitigation:
     stage.mitigations.begin(stage.ctx)
     (part,) = stage.mitigations.parts.values()
     return part
+
+
+def _with_gradients(subject: Subject) -> tuple[Mitigation, Context, Gradients]:
+    """The mitigation in a step, with the gradients of its loss, at weights that have moved."""
+    stage = _stage(subject, subject.companions("adaptation")[0])
+    part = _prepared(stage)
+    _move(stage)
+    ctx, gradients = stage.ctx, Gradients(stage.ctx.model)
+    task = ctx.taught[0]
+    batch = task.objective.collate(task.train.items)
+    torch.autograd.backward(task.objective.loss(ctx.model, batch, ctx).total)
+    if stage.by_source:
+        gradients.set_aside("train")
+        gradients.join()
+    return part, ctx, gradients
 
 
 @torch.no_grad()
@@ -280,6 +288,7 @@ CLAUSES = (
     goes_on_in_the_next_stage,
     its_sources_are_shares,
     its_penalty_is_a_sum,
+    it_reads_gradients_without_a_trace,
     it_edits_gradients_in_place,
     leaves_the_model_as_it_was,
 )
