@@ -6,7 +6,7 @@ from ftk.parts.comparing import ComparingObjective
 from ftk.parts.computed import ComputedDrift
 from ftk.parts.context import Context
 from ftk.parts.dataset import DataMix, DatasetSource, Transform
-from ftk.parts.drift import CHUNK_ELEMENTS, Drift, own_rows
+from ftk.parts.drift import CHUNK_ELEMENTS, Drift, Product, own_rows
 from ftk.parts.effects import Effect, Tally
 from ftk.parts.evaluator import Evaluator, Metric, Note, Resampling
 from ftk.parts.examples import Examples, Task
@@ -52,6 +52,7 @@ __all__ = [
     "Packing",
     "Part",
     "Predictions",
+    "Product",
     "Resampling",
     "Row",
     "Source",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +25,25 @@ def own_rows(tensor: Tensor) -> tuple[Tensor, int]:
     rows, mesh = tensor.shape[0], tensor.device_mesh
     with torch.no_grad():  # else it would be a view with a graph
         return tensor.to_local(), min(rows, -(-rows // mesh.size()) * mesh.get_local_rank())
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One term ``scale · left @ right`` of a drift of low rank, as it is now.
+
+    Attributes:
+        left: ``(rows, rank)``, a view of the live parameter.
+        right: ``(rank, columns)``, likewise.
+        scale: as above.
+        left_grad: shaped as ``left``; add ``∂L/∂left`` to it. None where the factor is frozen.
+        right_grad: likewise of ``right``.
+    """
+
+    left: Tensor
+    right: Tensor
+    scale: float
+    left_grad: Tensor | None
+    right_grad: Tensor | None
 
 
 class Drift(ABC):
@@ -62,6 +82,14 @@ class Drift(ABC):
             stop: the row after the last.
             gradient: float32, shaped as :meth:`rows` returns it.
         """
+
+    def products(self) -> Sequence[Product]:
+        """The drift as a sum of products of small factors, for methods with a closed form in them; else nothing.
+
+        Views of all rows of a 2-D weight, with the gradients as they are in this step: ask anew in each. Where the
+        weight is sharded, what a process adds must be what its own rows cause.
+        """
+        return ()
 
     def chunks(self, elements: int = CHUNK_ELEMENTS) -> Iterator[tuple[int, int]]:
         """Ranges that cover this process's rows, each of about ``elements`` elements at most (one row at least).

@@ -100,6 +100,30 @@ def pull_back_is_the_chain_rule(subject: Subject) -> None:
         )
 
 
+def products_are_the_drift(subject: Subject) -> None:
+    """`weight-drift`: the products of a drift add up to it, and their gradients are those `pull_back` adds to."""
+    if "weight-drift" not in subject.spec.provides():
+        return
+    adaptation, model = attached(subject.spec, subject.model())
+    _train(subject, adaptation, model)
+    for name, drift in adaptation.drift().items():
+        if not drift.products():
+            continue
+        total = sum(p.scale * p.left.float() @ p.right.float() for p in drift.products())
+        _hold_close(torch.as_tensor(total), _whole(drift), f"the products of {name} and its drift")
+        slope, pulls = torch.randn(drift.shape), []
+        for by_products in (False, True):
+            model.zero_grad()
+            if not by_products:
+                drift.pull_back(0, drift.shape[0], slope)
+            for p in drift.products() if by_products else ():
+                if p.left_grad is not None and p.right_grad is not None:
+                    p.left_grad.add_(slope @ p.right.mT, alpha=p.scale)
+                    p.right_grad.add_(p.left.mT @ slope, alpha=p.scale)
+            pulls.append(torch.cat([q.grad.flatten() for q in model.parameters() if q.grad is not None]))
+        _hold_close(pulls[1], pulls[0], f"what {name} is pulled by its products and by pull_back")
+
+
 def reference_is_the_start(subject: Subject) -> None:
     """Within `reference` the model computes what the starting model did; after it, what it did before."""
     plain = subject.model()
@@ -261,6 +285,7 @@ CLAUSES = (
     before_a_step_it_says_what_changes,
     drift_is_the_real_displacement,
     pull_back_is_the_chain_rule,
+    products_are_the_drift,
     reference_is_the_start,
     scaling_is_absolute,
     merging_gives_the_plain_model,

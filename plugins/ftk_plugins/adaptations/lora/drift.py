@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ftk.parts import Drift
+from ftk.parts import Drift, Product
 
 
 class LowRankDrift(Drift):
@@ -59,6 +60,14 @@ class LowRankDrift(Drift):
                     left, right = self._factors(a, b)
                     left_grad, right_grad = self._factors(self._grad(a), self._grad(b))
                     _add_pulls(left_grad[start:stop], right_grad, left[start:stop], right, gradient, scale)
+
+    def products(self) -> Sequence[Product]:
+        found = []
+        for a, b, scale in self._adapters:
+            grads = self._factors(self._grad(a), self._grad(b)) if a.requires_grad else (None, None)
+            left, right = self._factors(a.detach(), b.detach())
+            found.append(Product(left, right, scale, *grads))
+        return found
 
     def _factors(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Left and right of the stored layout; views, so that adding to them adds to ``a`` and ``b``."""
