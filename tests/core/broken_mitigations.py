@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ftk.parts import Mitigation, Source
+from ftk.parts import Knob, Mitigation, Source
 
 
 class Idle(Mitigation):
@@ -27,6 +27,15 @@ class Forgetful(Idle):
         self.steps += 1
         for name in gradients:
             gradients[name].add_(float(self.steps))
+
+
+class IdleKnob(Idle):
+    """Has a knob of which nothing depends, and does not say so."""
+
+    knob = Knob(1.0)
+
+    def edit_gradients(self, gradients, ctx):
+        pass
 
 
 class OneTaskOnly(Idle):

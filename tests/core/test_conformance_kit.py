@@ -65,6 +65,7 @@ BROKEN = [
     ("mitigation", "RemembersInMemory", "resuming_changes_nothing"),
     ("mitigation", "RehearsesLess", "rehearses_what_it_remembers"),
     ("mitigation", "OneTaskOnly", "goes_on_in_the_next_stage"),
+    ("mitigation", "IdleKnob", "its_knob_turns_it"),
     ("mitigation", "LeavesAHook", "leaves_the_model_as_it_was"),
     ("mitigation", "Freezes", "leaves_the_model_as_it_was"),
     ("mitigation", "OtherShare", "its_sources_are_shares"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ from ftk.parts.gradients import Gradients
 from ftk.parts.heads import Heads
 from ftk.parts.objective import Objective
 from ftk.parts.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from ftk.parts.mitigation import Knob
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Context:
         label_smoothing: the share of each target that a loss spreads evenly over all classes while the model is in
             training mode; never in ``eval`` mode, in which losses are measured.
         heads: the models of the run's heads over one body; None where there is but ``model``.
+        knobs: the strengths of the stage's mitigations that have one, by the mitigation's name.
     """
 
     seed: int
@@ -79,6 +83,7 @@ class Context:
     label_smoothing: float = 0.0
     heads: Heads | None = None
     beside: Sequence[Task] = ()
+    knobs: Mapping[str, Knob] = field(default_factory=dict)
 
     @property
     def taught(self) -> tuple[Task, ...]:

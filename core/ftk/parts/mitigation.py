@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,29 @@ class Source:
     objective: Objective
 
 
+@dataclass(slots=True)
+class Knob:
+    """How strongly a mitigation acts, which others may change while a stage trains; the more, the more is kept.
+
+    The mitigation makes it of its option and reads :attr:`value` in every step. What somebody else has set is in the
+    state of who set it: a mitigation's own state does not hold it.
+
+    Attributes:
+        value: the strength now; it begins as the recipe has it.
+        minimum: the least that means something, from 0, where the method does not act at all.
+        maximum: the most.
+    """
+
+    value: float
+    minimum: float = 0.0
+    maximum: float = math.inf
+
+
 class Mitigation(Part):
     """A method against forgetting; lives for one stage, its state goes on to the next by the mitigation's name."""
+
+    knob: Knob | None = None
+    """Its strength, if it has one that can be turned. Needs the capability ``strength-knob``."""
 
     def remember(self, task: Task, ctx: Context) -> None:
         """Once per body of knowledge, before the first stage that this mitigation guards it in.

@@ -24,6 +24,8 @@ ROW_GRADIENTS = "row-gradients"
 """What the core gives where the objectives of all earlier tasks take each row by itself."""
 SEVERAL_SOURCES = "several-sources"
 """Given where a step can hold rows of more than one task: its objective has several, or a mitigation mixes some in."""
+KNOB = "strength-knob"
+"""Provided by a mitigation whose strength can be turned, to the others beside it."""
 SAMPLING, EARLIER_SAMPLING = "target-sampling", "earlier-target-sampling"
 """Provided by an objective that draws targets from the model's prediction; given where all earlier tasks' do."""
 MERGE = "merge"
@@ -63,6 +65,8 @@ def check_stage(
     offered -= {word for spec in chosen for word in spec.options.withheld() if word not in spec.variant.provides}
     if any(spec.options.data_share() for spec in stage.mitigations):
         offered |= {SEVERAL_SOURCES}
+    if any(KNOB in spec.provides() for spec in stage.mitigations):
+        offered |= {KNOB}
     members = stage.objective.parts
     for spec in (*chosen, *members, *stage.data.train.all_transforms(), *stage.mitigations):
         problems += _unmet(spec, chosen, offered, registry)
@@ -223,6 +227,9 @@ def _explain(name: str, need: str, chosen: Sequence[PartSpec], registry: Registr
     if need == SEVERAL_SOURCES:
         hint = "use it beside the objective multitask, or beside a mitigation that mixes rows in, such as replay"
         return f"{reason}: all rows of a step are of one task here, and nothing can be in conflict", hint
+    if need == KNOB:
+        givers = sorted({e.variant.name for e in registry.entries("mitigation") if KNOB in e.variant.provides})
+        return f"{reason}, and no other mitigation has a strength to turn", f"add one that has: {', '.join(givers)}"
     reasons, hints = [], []
     for part in chosen:
         if need in part.options.withheld() and need not in part.variant.provides:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from ftk.errors import FtkError, RunFailed
-from ftk.parts import Batch, Context, Gradients, Loss, Mitigation, Source, State, Task
+from ftk.parts import Batch, Context, Gradients, Knob, Loss, Mitigation, Source, State, Task
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
 from ftk.report.clock import Clock
@@ -46,6 +46,10 @@ class Composition:
     def acting(self, station: str) -> list[str]:
         """The names of the mitigations that do something at a station, in order."""
         return [name for name, _ in self._acting[station]]
+
+    def knobs(self) -> dict[str, Knob]:
+        """The strengths that can be turned, by mitigation."""
+        return {name: part.knob for name, part in self.parts.items() if part.knob is not None}
 
     def remember(self, tasks: Sequence[Task], ctx: Context) -> None:
         """Let each mitigation see each body of knowledge that it has not seen yet."""

@@ -86,13 +86,14 @@ class Stage:
             heads = ctx.heads.following(model) if ctx.heads else None
         except UserError as error:
             raise UserError(f"stage `{spec.name}`: {error.message}", error.hint) from error
-        self.ctx = replace(ctx, model=model, adaptation=self.adaptation, heads=heads)
+        self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
+        knobs = self.mitigations.knobs()
+        self.ctx = replace(ctx, model=model, adaptation=self.adaptation, heads=heads, knobs=knobs)
         if any(p.dtype == torch.float16 for p in self.ctx.gradients().parameters().values()):
             raise UserError(
                 f"stage `{spec.name}`: the weights to train are held in float16, too narrow for small steps",
                 'load the model in "float32"; training.precision = "fp16" computes in float16 all the same',
             )
-        self.mitigations = Composition(build_named(spec.mitigations), ctx.device)
         self.by_source = any(SOURCE_GRADIENTS in part.needs() for part in spec.mitigations)
         self.watch = Watch(spec.training)
         joint = build(spec.objective, JointObjective) if spec.objective.parts else None

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from ftk.errors import Interrupted
-from ftk.parts import Context, Gradients, Mitigation, Objective, Source, State
-from ftk.recipe.building import build
-from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
-from ftk.recipe.training import Training
+from ftk.parts import Objective, Source
+from ftk.recipe.checking import KNOB
+from ftk.recipe.specs import Recipe
 from ftk.running.composition import Composition, stations_of
 from ftk.running.folder import RunFolder
-from ftk.running.stage import Stage, StageResult
 from ftk.testing.declarations import hold_plain, hold_same_state, json_value, through_disk
-from ftk.testing.subject import Subject, bearing, hold, hold_equal, seeded, snapshot
-
-STEPS = 4
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A stage that has run: what it left, its weights at the end, and its mitigation."""
-
-    stage: Stage
-    result: StageResult
-    weights: dict[str, Tensor]
-    part: Mitigation
+from ftk.testing.staged import (
+    STEPS,
+    added_by,
+    move,
+    penalty_of,
+    prepared,
+    rows_of,
+    stop_after,
+    toy_stage,
+    train,
+    with_gradients,
+)  # fmt: skip
+from ftk.testing.subject import Subject, bearing, hold, hold_equal, snapshot
 
 
 def acts_at_its_stations(subject: Subject) -> None:
     """In a real stage its stations can be called in the core's order, and the weights stay finite."""
     for adaptation in subject.companions("adaptation"):
-        done = _train(_stage(subject, adaptation))
+        done = train(toy_stage(subject, adaptation))
         hold(stations_of(done.part), "it overrides no station, so it does nothing")
         infinite = [name for name, weight in done.weights.items() if not torch.isfinite(weight).all()]
         hold(not infinite, f"with adaptation `{adaptation.name}` not finite after the stage: {', '.join(infinite[:4])}")
@@ -48,7 +44,7 @@ def acts_at_its_stations(subject: Subject) -> None:
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
     """Two runs with one seed end in equal weights: what is random draws from `ctx.generator`."""
     for adaptation in subject.companions("adaptation"):
-        one, other = (_train(_stage(subject, adaptation), noise) for noise in (1, 2))
+        one, other = (train(toy_stage(subject, adaptation), noise) for noise in (1, 2))
         hold_equal(one.weights, other.weights, f"with adaptation `{adaptation.name}` these weights differ")
         hold_same_state(one.part.state_dict(), other.part.state_dict(), "the state of two runs differs in")
 
@@ -56,15 +52,15 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 def resuming_changes_nothing(subject: Subject) -> None:
     """Stopped and resumed, a stage ends in the weights, state and report of one that was not."""
     for adaptation in subject.companions("adaptation"):
-        whole = _train(_stage(subject, adaptation), 1)
+        whole = train(toy_stage(subject, adaptation), 1)
         with tempfile.TemporaryDirectory() as path:
             folder = RunFolder(Path(path), cast(Recipe, None), held=False)
             try:
-                _train(_stage(subject, adaptation, folder, _after(STEPS // 2)), 1)
+                train(toy_stage(subject, adaptation, folder, stop_after(STEPS // 2)), 1)
                 raise AssertionError("the stage was asked to stop, and did not")
             except Interrupted:
                 pass
-            resumed = _train(_stage(subject, adaptation, folder), 2)
+            resumed = train(toy_stage(subject, adaptation, folder), 2)
         hold_equal(whole.weights, resumed.weights, f"with adaptation `{adaptation.name}` these weights differ")
         hold_same_state(whole.part.state_dict(), resumed.part.state_dict(), "the state differs in")
         hold(
@@ -78,7 +74,7 @@ def rehearses_what_it_remembers(subject: Subject) -> None:
     adaptation = subject.companions("adaptation")[0]
     kept = []
     for station in ("remember", "rehearse"):
-        stage = _stage(subject, adaptation)
+        stage = toy_stage(subject, adaptation)
         (part,) = stage.mitigations.parts.values()
         for task in stage.ctx.earlier:
             getattr(part, station)(task, stage.ctx)
@@ -88,7 +84,7 @@ def rehearses_what_it_remembers(subject: Subject) -> None:
 
 def its_state_survives_the_disk(subject: Subject) -> None:
     """`state_dict` holds tensors and JSON values; written, read and loaded it is the same state."""
-    done = _train(_stage(subject, subject.companions("adaptation")[0]))
+    done = train(toy_stage(subject, subject.companions("adaptation")[0]))
     again = subject.build()
     again.load_state_dict(through_disk({"part": done.part.state_dict()})["part"])
     hold_same_state(done.part.state_dict(), again.state_dict(), "after load_state_dict the state differs in")
@@ -100,19 +96,19 @@ def goes_on_in_the_next_stage(subject: Subject) -> None:
     adaptation = subject.companions("adaptation")[0]
     weights = []
     for carry in (lambda states: states, through_disk):
-        first = _train(_stage(subject, adaptation), 1)
+        first = train(toy_stage(subject, adaptation), 1)
         model = first.stage.adaptation.merge()
         before = first.stage.ctx
         earlier = (*before.earlier, *first.stage.ctx.taught)
         ctx = replace(before, model=model, adaptation=None, stage=2, earlier=earlier)
-        weights.append(_train(_stage(subject, adaptation, ctx=ctx, carried=carry(first.result.states)), 2).weights)
+        weights.append(train(toy_stage(subject, adaptation, ctx=ctx, carried=carry(first.result.states)), 2).weights)
     hold_equal(weights[0], weights[1], "these weights differ after the second stage")
 
 
 def its_sources_are_shares(subject: Subject) -> None:
     """`sources` are a pure function of options, state and context: encoded rows and a share in (0, 1)."""
-    stage = _stage(subject, subject.companions("adaptation")[0])
-    part = _prepared(stage)
+    stage = toy_stage(subject, subject.companions("adaptation")[0])
+    part = prepared(stage)
     sources, ctx = list(part.sources(stage.ctx)), stage.ctx
     for source in sources:
         hold(
@@ -130,18 +126,18 @@ def its_sources_are_shares(subject: Subject) -> None:
     again.load_state_dict(through_disk({"part": part.state_dict()})["part"])
     again.begin(ctx)
     for repeated in (part.sources(ctx), again.sources(ctx)):
-        hold(_rows(sources) == _rows(repeated), "asked again, or after a restart, the sources hold other rows")
+        hold(rows_of(sources) == rows_of(repeated), "asked again, or after a restart, the sources hold other rows")
 
 
 def its_penalty_is_a_sum(subject: Subject) -> None:
     """`penalty` is None or a scalar SUM over the batch's targets: two rows cost what each costs, added up."""
-    stage = _stage(subject, subject.companions("adaptation")[0])
-    part = _prepared(stage)
+    stage = toy_stage(subject, subject.companions("adaptation")[0])
+    part = prepared(stage)
     if "penalty" not in stations_of(part):
         return
-    _move(stage)
+    move(stage)
     ctx, items = stage.ctx, stage.ctx.taught[0].train.items[:2]
-    together, *alone = (_penalty(part, ctx, batch) for batch in (items, items[:1], items[1:2]))
+    together, *alone = (penalty_of(part, ctx, batch) for batch in (items, items[:1], items[1:2]))
     if together is None:
         hold(all(value is None for value in alone), "None for two rows, and a penalty for one of them")
         return
@@ -157,7 +153,7 @@ def it_reads_gradients_without_a_trace(subject: Subject) -> None:
     """`read_gradients` changes no gradient, weight, flag or hook."""
     if "read_gradients" not in stations_of(subject.build()):
         return
-    part, ctx, gradients = _with_gradients(subject)
+    part, ctx, gradients = with_gradients(subject)
     before = {**bearing(ctx.model), **snapshot(ctx.model)}
     seen = {name: gradient.clone() for name, gradient in gradients.items()}
     Composition({"part": part}).read_gradients(gradients, ctx)
@@ -167,7 +163,7 @@ def it_reads_gradients_without_a_trace(subject: Subject) -> None:
 
 def it_edits_gradients_in_place(subject: Subject) -> None:
     """`edit_gradients` changes the gradients in place and nothing else: no shape, flag or weight."""
-    part, ctx, gradients = _with_gradients(subject)
+    part, ctx, gradients = with_gradients(subject)
     before = {**bearing(ctx.model), **snapshot(ctx.model)}
     Composition({"part": part}).edit_gradients(gradients, ctx)
     for name, parameter in gradients.parameters().items():
@@ -177,106 +173,35 @@ def it_edits_gradients_in_place(subject: Subject) -> None:
     hold_equal(before, {**bearing(ctx.model), **ctx.model.state_dict()}, "changed by edit_gradients")
 
 
+def its_knob_turns_it(subject: Subject) -> None:
+    """A `knob` is given where `strength-knob` is provided; what a step adds depends on it, and the state does not."""
+    stage = toy_stage(subject, subject.companions("adaptation")[0])
+    part = prepared(stage)
+    told = KNOB in subject.spec.provides()
+    hold((part.knob is not None) == told, f"it {'provides' if told else 'does not provide'} {KNOB}")
+    if part.knob is None:
+        return
+    hold(part.knob.minimum <= part.knob.value <= part.knob.maximum, f"{part.knob} begins out of its range")
+    move(stage)
+    before, low = part.state_dict(), part.knob.value or 0.5
+    added = []
+    for value in (low, min(2 * low, part.knob.maximum)):
+        part.knob.value = value
+        added.append(added_by(stage))
+    hold_same_state(before, part.state_dict(), "turning the knob changed the state in")
+    same = [name for name, gradient in added[0].items() if torch.equal(gradient, added[1][name])]
+    hold(len(same) < len(added[0]), "at twice the strength a step's gradients are the same")
+
+
 def leaves_the_model_as_it_was(subject: Subject) -> None:
     """After the stage no hook, flag, mode or setting is other than before; weights alone have moved."""
     for adaptation in subject.companions("adaptation"):
-        stage = _stage(subject, adaptation)
+        stage = toy_stage(subject, adaptation)
         stage.ctx.model.eval()
         before, threads = bearing(stage.ctx.model), torch.are_deterministic_algorithms_enabled()
-        _train(stage)
+        train(stage)
         hold_equal(before, bearing(stage.ctx.model), f"with adaptation `{adaptation.name}` changed after the stage")
         hold(threads == torch.are_deterministic_algorithms_enabled(), "it changed a setting of torch")
-
-
-def _stage(
-    subject: Subject,
-    adaptation: PartSpec,
-    folder: RunFolder | None = None,
-    stop_requested: Callable[[], bool] = lambda: False,
-    ctx: Context | None = None,
-    carried: Mapping[str, State] | None = None,
-) -> Stage:
-    """A stage as the core makes it: half of the rows are what was learned earlier, half what is new."""
-    (objective_spec, *_) = subject.companions("objective")
-    evaluators = tuple(subject.companions("evaluator"))
-    training = Training(
-        steps=STEPS, batch_size=4, micro_batch_size=2, learning_rate=1e-2, precision="fp32", checkpoint_every=0
-    )
-    # The stage never looks at its data table: the rows are in the context's tasks.
-    data = cast(DataSpec, None)
-    spec = StageSpec("toy", objective_spec, adaptation, data, (subject.spec,), evaluators, training)
-    if ctx is None:
-        objective = build(objective_spec, Objective)
-        half = len(subject.rows) // 2
-        hold(half >= 2, "the rows must be four at least")
-        earlier = subject.task("earlier", objective, subject.rows[:half])
-        task = subject.task("new", objective, subject.rows[half:])
-        ctx = subject.context(subject.model(), objective, task=task, earlier=[earlier], micro_batch_size=2)
-    with seeded(0):
-        return Stage(spec, ctx, Accelerator(device_placement=False), folder, carried or {}, stop_requested)
-
-
-def _train(stage: Stage, noise: int = 0) -> Trained:
-    """Run the stage, with torch's global generator at ``noise``: nothing may depend on it."""
-    with seeded(noise):
-        result = stage.run()
-    (part,) = stage.mitigations.parts.values()
-    return Trained(stage, result, snapshot(stage.ctx.model), part)
-
-
-def _prepared(stage: Stage) -> Mitigation:
-    """The stage's mitigation once it has seen what was learned earlier."""
-    stage.mitigations.remember(stage.ctx.earlier, stage.ctx)
-    stage.mitigations.begin(stage.ctx)
-    (part,) = stage.mitigations.parts.values()
-    return part
-
-
-def _with_gradients(subject: Subject) -> tuple[Mitigation, Context, Gradients]:
-    """The mitigation in a step, with the gradients of its loss, at weights that have moved."""
-    stage = _stage(subject, subject.companions("adaptation")[0])
-    part = _prepared(stage)
-    _move(stage)
-    ctx, gradients = stage.ctx, Gradients(stage.ctx.model)
-    task = ctx.taught[0]
-    batch = task.objective.collate(task.train.items)
-    torch.autograd.backward(task.objective.loss(ctx.model, batch, ctx).total)
-    if stage.by_source:
-        gradients.set_aside("train")
-        gradients.join()
-    return part, ctx, gradients
-
-
-@torch.no_grad()
-def _move(stage: Stage) -> None:
-    """Move what is trained away from where it started, so that whatever depends on drift has some."""
-    with seeded(3):
-        for parameter in stage.ctx.model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(1e-2 * torch.randn_like(parameter))
-    stage.ctx.model.eval()
-
-
-def _penalty(part: Mitigation, ctx: Context, items: Sequence[Any]) -> Tensor | None:
-    batch = ctx.objective.collate(items)
-    return part.penalty(batch, ctx.objective.loss(ctx.model, batch, ctx), ctx)
-
-
-def _after(steps: int) -> Callable[[], bool]:
-    """A request to stop that comes in the given step."""
-    asked: Iterator[bool] = iter([False] * (steps - 1))
-    return lambda: next(asked, True)
-
-
-def _rows(sources: Sequence[Source]) -> list[Any]:
-    return [
-        (
-            source.name,
-            source.share,
-            [{name: array.tolist() for name, array in item.items()} for item in source.items],
-        )
-        for source in sources
-    ]
 
 
 CLAUSES = (
@@ -290,5 +215,6 @@ CLAUSES = (
     its_penalty_is_a_sum,
     it_reads_gradients_without_a_trace,
     it_edits_gradients_in_place,
+    its_knob_turns_it,
     leaves_the_model_as_it_was,
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ftk import RunFailed
-from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Mitigation, State, own_rows
+from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Knob, Mitigation, State, own_rows
 
 CPU_CHUNK_ELEMENTS = 1 << 18
 """Elements of a weight that each CPU thread pulls at a time: 1 MiB, which stays in its cache."""
@@ -28,9 +28,11 @@ class Pull(Mitigation):
         every: the k above.
     """
 
+    knob: Knob
+
     def __init__(self, name: str, *, strength: float, every: int = 1) -> None:
         self.name = name
-        self.strength = strength
+        self.knob = Knob(strength)
         self.every = every
         self.guarded: list[tuple[Drift, Tensor | None]] = []
 
@@ -47,7 +49,7 @@ class Pull(Mitigation):
         self.guarded = list(self.guard(self.drifts(ctx), ctx))
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
-        strength = self.strength * self.every
+        strength = self.knob.value * self.every
         for drift, importance, start, stop in self._pieces(ctx)[ctx.step % self.every :: self.every]:
             pull = drift.rows(start, stop)
             if importance is None:
