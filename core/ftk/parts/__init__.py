@@ -12,7 +12,7 @@ from ftk.parts.evaluator import Evaluator, Metric, Note, Resampling
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.joint import JointObjective
-from ftk.parts.mitigation import Knob, Mitigation, Source
+from ftk.parts.mitigation import Importance, Knob, Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.modes import evaluated
 from ftk.parts.objective import Batch, Loss, Objective
@@ -41,6 +41,7 @@ __all__ = [
     "Features",
     "Gradients",
     "Head",
+    "Importance",
     "JointObjective",
     "Knob",
     "Loaded",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,21 @@ class Knob:
     value: float
     minimum: float = 0.0
     maximum: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """How much what is remembered depends on one weight, and what its drift costs; for the report.
+
+    Both are sums over the elements that this process holds: all, unless the weight is sharded.
+
+    Attributes:
+        total: ``Σ Ω``, the importances of the weight's elements.
+        cost: ``½ · Σ Ω · drift²``, without the strength.
+    """
+
+    total: float
+    cost: float
 
 
 class Mitigation(Part):
@@ -104,4 +119,11 @@ class Mitigation(Part):
 
     def report(self) -> dict[str, Any]:
         """What the method says of itself in ``report.json``: JSON values, the same after a restart."""
+        return {}
+
+    def weigh(self, ctx: Context) -> Mapping[str, Importance]:
+        """How important each weight is, where the method knows, by :meth:`ftk.parts.Context.common_name`.
+
+        Asked once, after every mitigation has finished, under ``no_grad``; shown beside the drift of the stage.
+        """
         return {}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from ftk.errors import FtkError, RunFailed
-from ftk.parts import Batch, Context, Gradients, Knob, Loss, Mitigation, Source, State, Task
+from ftk.parts import Batch, Context, Gradients, Importance, Knob, Loss, Mitigation, Source, State, Task
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
 from ftk.report.clock import Clock
@@ -122,6 +122,15 @@ class Composition:
             told[name], part = {"seconds": round(seconds, 3)}, self.parts[name]
             with self._guarded(name, "report"):
                 told[name].update(part.report())
+        return told
+
+    @torch.no_grad()
+    def weigh(self, ctx: Context) -> dict[str, Mapping[str, Importance]]:
+        """By mitigation: what it says of weights."""
+        told: dict[str, Mapping[str, Importance]] = {}
+        for name, part in self.parts.items():
+            with self._guarded(name, "weigh"):
+                told[name] = part.weigh(ctx)
         return told
 
     def states(self) -> dict[str, State]:

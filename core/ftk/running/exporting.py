@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ftk.disk.manifest import write_text
 from ftk.disk.pieces import is_divided
 from ftk.parts import Head, ModelSource, State
 from ftk.processes.sharding import save_model
 from ftk.recipe.specs import Recipe
+from ftk.report.weights import WEIGHTS, weight_table
 from ftk.running.folder import RunFolder
 from ftk.running.reporting import write_card
 from ftk.running.stage import Stage
@@ -42,9 +44,12 @@ def export_stage(
     assert heads is not None
     target = folder.aside_path(number, name) / "model"
     is_main = stage.accelerator.is_main_process
-    told = None
+    told, drifts = None, "weight-drift" in stage.spec.adaptation.provides()
+    weights = weight_table(stage.ctx, stage.mitigations.weigh(stage.ctx)) if drifts else None
     if is_main:
         folder.stage_aside(number, name)
+        if weights is not None:
+            write_text(target.parent / WEIGHTS, weights)
         target.mkdir()
         told = stage.adaptation.export(target)
     model = stage.adaptation.merge()

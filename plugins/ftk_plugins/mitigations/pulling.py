@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ftk import RunFailed
-from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Knob, Mitigation, State, own_rows
+from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Importance, Knob, Mitigation, State, own_rows
 
 CPU_CHUNK_ELEMENTS = 1 << 18
 """Elements of a weight that each CPU thread pulls at a time: 1 MiB, which stays in its cache."""
@@ -60,6 +60,22 @@ class Pull(Mitigation):
 
     def report(self) -> dict[str, Any]:
         return {"guarded_weights": sum(drift.weight.numel() for drift, _ in self.guarded)}
+
+    def weigh(self, ctx: Context) -> Mapping[str, Importance]:
+        names = {id(drift.weight): name for name, drift in self.drifts(ctx).items()}
+        found: dict[str, Importance] = {}
+        for drift, importance in self.guarded:
+            if importance is None:
+                continue
+            own, first = own_rows(importance)
+            own = own if own.ndim else own.view(1)
+            total, cost = own.new_zeros(()), own.new_zeros(())
+            for start, stop in drift.chunks():
+                omega = own[start - first : stop - first].float()
+                total += omega.sum()
+                cost += (omega * drift.rows(start, stop).square()).sum() / 2
+            found[names[id(drift.weight)]] = Importance(float(total), float(cost))
+        return found
 
     def _pieces(self, ctx: Context) -> list[tuple[Drift, Tensor | None, int, int]]:
         """Each guarded weight with its Ω in ranges of rows of even size, those of this process where sharded."""
