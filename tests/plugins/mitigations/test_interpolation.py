@@ -18,8 +18,9 @@ from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
-from ftk_plugins.mitigations.interpolation.interpolation import Interpolation, retained
+from ftk_plugins.mitigations.interpolation.interpolation import Interpolation
 from ftk_plugins.mitigations.interpolation.options import InterpolationOptions
+from ftk_plugins.mitigations.retention import retained
 
 TOKENS = torch.arange(3, 23).view(2, 10)
 

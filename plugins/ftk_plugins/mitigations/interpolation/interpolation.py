@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ftk import UserError, did_you_mean
-from ftk.parts import Adaptation, Context, Metric, Mitigation, Task
+from ftk.parts import Adaptation, Context, Metric, Mitigation
 from ftk_plugins.mitigations.interpolation.options import InterpolationOptions
+from ftk_plugins.mitigations.retention import kept_scores, learned_score, refuse_unvalidated, retained, worst_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Point:
     @property
     def worst(self) -> float:
         """The lowest retention of all earlier tasks; 1 where there are none, and below all others for NaN."""
-        return min((-math.inf if math.isnan(value) else value for value in self.retention.values()), default=1.0)
+        return worst_of(list(self.retention.values()))
 
     @property
     def gain(self) -> float:
@@ -65,18 +65,8 @@ class Interpolation(Mitigation):
         Raises:
             UserError: ``alpha`` is to be chosen, and a task has no validation data or no evaluator.
         """
-        if self.options.alpha != "validation":
-            return
-        for task in (*ctx.earlier, *(task for task in ctx.taught if task.evaluators or not ctx.beside)):
-            if task.validation is None:
-                raise UserError(
-                    f"interpolation: task {task.name!r} has no validation data to choose `alpha` on",
-                    "Give `data.validation` (and `data.retain_validation`), or set `alpha` to a number.",
-                )
-            if not task.evaluators:
-                raise UserError(
-                    f"interpolation: no evaluator measures task {task.name!r}", "Add an [[evaluator]] table."
-                )
+        if self.options.alpha == "validation":
+            refuse_unvalidated("interpolation", "choose `alpha` on", ctx)
 
     def finish(self, ctx: Context) -> None:
         """Scale the drift.
@@ -116,11 +106,11 @@ class Interpolation(Mitigation):
             ctx.check_interrupt()
             ctx.events("phase", text=f"interpolation: measuring share {alpha:g}", done=len(curve), total=len(alphas))
             adaptation.scale(alpha)
-            kept = {task.name: self._scores([task], ctx)[0] for task in ctx.earlier}
+            kept = kept_scores("interpolation", self.options.metric, ctx)
             start = start or kept
             if alpha in alphas:
                 retention = {name: retained(metric, start[name].value) for name, metric in kept.items()}
-                curve.append(Point(alpha, self._learned(ctx), kept, retention))
+                curve.append(Point(alpha, learned_score("interpolation", self.options.metric, ctx), kept, retention))
         return curve
 
     def _choose(self, curve: list[Point], ctx: Context) -> Point:
@@ -135,38 +125,6 @@ class Interpolation(Mitigation):
             f"{best.alpha:g} keeps most",
         )
         return best
-
-    def _learned(self, ctx: Context) -> Metric:
-        """The score of what the stage teaches; of several tasks the mean over those that have the metric."""
-        scores = self._scores(ctx.taught, ctx)
-        mean = math.fsum(score.value for score in scores) / len(scores)
-        return replace(scores[0], value=mean, detail={}, resampling=None)
-
-    def _scores(self, tasks: Sequence[Task], ctx: Context) -> list[Metric]:
-        """What these tasks have of the metric that is compared: that of the options, or the first of them."""
-        metrics = [metric for task in tasks for metric in ctx.measure_task(task, "validation")]
-        wanted = self.options.metric or next((metric.name for metric in metrics), None)
-        found = [metric for metric in metrics if metric.name == wanted]
-        if not found:
-            lacking = "a metric" if wanted is None else f"the metric {wanted!r}"
-            raise UserError(
-                f"interpolation: task {' and '.join(repr(task.name) for task in tasks)} lacks {lacking}",
-                did_you_mean(wanted or "", (metric.name for metric in metrics)),
-            )
-        return found
-
-
-def retained(now: Metric, start: float) -> float:
-    """How much of ``start`` is left: ``now / start``, or ``start / now`` where lower is better; unit 1.
-
-    A ratio needs positive values; where one is missing, the answer is 1 if nothing was lost and else 0.
-    """
-    if now.value > 0 and start > 0:
-        return now.value / start if now.higher_is_better else start / now.value
-    if math.isnan(now.value) or math.isnan(start):
-        return math.nan
-    lost = now.value < start if now.higher_is_better else now.value > start
-    return 0.0 if lost else 1.0
 
 
 def _finite(value: float) -> float | None:
