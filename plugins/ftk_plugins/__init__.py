@@ -47,6 +47,7 @@ PLUGINS = (
     "ftk_plugins.adaptations.ia3",
     "ftk_plugins.adaptations.peft",
     "ftk_plugins.mitigations.ewc",
+    "ftk_plugins.mitigations.l2sp",
     "ftk_plugins.mitigations.pcgrad",
     "ftk_plugins.mitigations.replay",
     "ftk_plugins.mitigations.interpolation",

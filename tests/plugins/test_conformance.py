@@ -140,6 +140,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
     ("adaptation", "ia3"): {"known": {}, "named": {"targets": "all-linear", "feedforward": ["o_proj", "down_proj"]}},
     ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
+    ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},
     ("mitigation", "pcgrad"): {"all": {}, "tensor": {"scope": "tensor"}},
     ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"buffer_size": 2, "by": "rows"}},
     ("mitigation", "interpolation"): {

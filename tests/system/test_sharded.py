@@ -19,7 +19,7 @@ from tests.system.test_distributed import assert_same, start_ranks
 MITIGATIONS = {
     "none": [],
     "ewc and replay": [{"use": "ewc", "samples": 6}, {"use": "replay", "share": 0.25}],
-    "interpolation": [{"use": "interpolation", "alpha": 0.7}],
+    "l2sp and interpolation": [{"use": "l2sp", "anchor": "run"}, {"use": "interpolation", "alpha": 0.7}],
 }
 
 

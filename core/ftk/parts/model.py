@@ -64,7 +64,8 @@ class ModelSource(Part):
         What is drawn at random depends on ``torch.initial_seed()``, the recipe's seed, or on an option alone.
 
         It is asked once for each head that the recipe's objectives need. A head that the source does not hold is
-        drawn anew.
+        drawn anew. A model carries the names of such weights as its attribute ``fresh_weights``, a tuple; one without
+        it has none.
 
         Args:
             head: the head that an objective needs.

@@ -75,7 +75,7 @@ def load_model(
         if gguf_file is not None:
             model.name_or_path = name  # an adapter says what it stands on, and the folder alone may hold several files
         _refuse_adapter(model, name)
-        _tell_new_weights(model, report, head, name, complete)
+        model.fresh_weights = _tell_new_weights(model, report, head, name, complete)
         _make_savable(model)
     return model.eval()
 
@@ -191,8 +191,11 @@ def _refuse_adapter(model: Any, name: str) -> None:
         )
 
 
-def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str, complete: bool) -> None:
-    """Name the weights that were drawn anew; any is an error where all must be there, as a misfit outside the head."""
+def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str, complete: bool) -> tuple[str, ...]:
+    """Name the weights that were drawn anew, and return their names.
+
+    Any is an error where all must be there, as a misfit outside the head.
+    """
     trunk = f"{model.base_model_prefix}."
     misfits = {key: (tuple(found), tuple(needed)) for key, found, needed in report["mismatched_keys"]}
     for key, (found, needed) in sorted(misfits.items()):
@@ -209,6 +212,7 @@ def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str,
     if report["unexpected_keys"]:
         unused = ", ".join(sorted(report["unexpected_keys"]))
         logger.info("%s: in the checkpoint, but of no use for %s: %s", name, head.kind, unused)
+    return tuple(new)
 
 
 def _make_savable(model: Any) -> None:

@@ -67,6 +67,7 @@ def test_a_new_head_depends_on_the_seed_alone_and_is_reported(llama: Path, caplo
     assert not torch.equal(first.score.weight, other.score.weight)
     assert torch.equal(first.model.embed_tokens.weight, toy_model().model.embed_tokens.weight)
     assert "newly drawn and in need of training: score.weight" in caplog.text
+    assert first.fresh_weights == ("score.weight",)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,7 @@ def test_a_classifier_for_other_labels_gets_a_new_head(
     wider = load(tmp_path, Head("sequence_classification", ("a", "b", "c"))).model
     assert wider.score.weight.shape == (3, 32)
     assert "newly drawn and in need of training: score.weight" in caplog.text
+    assert wider.fresh_weights == ("score.weight",)
     caplog.clear()
     load(tmp_path, Head("sequence_classification", ("good", "bad")))
     assert "same labels in the order" in caplog.text

@@ -98,12 +98,18 @@ class Scratch(ModelSource):
         chosen = {} if options.attention == "auto" else {"attn_implementation": options.attention}
         with quiet(), explained(self._name, attention=options.attention), seeded(options.seed):
             if not options.config:
-                return _sized(lambda: builder.from_config(config, **chosen)).eval()
+                return _drawn(_sized(lambda: builder.from_config(config, **chosen)))
             with _told_of_config(options):
                 model = builder.from_config(config, **chosen)
                 if head.kind in ("causal_lm", "masked_lm") and model.device.type != "meta":
                     _try(model)
-            return model.eval()
+            return _drawn(model)
+
+
+def _drawn(model: Any) -> Any:
+    """The model in ``eval`` mode, marked as one of which every weight is new."""
+    model.fresh_weights = tuple(name for name, _ in model.named_parameters())
+    return model.eval()
 
 
 def _reading_both(tokenizer: Any, size: int) -> Any:
