@@ -15,6 +15,7 @@ from ftk.recipe import optimizers, schedules
 from ftk.recipe.levels import DATA_KEYS, RETAIN_KEYS
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS
 from ftk.recipe.reading import recipe_from_table
+from ftk.recipe.sequence import SequenceOptions
 from ftk.recipe.training import Training
 
 TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -38,7 +39,7 @@ def table_rows(title: str) -> list[list[str]]:
     return [[row[0].strip("`"), *row[1:]] for row in rows]
 
 
-@pytest.mark.parametrize("text", RECIPES, ids=["single", "pipeline"])
+@pytest.mark.parametrize("text", RECIPES, ids=["single", "pipeline", "sequence"])
 def test_whole_recipes_are_right(text: str) -> None:
     import tomllib
 
@@ -62,6 +63,13 @@ def test_the_options_of_training_are_told_of() -> None:
         if name != "epochs":
             assert written_default.strip("`") == default
     assert Training().epochs is None
+
+
+def test_the_options_of_a_sequence_are_told_of() -> None:
+    told = {row[0]: row[1:] for row in table_rows("Sequences")}
+    assert {name: row[-1].removesuffix(" At most 1000.") for name, row in told.items()} == {
+        name: field.description for name, field in SequenceOptions.model_fields.items()
+    }
 
 
 CHOICES = {

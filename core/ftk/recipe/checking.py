@@ -123,13 +123,14 @@ def _leave_idle_out(stage: StageSpec, around: Surroundings) -> tuple[StageSpec, 
     """In a pipeline's first stage, default mitigations that guard earlier knowledge have nothing to guard."""
     if not around.several or around.has_earlier_stage or "retain" in around.top_data:
         return stage, []
-    idle = [spec for spec in stage.mitigations if EARLIER in spec.needs() and not spec.path.startswith("stage.")]
+    default = [spec for spec in stage.mitigations if around.made or not spec.path.startswith("stage.")]
+    idle = [spec for spec in default if EARLIER in spec.needs()]
     if not idle:
         return stage, []
     names = ", ".join(f"`{spec.name}`" for spec in idle)
     note = f"stage {stage.name}: {names} left out, for nothing was learned before it and there is no data.retain"
     kept = tuple(spec for spec in stage.mitigations if spec not in idle)
-    return replace(stage, mitigations=kept), [note]
+    return replace(stage, mitigations=kept), [] if around.made else [note]  # of a sequence, who reads it expects that
 
 
 def _check_shares(stage: StageSpec) -> list[Problem]:

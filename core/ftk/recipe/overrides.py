@@ -12,10 +12,10 @@ from ftk.recipe.training import Training
 
 TOP_KEYS = (
     "name", "seed", "model", "objective", "adaptation", "data", "mitigation", "evaluator",
-    "training", "stage",
+    "training", "stage", "sequence",
 )  # fmt: skip
 """What may stand at the top of a recipe."""
-STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluator", "training")
+STAGE_KEYS = ("name", "objective", "adaptation", "data", "mitigation", "evaluator", "training", "sequence")
 """What may stand in a ``[[stage]]``."""
 
 NAMED = ("optimizer", "schedule")
@@ -98,7 +98,7 @@ def _set(table: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals:
         raise UserError("has no `=`", "write --set key=value, as in --set training.epochs=5")
-    steps, value = _steps(key), _value(text.strip())
+    steps, value = steps_of(key), _value(text.strip())
     here: Any = table
     for depth, step in enumerate(steps[:-1]):
         here = _enter(table, here, steps[:depth], step)
@@ -157,8 +157,12 @@ def _is_stage(place: Sequence[str]) -> bool:
     return len(place) == 2 and place[0] == "stage"
 
 
-def _steps(key: str) -> list[str]:
-    """A dotted TOML key as its steps."""
+def steps_of(key: str) -> list[str]:
+    """A dotted TOML key as its steps.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         node: Any = tomllib.loads(f"{key.strip()} = 0")
     except tomllib.TOMLDecodeError:

@@ -18,8 +18,10 @@ from ftk.recipe.dividing import check_alike
 from ftk.recipe.levels import PART_NAME, RETAIN_KEYS, Level, Reader
 from ftk.recipe.measured import each_once
 from ftk.recipe.members import sets_by_task
+from ftk.recipe.origins import Unrolled
 from ftk.recipe.overrides import STAGE_KEYS, TOP_KEYS, override
 from ftk.recipe.sampled import check_sampled
+from ftk.recipe.sequence import before_unrolling, unroll
 from ftk.recipe.specs import DataSpec, PartSpec, Recipe, StageSpec
 from ftk.recipe.supplied import Surroundings
 from ftk.recipe.tested import check_tested
@@ -86,21 +88,25 @@ def recipe_from_table(
         registry: as in :func:`load_recipe`.
     """
     registry = registry or load_registry()
-    changed = override(table, source, overrides, without)
-    return _Recipe(changed, registry).read(source, text)
+    early, late = before_unrolling(table, overrides)
+    unrolled = unroll(override(table, source, early, ()), changed=bool(early))
+    unrolled.table = override(unrolled.table, source, late, without)
+    return _Recipe(unrolled, registry).read(source, text)
 
 
 class _Recipe:
     """Reads the top of a recipe and its stages, gathering problems on the way."""
 
-    def __init__(self, table: dict[str, Any], registry: Registry) -> None:
-        self.table = table
+    def __init__(self, unrolled: Unrolled, registry: Registry) -> None:
+        self.unrolled = unrolled
+        self.table = unrolled.table
         self.registry = registry
         self.reader = Reader(registry)
         self.stages: list[StageSpec] = []
 
     def read(self, source: str, text: str) -> Recipe:
         table, reader = self.table, self.reader
+        reader.problems += self.unrolled.problems
         reader.keys(table, "", TOP_KEYS)
         name, seed = self._name(table, "", 'write name = "my-run" at the top'), self._seed()
         model = self._model()
@@ -120,7 +126,7 @@ class _Recipe:
         self.reader.problems += check_tested(sets) + check_sampled(sets, model, self.registry)
         objective, evaluators = self._retained(stages, top)[0], kept
         if reader.problems or model is None or objective is None:
-            raise RecipeError(source, list(dict.fromkeys(reader.problems)))
+            raise RecipeError(source, self.unrolled.told(reader.problems))
         if not any(stage.evaluators for stage in self.stages):
             notes.append("there is no evaluator: nothing will be measured")
         return Recipe(
@@ -169,7 +175,7 @@ class _Recipe:
         if not isinstance(tables, list):
             self.reader.add("stage", f"must be a list of tables, got {show(tables)}", "write [[stage]]")
             return []
-        if not tables:
+        if not tables and not self.unrolled.problems:
             self.reader.add("stage", "is empty", "add a [[stage]], or leave the key out for a recipe of one stage")
         found, names = [], set()
         for number, table in enumerate(tables, start=1):
@@ -249,7 +255,10 @@ class _Recipe:
             measured = {name: before.evaluators for before, its in befores for name in sets_by_task(before, its.data)}
             if "retain" in top.data:
                 measured["retain"] = evaluators
-            around = Surroundings(model, index > 0, top.data, level.data, len(stages) > 1, earlier, taught, measured)
+            made = self.unrolled.made_of(stage.name) is not None
+            around = Surroundings(
+                model, index > 0, top.data, level.data, made or len(stages) > 1, earlier, taught, measured, made
+            )
             stage, problems, new_notes = check_stage(stage, around, self.registry)
             self.stages.append(stage)
             notes += new_notes

@@ -13,6 +13,8 @@ from ftk.plugin.variant import KINDS
 from ftk.recipe.levels import OVERLAPS, PART_NAME, RETAIN_KEYS
 from ftk.recipe.overrides import UNSET
 from ftk.recipe.reading import SEEDS
+from ftk.recipe.sequence import SequenceOptions
+from ftk.recipe.templates import PLACEHOLDER
 from ftk.recipe.training import Training
 
 Schema = dict[str, Any]
@@ -33,6 +35,13 @@ def recipe_schema(registry: Registry) -> Schema:
     for key in UNSET:
         forms = definitions["training"]["properties"][key]["anyOf"]
         forms[forms.index({"type": "null"})] = {"const": False, "description": "Takes the default's back."}
+    _make_fillable(definitions["training"]["properties"])
+    definitions["sequence"] = _lifted(definitions, "sequence", SequenceOptions)
+    definitions["placeholder"] = {
+        "type": "string",
+        "pattern": f"^{PLACEHOLDER.pattern}$",
+        "description": "What a sequence puts here.",
+    }
     definitions["name"] = {"type": "string", "pattern": f"^{PART_NAME.pattern}$", "maxLength": 100}
     for kind in ("objective", "adaptation"):
         changed = {
@@ -47,6 +56,7 @@ def recipe_schema(registry: Registry) -> Schema:
         "mitigation": {"type": "array", "items": _ref("mitigation")},
         "evaluator": {"type": "array", "items": _ref("evaluator")},
         "training": _ref("training"),
+        "sequence": _ref("sequence"),
     }
     stage = _table(
         {
@@ -84,6 +94,7 @@ def _define(definitions: dict[str, Schema], entry: Entry) -> str:
     own: Schema = {"use": {"enum": names, "description": entry.variant.summary}, "name": _ref("name")}
     if entry.kind == "dataset":
         own["transform"] = {"type": "array", "items": _ref("transform")}
+    _make_fillable(table.get("properties", {}))
     table["properties"] = {**own, **table.get("properties", {})}
     table["required"] = ["use", *table.get("required", [])]
     definitions[key] = table
@@ -98,8 +109,15 @@ def _lifted(definitions: dict[str, Schema], key: str, options: type[Options]) ->
     return table
 
 
+def _make_fillable(properties: dict[str, Schema]) -> None:
+    """Let each option be what a sequence fills in: a text that is one name in braces."""
+    for key, schema in properties.items():
+        told: Schema = {word: schema.pop(word) for word in ("title", "description", "default") if word in schema}
+        properties[key] = {"anyOf": [schema, _ref("placeholder")], **told}
+
+
 def _data() -> dict[str, Schema]:
-    roles = {role: _ref("dataset") for role in ("train", "validation", "test")}
+    roles = {role: {"anyOf": [_ref("dataset"), _ref("placeholder")]} for role in ("train", "validation", "test")}
     probes = {"type": "object", "propertyNames": _ref("name"), "additionalProperties": _ref("dataset")}
     return {**roles, "probes": probes, "overlap": {"enum": list(OVERLAPS), "default": OVERLAPS[0]}}
 

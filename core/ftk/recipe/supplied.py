@@ -25,10 +25,11 @@ class Surroundings:
         has_earlier_stage: whether a stage comes before.
         top_data: the data sets at the recipe's top by key; None where the recipe is wrong about one.
         data: the data sets that hold in this stage, the same way.
-        several: whether the recipe has more than one stage.
+        several: whether the recipe has more than one stage, or a sequence that can have more.
         earlier: the data sets of each stage before, by its name.
         taught: the objectives of all earlier tasks.
         measured: the evaluators of each earlier task, by its name.
+        made: whether a sequence made the stage, so that what stands in its table is written for others too.
     """
 
     model: PartSpec | None
@@ -39,6 +40,7 @@ class Surroundings:
     earlier: Mapping[str, Mapping[str, PartSpec | None]] = field(default_factory=dict)
     taught: Sequence[PartSpec] = ()
     measured: Mapping[str, Sequence[PartSpec]] = field(default_factory=dict)
+    made: bool = False
 
     def validated(self) -> dict[str, bool]:
         """Of each earlier task, the retained one first, whether it has validation data."""
