@@ -34,7 +34,7 @@ def test_doctor_tells_the_cache_and_empties_it(tmp_path: Path, monkeypatch: pyte
     cache = json.loads(ftk_("doctor", "--no-third-party", "--json").stdout)["cache"]
     assert cache == {"folder": str(tmp_path / "kept"), "bytes": 1000}
     result = ftk_("doctor", "--no-third-party", "--empty-cache")
-    assert "0.00 GiB of rows in" in result.output
+    assert "0.00 GiB of rows and stages in" in result.output
     assert list((tmp_path / "kept").iterdir()) == []
 
 

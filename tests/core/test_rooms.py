@@ -30,8 +30,21 @@ MAY_KNOW = {
     "disk": {"front", "parts"},
     "running": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk"},
     "planning": {"front", "plugin", "recipe", "parts", "data", "processes", "running"},
+    "comparing": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk", "running"},
     "testing": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk", "running"},
-    "cli": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk", "running", "planning"},
+    "cli": {
+        "front",
+        "plugin",
+        "recipe",
+        "parts",
+        "data",
+        "report",
+        "processes",
+        "disk",
+        "running",
+        "planning",
+        "comparing",
+    },
 }
 """For each room of the core the other rooms that it may import from; ``front`` is the files beside the rooms."""
 

@@ -27,7 +27,9 @@ IMPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "safetens
 @json_option
 @third_party_option
 @click.option(
-    "--empty-cache", is_flag=True, help="First delete the rows that are kept, read and encoded, for later runs."
+    "--empty-cache",
+    is_flag=True,
+    help="First delete what is kept for later runs: encoded rows, shared stages.",
 )
 def doctor(as_json: bool, empty_cache: bool) -> None:
     """Check this installation: versions, devices, memory, disk and plugins.
@@ -137,7 +139,10 @@ def _print(
         ["system", facts["platform"]],
         ["memory", f"{_gigabytes(facts['memory_bytes'])}, {facts['cpus']} processors"],
         ["disk", f"{_gigabytes(facts['free_disk_bytes'])} free in {facts['folder']}"],
-        ["cache", f"{kept['bytes'] / 2**30:.2f} GiB of rows in {kept['folder']}; --empty-cache deletes them"],
+        [
+            "cache",
+            f"{kept['bytes'] / 2**30:.2f} GiB of rows and stages in {kept['folder']}; --empty-cache empties it",
+        ],
     ]
     for device in devices:
         memory = f", {_gigabytes(device['memory_bytes'])}" if device["memory_bytes"] else ""

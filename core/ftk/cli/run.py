@@ -25,6 +25,10 @@ from ftk.report.console import SafeConsole
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder. Default: runs/<name>.")
 @click.option("--fresh", is_flag=True, help="Delete what the folder holds and start over.")
 @click.option("--dry-run", is_flag=True, help="Read data and model, count rows and steps, train nothing.")
+@click.option(
+    "--share-stages", is_flag=True,
+    help="Take stages that other runs have trained from the cache, and keep those of this run there.",
+)  # fmt: skip
 @click.option("--explain", is_flag=True, help="Show the stations of the run with the parts at each, and stop.")
 @json_option
 @third_party_option
@@ -35,6 +39,7 @@ def run(
     output: Path | None,
     fresh: bool,
     dry_run: bool,
+    share_stages: bool,
     explain: bool,
     as_json: bool,
 ) -> None:
@@ -54,7 +59,7 @@ def run(
     elif dry_run:
         _dry_run(loaded, as_json)
     else:
-        _run(loaded, plugins, output, without, fresh, as_json)
+        _run(loaded, plugins, output, without, fresh, share_stages, as_json)
 
 
 def _run(
@@ -63,20 +68,24 @@ def _run(
     output: Path | None,
     without: tuple[str, ...],
     fresh: bool,
+    share_stages: bool,
     as_json: bool,
 ) -> None:
     console = SafeConsole(stderr=as_json, quiet=as_json or not is_first(), emoji=False)
     console.soft_wrap = not console.is_terminal  # a line of a pipe or a log is one line, however long
     with console.status("loading libraries") if console.is_terminal else nullcontext():
+        from ftk.comparing.stages import KeptStages
         from ftk.report.progress import ProgressDisplay
         from ftk.report.terminal import final_table, plain_text
         from ftk.running.runner import run as run_recipe
 
     for note in recipe.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-    display = ProgressDisplay(console)
+    display, keeper = ProgressDisplay(console), KeptStages() if share_stages else None
     try:
-        result = run_recipe(recipe, output=output, without=without, fresh=fresh, registry=plugins, observers=[display])
+        result = run_recipe(
+            recipe, output=output, without=without, fresh=fresh, registry=plugins, observers=[display], keeper=keeper
+        )
     except Interrupted as error:
         command = shlex.join(["ftk", *(argument for argument in sys.argv[1:] if argument != "--fresh")])
         raise Interrupted(f"{error}\n  go on with: {command}") from error

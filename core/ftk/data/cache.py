@@ -1,4 +1,4 @@
-"""What was computed from data once and is used again: a folder for each, named by content, whole or not there."""
+"""What was computed once and is used again: a folder for each, named by what made it, whole or not there."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ class Cache:
         self.folder = folder
         self._pause = pause
 
+    def find(self, key: str) -> Path | None:
+        """The folder of an entry, if there is one."""
+        path = self.folder / key
+        return path if path.is_dir() else None
+
     def entry(self, key: str, compute: Callable[[Path], None]) -> Path:
         """The folder of an entry; ``compute`` fills an empty folder if there is none.
 
@@ -63,20 +68,58 @@ class Cache:
         path = self.folder / key
         if path.is_dir():
             return path
-        with self._told(), self._locked(key):
+        with self.locked(key):
             if not path.is_dir():
-                self._sweep(key)
-                aside = self.folder / f".{key}.partial"
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir()
-                try:
-                    compute(aside)
-                    for file in aside.iterdir():
-                        _sync(file)
-                    aside.rename(path)
-                finally:
-                    shutil.rmtree(aside, ignore_errors=True)
+                self.store(key, compute)
         return path
+
+    def store(self, key: str, compute: Callable[[Path], None]) -> None:
+        """Make an entry, within :meth:`locked`; ``compute`` fills an empty folder.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        with self._told():
+            self._sweep(key)
+            aside = self.folder / f".{key}.partial"
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            try:
+                compute(aside)
+                for file in aside.rglob("*"):
+                    if file.is_file():
+                        _sync(file)
+                aside.rename(self.folder / key)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def drop(self, key: str) -> None:
+        """Delete an entry."""
+        shutil.rmtree(self.folder / key, ignore_errors=True)
+
+    @contextmanager
+    def locked(self, key: str, wait: bool = True) -> Iterator[bool]:
+        """Within it no other process makes this entry.
+
+        Args:
+            key: the entry's.
+            wait: whether to wait for a process that makes it now.
+
+        Yields:
+            Whether it is so: always, where it waits.
+        """
+        with self._told():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f".{key}.lock"
+            while (lock := _lock(path)) is None and wait:
+                self._pause()
+                time.sleep(0.05)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                path.unlink(missing_ok=True)
+                lock.close()
 
     def size(self) -> int:
         """Bytes on disk."""
@@ -99,22 +142,9 @@ class Cache:
             if error.errno not in NO_PLACE:  # what is computed reads files too
                 raise
             raise UserError(
-                f"the cache for rows, {self.folder}, cannot be written: {error.strerror}",
+                f"the cache, {self.folder}, cannot be written: {error.strerror}",
                 "set FTK_CACHE to a folder with room; `ftk doctor --empty-cache` empties this one",
             ) from error
-
-    @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f".{key}.lock"
-        while (lock := _lock(path)) is None:
-            self._pause()
-            time.sleep(0.05)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            lock.close()
 
     def _sweep(self, own: str = "") -> None:
         """Delete what processes left that did not live to finish an entry."""

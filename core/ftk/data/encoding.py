@@ -83,5 +83,5 @@ class Encoder:
     def _wait(self) -> None:
         self._check_interrupt()
         if (now := time.monotonic()) - self._told > 10:
-            self._events("phase", text="waiting for another process, which works on the same rows")
+            self._events("phase", text="waiting for another process, which makes what this run needs")
             self._told = now

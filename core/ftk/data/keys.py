@@ -31,7 +31,9 @@ def rows_key(rows: Dataset) -> str:
 
 def part_key(spec: PartSpec) -> str:
     """Of a part's options and of the code of the package that it comes from, so that changed code is never missed."""
-    return key_of(spec.distribution, spec.variant.name, spec.options.model_dump(mode="json"), _code(spec.variant.build))
+    return key_of(
+        spec.distribution, spec.variant.name, spec.options.model_dump(mode="json"), code_key(spec.variant.build)
+    )
 
 
 def processor_key(processor: Any) -> str:
@@ -55,8 +57,8 @@ def processor_key(processor: Any) -> str:
 
 
 @lru_cache
-def _code(reference: str) -> str:
-    """The SHA-256 of the Python files of the package, or the module, that a ``"module:attr"`` stands in."""
+def code_key(reference: str) -> str:
+    """The SHA-256 of the Python files of the package, or the module, that a ``"module:attr"`` or a module stands in."""
     found = importlib.util.find_spec(reference.partition(":")[0].partition(".")[0])
     places = list(found.submodule_search_locations or ()) if found else []
     files = sorted(file for place in places for file in Path(place).rglob("*.py"))

@@ -48,6 +48,7 @@ class Metric:
         higher_is_better: whether it is.
         detail: what the report keeps beside the number: JSON values by name, as a confusion matrix.
         resampling: gives the number its interval; None: it has none.
+        rows: a number of each row that was measured, by its content, ``(rows,) int64``; filled in by the run.
     """
 
     name: str
@@ -55,16 +56,26 @@ class Metric:
     higher_is_better: bool
     detail: Mapping[str, Any] = field(default_factory=dict)
     resampling: Resampling | None = field(default=None, compare=False)
+    rows: np.ndarray | None = field(default=None, compare=False, repr=False)
 
-    def interval(self) -> tuple[float, float] | None:
-        """Where 95% of the values lie when the test rows are drawn anew with replacement: the percentile bootstrap.
+    def draws(self) -> np.ndarray | None:
+        """The metric on test rows drawn anew with replacement, ``(RESAMPLES,) float64``; None without resampling.
 
-        The same each time. None where the metric has no resampling, or is not finite on half of the draws.
+        The same rows are drawn each time and by each metric of as many rows, so that two can be taken in pairs.
         """
         if self.resampling is None:
             return None
         random, rows = np.random.Generator(np.random.PCG64(0)), self.resampling.rows
-        values = np.array([self.resampling.value(random.integers(rows, size=rows)) for _ in range(RESAMPLES)])
+        return np.array([self.resampling.value(random.integers(rows, size=rows)) for _ in range(RESAMPLES)])
+
+    def interval(self, draws: np.ndarray | None = None) -> tuple[float, float] | None:
+        """Where 95% of :meth:`draws` lie: the percentile bootstrap.
+
+        None where the metric has no resampling, or is not finite on half of the draws.
+        """
+        values = self.draws() if draws is None else draws
+        if values is None:
+            return None
         values = values[np.isfinite(values)]
         if len(values) < RESAMPLES / 2:
             return None

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ftk.recipe.naming import stage_of
+from ftk.report.outcomes import Outcomes
 
 if TYPE_CHECKING:
-    from ftk.parts import Metric, Note
+    from ftk.parts import Metric, Note, State
 
 RETAIN = "retain"
 """The name of the task that the starting model already knows; it is always the first."""
+
+Found = TypeVar("Found")
 
 Score = float | None
 """One cell: None where the task lacks the metric, or it was not measured, or it is not a finite number."""
@@ -30,6 +33,9 @@ class Scores:
         tasks: the names of all tasks of the run, in the order in which they are learned. Those that one stage teaches
             together have its name before a slash, and are one body of knowledge.
 
+    Attributes:
+        outcomes: which rows were measured, and each metric on rows drawn anew.
+
     Raises:
         ValueError: two tasks have one name.
     """
@@ -44,6 +50,7 @@ class Scores:
         self.higher_is_better: dict[str, bool] = {}
         self._cells: dict[str, dict[tuple[int, str], Score]] = {}
         self._details: dict[str, dict[tuple[int, str], dict[str, Any]]] = {}
+        self.outcomes = Outcomes()
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -73,7 +80,9 @@ class Scores:
                 raise ValueError(f"metric {metric.name!r} of {task!r} is better in the other direction elsewhere")
             value = float(metric.value)
             self._cells.setdefault(metric.name, {})[after, task] = value if math.isfinite(value) else None
-            interval = metric.interval()
+            draws = metric.draws()
+            self.outcomes.record(after, task, metric, draws)
+            interval = metric.interval(draws)
             told = {**metric.detail, **({"interval": list(interval)} if interval else {})}
             if told:
                 self._details.setdefault(metric.name, {})[after, task] = told
@@ -191,6 +200,31 @@ class Scores:
                 scores._details.setdefault(metric, {})[told.pop("after"), told.pop("task")] = told
         return scores
 
+    def to_state(self) -> State:
+        """All of it, as tensors and JSON values, for :meth:`from_state`."""
+        import torch
+
+        arrays, cells = self.outcomes.arrays()
+        tensors = {f"outcomes.{name}": torch.from_numpy(array) for name, array in arrays.items()}
+        return {**self.to_json(), "outcomes": cells, **tensors}
+
+    @classmethod
+    def from_state(cls, state: State) -> Scores:
+        """What :meth:`to_state` gave."""
+        scores, start = cls.from_json(state), "outcomes."
+        arrays = {key.removeprefix(start): value.numpy() for key, value in state.items() if key.startswith(start)}
+        scores.outcomes = Outcomes.of_arrays(arrays, state.get("outcomes", []))
+        return scores
+
+    def take_over(self, other: Scores, after: int, tasks: Iterable[str]) -> None:
+        """Take in what another run measured of these tasks, which are of both, after this stage."""
+        names = set(tasks)
+        for metric, higher in other.higher_is_better.items():
+            self.higher_is_better.setdefault(metric, higher)
+        _take_over(self._cells, other._cells, after, names)
+        _take_over(self._details, other._details, after, names)
+        self.outcomes.take_over(other.outcomes, after, names)
+
     @property
     def _first_row(self) -> int:
         """After which stage the first row of the matrix was measured."""
@@ -203,6 +237,16 @@ class Scores:
     def _last(self, metric: str) -> list[Score]:
         matrix = self.matrix(metric)
         return matrix[-1] if matrix else [None] * len(self.tasks)
+
+
+def _take_over(
+    kept: dict[str, dict[tuple[int, str], Found]],
+    found: Mapping[str, Mapping[tuple[int, str], Found]],
+    after: int,
+    tasks: set[str],
+) -> None:
+    for name, cells in found.items():
+        kept.setdefault(name, {}).update({cell: cells[cell] for cell in cells if cell[0] == after and cell[1] in tasks})
 
 
 def _difference(value: Score, baseline: Score, sign: float) -> Score:

@@ -66,7 +66,7 @@ def export_stage(
         if is_main:
             write_card(place, report, recipe, head.kind, source.how_to_load(), told if place == target else None)
     if is_main or is_divided(states):
-        folder.finish_stage(number, name, dict(states), facts=report["stages"][-1])
+        folder.finish_stage(number, name, dict(states), facts=report["stages"][-1], told=told)
     if is_main:
         folder.write_json("report.json", report)
     stage.accelerator.wait_for_everyone()

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -165,6 +166,13 @@ class RunFolder:
                 f"{error}\n  a finished stage cannot be used again like this; delete {path} to run it again"
             ) from error
         return states, facts
+
+    def finished_stages(self, names: Iterable[str]) -> Iterator[tuple[dict[str, State], dict[str, Any]]]:
+        """What :meth:`finished_stage` gives of the start and of the stages of these names, up to one not finished."""
+        for number, name in enumerate(["start", *names]):
+            if (found := self.finished_stage(number, name)) is None:
+                return
+            yield found
 
     def publish_model(self, number: int, name: str) -> None:
         """Show the last stage's model as ``model/``, without a second copy of the weights where links work."""

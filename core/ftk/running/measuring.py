@@ -68,7 +68,9 @@ def _measure(ctx: Context, task: Task, *, noted: bool = False) -> tuple[list[Met
     ctx = replace(ctx.through(task.objective), shared={})
     with evaluating(ctx.model):
         for evaluator in task.evaluators:
-            metrics += _call(evaluator, evaluator.measure, task, ctx)
+            rows = evaluator.rows if isinstance(evaluator, OfItself) else task.test
+            numbers = rows.numbers if noted and rows is not None else None
+            metrics += [replace(metric, rows=numbers) for metric in _call(evaluator, evaluator.measure, task, ctx)]
         for evaluator in task.evaluators if noted else ():
             notes += _call(evaluator, evaluator.notes, task, ctx)
     return metrics, notes
@@ -109,14 +111,14 @@ class OfItself(Evaluator):
 
     def __init__(self, evaluator: Evaluator, rows: Examples | None, while_training: bool) -> None:
         self._evaluator = evaluator
-        self._rows = rows
+        self.rows = rows
         self.while_training = while_training
 
     def measure(self, model: nn.Module, task: Task, ctx: Context) -> list[Metric]:
-        return self._evaluator.measure(model, replace(task, test=self._rows), ctx)
+        return self._evaluator.measure(model, replace(task, test=self.rows), ctx)
 
     def notes(self, model: nn.Module, task: Task, ctx: Context) -> list[Note]:
-        return self._evaluator.notes(model, replace(task, test=self._rows), ctx)
+        return self._evaluator.notes(model, replace(task, test=self.rows), ctx)
 
 
 def build_evaluator(spec: PartSpec, read: Callable[[PartSpec], Examples]) -> Evaluator:

@@ -32,6 +32,7 @@ from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
 from ftk.running.exporting import export_stage, model_places
 from ftk.running.folder import RunFolder
+from ftk.running.keeping import StageKeeper
 from ftk.running.measuring import build_evaluator, measure_task, measure_tasks
 from ftk.running.rehearsal import rehearse
 from ftk.running.reporting import run_report, stage_facts
@@ -48,6 +49,7 @@ class Run:
         accelerator: this process and its peers.
         events: tells the observers.
         stop_requested: whether a signal asked the run to stop.
+        keeper: knows stages that other runs have trained.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class Run:
         accelerator: Accelerator,
         events: Events,
         stop_requested: Callable[[], bool],
+        keeper: StageKeeper | None = None,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.accelerator = accelerator
         self.events = events
         self.stop_requested = stop_requested
-        self.scores = Scores(task_names(recipe))
+        self.keeper = keeper or StageKeeper()
+        self.scores = Scores([spec.name for spec in task_specs(recipe)])
         self.stages: list[dict[str, Any]] = []
         self.encoder = Encoder(events, self._check_interrupt)
         self.objectives = Objectives()
@@ -85,18 +89,22 @@ class Run:
             set_seed(self.recipe.seed)
             self.source = build(self.recipe.model, ModelSource)
             self.read_rows()
+            self.keeper.place(self)
             measured, done, carried = self._finished_stages()
             heads = self.load(done)
             tasks = self.tasks(heads.processor)
             self.check(heads, tasks)
             if not measured:
                 self._measure_start(heads, tasks)
+                self.keeper.keep(self, 0)
             check_names([stage.training for stage in self.recipe.stages], self.scores)
             for number in range(done + 1, len(self.recipe.stages) + 1):
                 heads, carried = self._run_stage(number, self.turned(heads, number), tasks, carried)
+                self.keeper.keep(self, number)
             report = run_report(self.recipe, "completed", self.scores, self.stages)
             if self.accelerator.is_main_process:
                 folder.publish_model(len(self.recipe.stages), self.recipe.stages[-1].name)
+                self.scores.outcomes.write(folder.path)
                 folder.write_json("report.json", report)
             status = "completed"
             return report
@@ -172,8 +180,8 @@ class Run:
             if task.validation is not None:
                 len(task.validation.encoded)
 
-    def load(self, done: int = 0, *, outline: bool = False) -> Heads:
-        """The models of all heads as ``done`` stages left them, or outlines of the starting ones, without weights."""
+    def load(self, done: int = 0, *, outline: bool = False, last: Path | None = None) -> Heads:
+        """The models of all heads as ``done`` stages left them (the last: ``last``), or the starting ones' outlines."""
 
         def corpus() -> Iterator[str]:
             for rows in self.rows:
@@ -182,7 +190,8 @@ class Run:
         places: dict[Head, Path | None] = {rows.objective.head: None for rows in self.rows}
         for number, spec in enumerate(self.recipe.stages[:done], start=1):
             assert self.folder is not None
-            for head, place in model_places(self.folder.model_path(number, spec.name), self.heads(number)).items():
+            path = last if last and number == done else self.folder.model_path(number, spec.name)
+            for head, place in model_places(path, self.heads(number)).items():
                 places[head] = place
         asked, here = self.recipe.stages[0].training, self.accelerator
         precision = resolve_precision(asked.precision, here.device)
@@ -230,7 +239,7 @@ class Run:
         facts = stage_facts(stage.spec.name, result, self.accelerator.device)
         self.stages.append(facts)
         report = run_report(self.recipe, "running", self.scores, self.stages)
-        states = {**result.states, "scores": self.scores.to_json()}
+        states = {**result.states, "scores": self.scores.to_state()}
         members = self.heads(number)
         model = export_stage(stage, self.folder, members, self.source, states, report, self.recipe)
         self.events(
@@ -243,26 +252,20 @@ class Run:
         assert self.folder is not None
         measure_tasks(self.context(0, heads, tasks), tasks, self.scores)
         if self.accelerator.is_main_process:
-            self.folder.finish_stage(0, "start", {"scores": self.scores.to_json()})
+            self.folder.finish_stage(0, "start", {"scores": self.scores.to_state()})
         self.accelerator.wait_for_everyone()
 
     def _finished_stages(self) -> tuple[bool, int, dict[str, State]]:
         """Whether the start was measured and how many stages have finished, with what they left taken up."""
         assert self.folder is not None
-        names = [(0, "start"), *enumerate((stage.name for stage in self.recipe.stages), start=1)]
-        measured, done, carried = False, 0, {}
-        for number, name in names:
-            found = self.folder.finished_stage(number, name)
-            if found is None:
-                break
-            states, facts = found
-            self.scores = Scores.from_json(states.pop("scores"))
-            measured, done = True, number
-            if number:
+        done, carried = -1, {}
+        for done, (states, facts) in enumerate(self.folder.finished_stages([s.name for s in self.recipe.stages])):
+            self.scores = Scores.from_state(states.pop("scores"))
+            if done:
                 carried = states
                 self.stages.append(facts["facts"])
         self.accelerator.wait_for_everyone()  # before the first of us finishes something that a peer would find
-        return measured, done, carried
+        return done >= 0, max(done, 0), carried
 
     def taught(self, number: int) -> slice:
         """Which of the run's tasks a stage teaches."""
@@ -293,8 +296,3 @@ class Run:
     def _check_interrupt(self) -> None:
         if self.stop_requested():
             raise Interrupted("interrupted; what was finished is saved")
-
-
-def task_names(recipe: Recipe) -> list[str]:
-    """The names of a recipe's tasks, in the order of the score matrix."""
-    return [spec.name for spec in task_specs(recipe)]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
@@ -24,25 +19,16 @@ from ftk.errors import FtkError, Interrupted, UserError
 from ftk.events import EventLog, Events, RunEvent
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry, own_version
-from ftk.processes.hardware import describe_device, give_back_large_blocks
+from ftk.processes.environment import environment
+from ftk.processes.hardware import give_back_large_blocks
 from ftk.processes.meeting import lost_process, make_accelerator
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
 from ftk.running.folder import RunFolder
+from ftk.running.keeping import StageKeeper
 from ftk.running.pipeline import Run
 
 Observer = Callable[[RunEvent], object]
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "pydantic",
-)
 
 
 @dataclass(frozen=True)
@@ -67,6 +53,7 @@ def run(
     fresh: bool = False,
     registry: Registry | None = None,
     observers: Sequence[Observer] = (),
+    keeper: StageKeeper | None = None,
 ) -> RunResult:
     """Run a recipe, or go on with it where an earlier run of it in the same folder was stopped.
 
@@ -78,6 +65,7 @@ def run(
         fresh: delete what the folder holds and start over.
         registry: the plugins to choose from; by default all that are installed.
         observers: called with every :class:`ftk.events.RunEvent`, beside those of plugins.
+        keeper: knows stages that other runs have trained; by default every stage is trained here.
 
     Raises:
         UserError: the recipe or its data are wrong.
@@ -99,7 +87,7 @@ def run(
             return RunResult(folder.path, report)
         watching: list[Observer] = []
         if accelerator.is_main_process:
-            folder.write_json("environment.json", environment())
+            folder.write_json("environment.json", {"ftk": own_version(), **environment()})
             log = EventLog(folder.path / "events.jsonl")
             watching = [log, *observers, *registry.observers()]
         events = Events(watching)
@@ -107,7 +95,7 @@ def run(
             events("warning", text=f"{damage}; it is made anew from the stages")
         with catch_signals() as stop_requested:
             try:
-                report = Run(recipe, folder, accelerator, events, stop_requested).run()
+                report = Run(recipe, folder, accelerator, events, stop_requested, keeper).run()
             except Exception as error:
                 lost = lost_process(error, accelerator)
                 if lost and stop_requested():  # the peer heeded the signal that came here too
@@ -119,6 +107,8 @@ def run(
     finally:
         if log is not None:
             log.close()
+        if keeper is not None:
+            keeper.close()
         folder.close()
 
 
@@ -167,20 +157,6 @@ def open_folder(
             folder.close()
         raise failure or UserError(refused)
     return folder or RunFolder(path, recipe, held=False), report, damage
-
-
-def environment() -> dict[str, Any]:
-    """What a run ran on: versions, device, threads; for ``environment.json``."""
-    return {
-        "ftk": own_version(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "libraries": {name: metadata.version(name) for name in LIBRARIES},
-        "device": describe_device(),
-        "threads": torch.get_num_threads(),
-        "command": sys.argv,
-        "working_directory": os.getcwd(),
-    }
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ftk.parts import Head, Loaded, ModelSource
 from ftk_plugins.models.calls import explained, quiet, seeded, shortened
 from ftk_plugins.models.heads import auto_class, set_labels
 from ftk_plugins.models.loading import load_processor, load_saved
+from ftk_plugins.models.pretrained.places import fingerprint
 from ftk_plugins.models.scratch.bpe import train_tokenizer
 from ftk_plugins.models.scratch.options import ScratchOptions
 from ftk_plugins.models.scratch.sizes import TWO_TOWERS, make_config, make_image_config, make_towers_config
@@ -34,6 +35,11 @@ class Scratch(ModelSource):
     def __init__(self, options: ScratchOptions) -> None:
         self.options = options
         self._tokenizers: dict[bool, Any] = {}
+
+    def identity(self) -> str:
+        """A hash of the files that options name; of a tokenizer on the hub, its commit."""
+        named = [(self.options.tokenizer, "tokenizer_config.json"), (self.options.chat_template, "")]
+        return "\n".join(fingerprint(path, on_hub=on_hub) for path, on_hub in named if path is not None)
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Make the model in float32 on the CPU, in ``eval`` mode; ``corpus`` is read twice, or not at all."""

@@ -1,0 +1,131 @@
+"""The stage cache: what is taken from it is what would have been trained, and nothing else is taken."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ftk
+from ftk.comparing.stages import KeptStages
+from ftk.events import RunEvent
+from tests.system.small import PIPELINE, events_of, report_of, untimed, weights, written
+
+RANK = "stage.currencies.adaptation.rank=2"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stages")
+
+
+@pytest.fixture(autouse=True)
+def alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTK_CACHE", str(cache))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+def run(folder: Path, *settings: str, keeper: KeptStages | None = None, observers: Any = ()) -> Path:
+    recipe = written(folder.parent, PIPELINE)
+    ftk.run(recipe, output=folder, overrides=settings, keeper=keeper, observers=observers)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that trains what others find."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTK_CACHE", str(cache))
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        return run(tmp_path_factory.mktemp("first") / "run", keeper=KeptStages())
+
+
+def trained(run: Path) -> list[int]:
+    return [event["stage"] for event in events_of(run, "stage_started")]
+
+
+def without_origin(report: dict[str, Any]) -> Any:
+    for stage in report["stages"]:
+        stage.pop("from_cache", None)
+    return untimed({**report, "recipe_sha256": ""})
+
+
+def test_a_shared_stage_is_trained_once_and_the_run_ends_with_the_same_bits(first: Path, tmp_path: Path) -> None:
+    shared = run(tmp_path / "shared", RANK, keeper=KeptStages())
+    alone = run(tmp_path / "alone", RANK)
+    assert trained(first) == [1, 2]
+    assert trained(shared) == [2]
+    assert [stage.get("from_cache") for stage in report_of(shared)["stages"]] == [True, None]
+    assert weights(shared) == weights(alone)
+    assert without_origin(report_of(shared)) == without_origin(report_of(alone))
+    assert (shared / "rows.safetensors").read_bytes() == (alone / "rows.safetensors").read_bytes()
+
+
+def test_a_task_that_is_measured_otherwise_is_measured_anew(first: Path, tmp_path: Path) -> None:
+    fewer = "stage.capitals.data.test.limit=2"
+    shared = run(tmp_path / "shared", fewer, keeper=KeptStages())
+    alone = run(tmp_path / "alone", fewer)
+    assert trained(shared) == []
+    measured = {(event["after"], event["task"]) for event in events_of(shared, "measured")}
+    assert measured == {(after, "capitals") for after in range(3)}
+    assert report_of(shared)["matrix"]["keyword_accuracy"] == report_of(alone)["matrix"]["keyword_accuracy"]
+    ours, theirs = (report_of(folder)["matrix"]["perplexity"] for folder in (shared, alone))
+    assert ours == [pytest.approx(row, rel=1e-5) for row in theirs], "LoRA's stage is measured as it was merged"
+    cards = [(folder / "model" / "README.md").read_text() for folder in (shared, alone)]
+    assert cards[0] == cards[1], "the card tells of this run"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["seed=4", "training.learning_rate=1e-3", "mitigation.ewc.strength=0.3", "stage.capitals.data.train.limit=5",
+     "data.retain.limit=5", "model.layers=2", "stage.currencies.data.train.limit=5", "mitigation.replay.share=0.2",
+     "training.precision=bf16"],
+)  # fmt: skip
+def test_whatever_a_stage_depends_on_makes_another_of_it(first: Path, tmp_path: Path, setting: str) -> None:
+    """That of a later stage's rows too: this model source trains its tokenizer on all of them."""
+
+    def stop(event: RunEvent) -> None:
+        if event.kind == "stage_started" and event.data["stage"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(ftk.Interrupted):
+        run(tmp_path / "run", setting, keeper=KeptStages(), observers=[stop])
+
+
+def test_damage_in_the_cache_is_no_harm(first: Path, cache: Path, tmp_path: Path) -> None:
+    [entry] = [path for path in cache.glob("stage-*/stage/model") if "capitals" in (path / "README.md").read_text()][:1]
+    with (entry / "config.json").open("a") as file:
+        file.write(" ")
+    again = run(tmp_path / "again", keeper=KeptStages())
+    assert set(trained(again)) <= {1, 2}
+    assert trained(again)
+    assert weights(again) == weights(first)
+
+
+def in_a_process(folder: Path, setting: str) -> None:
+    run(folder, setting, keeper=KeptStages())
+
+
+def test_of_two_processes_one_trains_and_one_that_is_killed_is_no_hindrance(tmp_path: Path) -> None:
+    """The first holds stage 1 and is killed in it; of the two that want the same one trains it, the other waits."""
+    fork, seed = multiprocessing.get_context("fork"), "seed=11"
+    killed = fork.Process(target=in_a_process, args=(tmp_path / "a" / "run", seed))
+    killed.start()
+    while not (tmp_path / "a" / "run" / "stages" / "0-start").is_dir():
+        time.sleep(0.02)
+    os.kill(killed.pid or 0, signal.SIGKILL)
+    killed.join()
+    others = [fork.Process(target=in_a_process, args=(tmp_path / name / "run", seed)) for name in ("b", "c")]
+    for process in others:
+        process.start()
+    for process in others:
+        process.join()
+    assert [process.exitcode for process in others] == [0, 0]
+    told = [trained(tmp_path / name / "run") for name in ("b", "c")]
+    assert sum(1 in stages for stages in told) == 1
+    assert weights(tmp_path / "b" / "run") == weights(tmp_path / "c" / "run")
