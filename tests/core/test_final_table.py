@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from ftk.events import RunEvent
 from ftk.parts import Metric
+from ftk.report.progress import ProgressDisplay
 from ftk.report.rows import number, percent
 from ftk.report.samples import sample_lines
 from ftk.report.scores import Scores
@@ -128,3 +130,46 @@ def test_answers_of_one_of_several_tasks_are_those_of_its_own_stage_too() -> Non
         "stages": [{"name": name} for name in ("both", "more", "most")],
     }  # fmt: skip
     assert [line.plain.split()[-1] for line in sample_lines(report)[3:]] == ["first", "taught", "last"]
+
+
+def test_twenty_tasks_are_summed_up_and_counted() -> None:
+    tasks = [f"task{number}" for number in range(20)]
+    rows = {
+        after: {
+            task: {"accuracy": 0.0 if after <= place else 0.9 - 0.03 * (after - place - 1) * (place in (3, 4, 5, 6))}
+            for place, task in enumerate(tasks)
+        }
+        for after in range(21)
+    }
+    text = plain_text(report_of(tasks, rows))
+    lines = [line for line in text.splitlines() if line]
+    assert len(lines) <= 20 + 8
+    assert max(map(len, lines)) <= 80
+    flat = " ".join(text.split())
+    assert "accuracy: average 0.813, average incremental" in flat
+    assert "learning accuracy 0.900" in flat
+    assert "Learned: 20 of 20 tasks." in flat
+    assert "Kept: 15 of 20 tasks." in flat
+    worst = "task3 0.900 → 0.420 (46.7% kept), task4 0.900 → 0.450 (50.0% kept), task5 0.900 → 0.480 (53.3% kept), ..."
+    assert f"Lost: 4 of 20 tasks ({worst})." in flat
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_measuring_many_tasks_is_one_line_of_the_log(count: int) -> None:
+    console = Console(file=StringIO(), width=100)
+    display = ProgressDisplay(console)
+    tasks = [f"task{number}" for number in range(count)]
+    display(RunEvent("run_started", {"name": "small", "device": "cpu", "folder": "runs/small", "tasks": tasks}))
+    for place, task in enumerate(tasks):
+        display(RunEvent("phase", {"text": f"measuring {task}", "done": place, "total": count}))
+        display(RunEvent("measured", {"after": 1, "task": task, "metrics": {"accuracy": place / 10}}))
+    scores = {task: {"accuracy": 0.5} for task in tasks}
+    display(RunEvent("evaluated", {"step": 1, "steps": 2, "scores": scores}))
+    told = console.file.getvalue().splitlines()[1:]  # type: ignore[attr-defined]
+    evaluated = " ".join(line.strip() for line in told if "measur" not in line)
+    if count == 20:
+        assert [line for line in told if "measur" in line] == ["  measured 20 tasks, on average accuracy 0.950"]
+        assert "(the last 8 of 20 tasks) task12 accuracy 0.5" in evaluated
+    else:
+        assert "  measured task1: accuracy 0.100" in told
+        assert "task0 accuracy 0.500  task1" in evaluated

@@ -30,7 +30,8 @@ def test_two_stages_by_hand() -> None:
     assert scores.matrix("m") == [[0.99, 0.01], [0.97, 0.98]]
     assert scores.start("m") == [0.0, 0.01]
     assert scores.summary("m") == pytest.approx({
-        "average": 0.975, "backward_transfer": -0.02, "forward_transfer": 0.0,
+        "average": 0.975, "average_incremental": (0.99 + 0.975) / 2, "learning_accuracy": (0.99 + 0.98) / 2,
+        "backward_transfer": -0.02, "forward_transfer": 0.0,
         "forgetting": 0.02, "retention": 0.97 / 0.99,
     })  # fmt: skip
     assert scores.retention("m") == [pytest.approx(0.97 / 0.99), None]
@@ -43,6 +44,8 @@ def test_the_starting_model_is_the_first_row_where_it_retains_something() -> Non
     assert scores.retention("m") == [pytest.approx(0.5), pytest.approx(0.5), None]
     assert scores.summary("m") == pytest.approx({
         "average": (0.4 + 0.45 + 1.0) / 3,
+        "average_incremental": ((0.6 + 0.9) / 2 + (0.4 + 0.45 + 1.0) / 3) / 2,  # after each stage; none is the start
+        "learning_accuracy": (0.9 + 1.0) / 2,  # of what stages taught
         "backward_transfer": ((0.4 - 0.8) + (0.45 - 0.9)) / 2,
         "forward_transfer": 0.5 - 0.2,
         "forgetting": ((0.8 - 0.4) + (0.9 - 0.45)) / 2,
@@ -60,7 +63,8 @@ def test_the_best_earlier_score_may_come_after_the_task_was_learned() -> None:
 def test_lower_is_better_turns_every_sign_and_the_fraction() -> None:
     scores = filled(["a", "b"], {0: [100.0, 50.0], 1: [10.0, 40.0], 2: [20.0, 5.0]}, higher=False)
     assert scores.summary("m") == {
-        "average": 12.5, "backward_transfer": -10.0, "forward_transfer": 10.0,
+        "average": 12.5, "average_incremental": 11.25, "learning_accuracy": 7.5,
+        "backward_transfer": -10.0, "forward_transfer": 10.0,
         "forgetting": 10.0, "retention": 0.5,
     }  # fmt: skip
 
@@ -97,6 +101,10 @@ def test_random_matrices_against_the_formulas_of_the_papers(retained: bool, high
         fraction = matrix[-1, :-1] / peak if higher else peak / matrix[-1, :-1]
         ahead = sign * (np.diagonal(matrix, offset=1) - start[1:])[1 if retained else 0 :]
         assert summary["average"] == pytest.approx(matrix[-1].mean())
+        first = 1 if retained else 0
+        averages = [matrix[row, : row + 1].mean() for row in range(first, count)]
+        assert summary["average_incremental"] == pytest.approx(np.mean(averages))
+        assert summary["learning_accuracy"] == pytest.approx(matrix.diagonal()[first:].mean())
         assert summary["backward_transfer"] == pytest.approx(sign * (matrix[-1] - matrix.diagonal())[:-1].mean())
         assert summary["forgetting"] == pytest.approx(sign * (peak - matrix[-1, :-1]).mean())
         assert summary["retention"] == pytest.approx(fraction.mean())
@@ -106,7 +114,8 @@ def test_random_matrices_against_the_formulas_of_the_papers(retained: bool, high
 def test_one_stage_has_nothing_to_forget() -> None:
     scores = filled(["a"], {0: [0.1], 1: [0.9]})
     assert scores.summary("m") == {
-        "average": 0.9, "backward_transfer": None, "forward_transfer": None,
+        "average": 0.9, "average_incremental": 0.9, "learning_accuracy": 0.9,
+        "backward_transfer": None, "forward_transfer": None,
         "forgetting": None, "retention": None,
     }  # fmt: skip
 
@@ -220,6 +229,8 @@ def test_tasks_that_one_stage_teaches_are_one_body_of_knowledge() -> None:
     assert scores.retention("m") == [0.5, pytest.approx(0.6 / 0.9), pytest.approx(0.5 / 0.6), None]
     assert scores.summary("m") == pytest.approx({
         "average": (0.4 + 0.6 + 0.5 + 1.0) / 4,
+        "average_incremental": ((0.7 + 0.9 + 0.6) / 3 + (0.4 + 0.6 + 0.5 + 1.0) / 4) / 2,
+        "learning_accuracy": (0.9 + 0.6 + 1.0) / 3,
         "backward_transfer": ((0.4 - 0.8) + (0.6 - 0.9) + (0.5 - 0.6)) / 3,
         "forward_transfer": 0.4 - 0.3,
         "forgetting": ((0.8 - 0.4) + (0.9 - 0.6) + (0.6 - 0.5)) / 3,

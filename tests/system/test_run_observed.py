@@ -124,7 +124,7 @@ def test_a_bar_stays_within_its_terminal() -> None:
     for width in (40, 60, 80, 120):
         console = Console(file=io.StringIO(), force_terminal=True, width=width)
         display = ProgressDisplay(console)
-        display(RunEvent("run_started", {"name": "small", "device": "cpu", "folder": "runs/small"}))
+        display(RunEvent("run_started", {"name": "small", "device": "cpu", "folder": "runs/small", "tasks": []}))
         display(RunEvent("phase", {"text": "reading data"}))
         display(RunEvent("step", data))
         display.close()

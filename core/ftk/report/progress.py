@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,9 @@ from ftk.report.rows import number
 
 PLAIN_REPORTS = 10
 """How many lines of loss a stage prints where there is no terminal."""
+
+MANY = 8
+"""Above so many tasks, what was measured of all of them is one line."""
 
 BAR_WIDTH = 10
 """Columns of the live bar itself."""
@@ -44,6 +48,8 @@ class ProgressDisplay:
         self._task: TaskID | None = None
         self._phase = ""
         self._every = 1
+        self._tasks = 0
+        self._measured: list[dict[str, float]] = []
 
     def __call__(self, event: RunEvent) -> None:
         handler = getattr(self, f"_on_{event.kind}", None)
@@ -58,6 +64,7 @@ class ProgressDisplay:
 
     def _on_run_started(self, data: dict[str, Any]) -> None:
         self.started = True
+        self._tasks = len(data["tasks"])
         self.console.print(
             f"[bold]{escape(data['name'])}[/] on {data['device']} → {escape(data['folder'])}", highlight=False
         )
@@ -73,7 +80,7 @@ class ProgressDisplay:
         text, total = data["text"], data.get("total")
         if self._bar is not None:
             self._show(text, data.get("done", 0), total)
-        elif text != self._phase:
+        elif text != self._phase and not (self._tasks > MANY and text.startswith("measuring ")):
             self.console.print(f"  {text}", style="dim", highlight=False, markup=False)
         self._phase = text
 
@@ -107,14 +114,31 @@ class ProgressDisplay:
     def _on_evaluated(self, data: dict[str, Any]) -> None:
         """The first metric of each task, so that the line stays short."""
         firsts = [(task, *next(iter(scores.items()))) for task, scores in data["scores"].items()]
-        told = "  ".join(f"{task} {metric} {number(value)}" for task, metric, value in firsts)
+        told = "  ".join(f"{task} {metric} {number(value)}" for task, metric, value in firsts[-MANY:])
+        if len(firsts) > MANY:
+            told = f"(the last {MANY} of {len(firsts)} tasks) {told}"
         line = f"  evaluated at {data['step']:,}/{data['steps']:,}: {told}"
         self.console.print(line, highlight=False, markup=False)
 
     def _on_measured(self, data: dict[str, Any]) -> None:
         told = "  ".join(f"{name} {value:.3f}" for name, value in data["metrics"].items())
-        if told:
+        if self._tasks > MANY:
+            self._measured.append(data["metrics"])
+            if len(self._measured) == self._tasks:
+                self._tell_measured()
+        elif told:
             self.console.print(f"  measured {data['task']}: {told}", highlight=False, markup=False)
+
+    def _tell_measured(self) -> None:
+        """One line for a measurement of all tasks: the mean of each metric over those that have it."""
+        values: dict[str, list[float]] = {}
+        for metrics in self._measured:
+            for name, value in metrics.items():
+                values.setdefault(name, []).append(value)
+        self._measured = []
+        told = "  ".join(f"{name} {fmean(found):.3f}" for name, found in values.items())
+        if told:
+            self.console.print(f"  measured {self._tasks} tasks, on average {told}", highlight=False, markup=False)
 
     def _on_warning(self, data: dict[str, Any]) -> None:
         self.console.print(f"[yellow]warning:[/] {escape(data['text'])}", highlight=False)

@@ -134,11 +134,15 @@ class Scores:
         return kept
 
     def summary(self, metric: str) -> dict[str, Score]:
-        """What the matrix says in five numbers; each is a mean over the tasks that have it, None if none has.
+        """What the matrix says in seven numbers; each is a mean over the tasks that have it, None if none has.
 
         Returns:
             ``average``
                 of the last row, over the tasks learned so far.
+            ``average_incremental``
+                of each stage's row, over the tasks learned until it, and then over stages (Rebuffi et al. 2017).
+            ``learning_accuracy``
+                ``R[j,j]`` over the tasks that a stage taught (Riemer et al. 2019).
             ``backward_transfer``
                 ``R[T,j] − R[j,j]`` over all but the last task (Lopez-Paz and Ranzato 2017, eq. 3).
             ``forward_transfer``
@@ -157,14 +161,15 @@ class Scores:
         known = [task for task, row in enumerate(rows) if row < len(matrix) - 1]
         gain = 1.0 if self.higher_is_better[metric] else -1.0
         best = self.best_earlier(metric)
-        first_guided = 1 if self._first_row else 2
+        first_taught = 0 if self._first_row else 1
+        taught = [(j, row) for j, row in enumerate(rows) if first_taught <= row < len(matrix)]
         return {
-            "average": _mean(last[j] for j, row in enumerate(rows) if row < len(matrix)),
+            "average": self._average(matrix, len(matrix) - 1),
+            "average_incremental": _mean(self._average(matrix, i) for i in range(first_taught, len(matrix))),
+            "learning_accuracy": _mean(matrix[row][j] for j, row in taught),
             "backward_transfer": _mean(_difference(last[j], matrix[rows[j]][j], gain) for j in known),
             "forward_transfer": _mean(
-                _difference(matrix[row - 1][j], start[j], gain)
-                for j, row in enumerate(rows)
-                if first_guided <= row < len(matrix)
+                _difference(matrix[row - 1][j], start[j], gain) for j, row in taught if row > first_taught
             ),
             "forgetting": _mean(_difference(best[j], last[j], gain) for j in known),
             "retention": _mean(self.retention(metric)),
@@ -233,6 +238,10 @@ class Scores:
     def _measured_after(self, after: int, metric: str) -> list[Score]:
         cells = self._cells[metric]
         return [cells.get((after, task)) for task in self.tasks]
+
+    def _average(self, matrix: Sequence[Sequence[Score]], row: int) -> Score:
+        """The mean of a row over the tasks learned until it."""
+        return _mean(matrix[row][j] for j, learned in enumerate(self._learned) if learned <= row) if matrix else None
 
     def _last(self, metric: str) -> list[Score]:
         matrix = self.matrix(metric)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import StringIO
 from typing import Any
 
@@ -16,6 +16,13 @@ from ftk.report.rows import ScoreRow, number, percent, score_rows
 from ftk.report.samples import sample_lines
 from ftk.report.scores import Scores
 
+SUMMED = 3
+"""From so many tasks on, the numbers that sum them up are shown."""
+MANY = 8
+"""Above so many tasks, a sentence counts them and a table has no lines between them."""
+NAMED = 3
+"""How many tasks a sentence names that counts them."""
+
 
 def final_table(report: Mapping[str, Any]) -> Group:
     """The scores of a ``report.json`` as a table for the terminal, and one sentence under it.
@@ -23,10 +30,11 @@ def final_table(report: Mapping[str, Any]) -> Group:
     Green is what was learned or kept, red what was not; an arrow marks metrics of which less is better. The
     text says the same without colours. It fits 80 columns. Answers that the model gave stand below, before and after.
     """
-    rows, samples = score_rows(Scores.from_json(report)), sample_lines(report)
+    scores = Scores.from_json(report)
+    rows, samples = score_rows(scores), sample_lines(report)
     if not rows and not samples:
         return Group(Text("nothing was measured: the recipe has no evaluators"))
-    table: list[Table | Text] = [_table(rows), verdict(rows)] if rows else []
+    table: list[Table | Text] = [_table(rows), *_summaries(scores), verdict(rows)] if rows else []
     return Group(*table, *samples)
 
 
@@ -44,7 +52,9 @@ def verdict(rows: Iterable[ScoreRow]) -> Text:
         if not row.probe:
             headlines.setdefault(row.task, row)
     said: dict[str, list[str]] = {"Learned": [], "Not learned": [], "Kept": [], "Lost": []}
-    for row in headlines.values():
+    # Of many the worst are named, so they come first.
+    order = sorted(headlines.values(), key=lambda row: row.retention or 0.0) if len(headlines) > MANY else ()
+    for row in order or headlines.values():
         if row.was_learned is not None:
             change = f"{_label(row)} {number(row.start)} → {number(row.learned)}"
             said["Learned" if row.was_learned else "Not learned"].append(change)
@@ -55,9 +65,25 @@ def verdict(rows: Iterable[ScoreRow]) -> Text:
     line = Text()
     for heading, changes in said.items():
         if changes:
-            line.append(f"{' ' if line else ''}{heading}: ", style=_COLOUR[heading in ("Learned", "Kept")])
-            line.append(f"{', '.join(changes)}.")
+            good = heading in ("Learned", "Kept")
+            line.append(f"{' ' if line else ''}{heading}: ", style=_COLOUR[good])
+            told = ", ".join(changes)
+            if len(headlines) > MANY:
+                named = "" if good else f" ({', '.join(changes[:NAMED])}{', ...' if len(changes) > NAMED else ''})"
+                told = f"{len(changes)} of {len(headlines)} tasks{named}"
+            line.append(f"{told}.")
     return line
+
+
+def _summaries(scores: Scores) -> Iterator[Text]:
+    """What sums up the tasks of a metric, a line for each, where there are so many that one must ask."""
+    if len(scores.tasks) < SUMMED:
+        return
+    for metric in scores.metrics:
+        found = [(key, value) for key, value in scores.summary(metric).items() if value is not None]
+        if found and "@" not in metric:
+            told = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in found)
+            yield Text.assemble((f"{metric}: ", "bold"), told)
 
 
 _COLOUR = {True: "green", False: "red", None: ""}
@@ -69,9 +95,9 @@ def _table(rows: list[ScoreRow]) -> Table:
     table.add_column("Metric", overflow="fold")
     for heading in ("Start", "Learned", "End", "Kept"):
         table.add_column(heading, justify="right", no_wrap=True)
-    task = None
+    task, apart = None, len({row.task for row in rows}) <= MANY
     for row in rows:
-        if task is not None and row.task != task:
+        if task is not None and row.task != task and apart:
             table.add_section()
         table.add_row(
             Text("" if row.task == task else row.task),
