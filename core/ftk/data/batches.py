@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from ftk.data.mixing import Drawn, Mixer
+from ftk.data.mixing import Drawn, Item, Mixer
 from ftk.errors import UserError
-from ftk.parts import Features, Objective, Task, lengths_of
+from ftk.parts import Batch, Features, Objective, Task, lengths_of
 from ftk.parts.views import length_of
 from ftk.recipe.training import Training
 
@@ -126,6 +127,12 @@ def passes(
     own: list[Pass] = [(objective, items, True) for objective, items in cuts[rank]]
     source, shortest = min(drawn, key=lambda row: length_of(row[1]))
     return own + [(source.objective, [shortest], False)] * (max(map(len, cuts)) - len(own))
+
+
+def collated(objective: Objective, items: Sequence[Features]) -> Batch:
+    """Rows as a batch that says where they were drawn from."""
+    origins = [item.origin for item in items if isinstance(item, Item)]
+    return replace(objective.collate(items), origins=origins if len(origins) == len(items) else ())
 
 
 def by_source(drawn: Sequence[Drawn]) -> dict[str, list[Drawn]]:

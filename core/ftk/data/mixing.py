@@ -21,6 +21,16 @@ Drawn = tuple[Source, Features]
 """A row, and where it was drawn from."""
 
 
+class Item(Features):
+    """The features of a row that was drawn, and its number among the items of its source.
+
+    Attributes:
+        origin: the name of the source, and the number.
+    """
+
+    origin: tuple[str, int]
+
+
 class Mixer:
     """Draws rows from the stage's own data and from mitigations' sources, each at its share of the final mix.
 
@@ -92,9 +102,10 @@ class Mixer:
         for label, index, position in zip(labels.tolist(), indices.tolist(), positions.tolist(), strict=True):
             source = self.sources[label]
             if isinstance(source.items, Varied):
-                item = source.items.drawn(index, self.random("vary", source.name, position))
+                item = Item(source.items.drawn(index, self.random("vary", source.name, position)))
             else:
-                item = source.items[index]
+                item = Item(source.items[index])
+            item.origin = source.name, index
             drawn.append((source, item))
         return drawn
 

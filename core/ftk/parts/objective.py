@@ -31,12 +31,15 @@ class Batch:
         count: how many targets (tokens or rows) its loss sums over.
         tokens: how many input positions are not padding; for throughput.
         lengths: of each row, how many positions from the left are not padding; None: all.
+        origins: in training, of each row the name of the source that it was drawn from (``train``, or
+            ``mitigation/source``) and its number among the source's items; empty where nobody knows.
     """
 
     inputs: dict[str, Tensor]
     count: int
     tokens: int
     lengths: Sequence[int] | None = None
+    origins: Sequence[tuple[str, int]] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""

@@ -30,14 +30,17 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0, kind:
     """
     q = torch.log_softmax(student / temperature, dim=-1, dtype=torch.float32)
     p = torch.log_softmax(teacher / temperature, dim=-1, dtype=torch.float32)
+    return between(q, p, kind) * temperature**2
+
+
+def between(q: Tensor, p: Tensor, kind: Divergence) -> Tensor:
+    """``D`` of :func:`divergence` between two distributions given by their log-probabilities ``(targets, classes)``."""
     if kind == "forward_kl":
-        found = _kl(p, q)
-    elif kind == "reverse_kl":
-        found = _kl(q, p)
-    else:
-        middle = torch.logaddexp(p, q) - math.log(2)
-        found = (_kl(p, middle) + _kl(q, middle)) / 2
-    return found * temperature**2
+        return _kl(p, q)
+    if kind == "reverse_kl":
+        return _kl(q, p)
+    middle = torch.logaddexp(p, q) - math.log(2)
+    return (_kl(p, middle) + _kl(q, middle)) / 2
 
 
 def as_pairs(logits: Tensor) -> Tensor:

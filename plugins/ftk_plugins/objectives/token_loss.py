@@ -88,7 +88,8 @@ def _token_loss(
         hidden, tap.layer.weight, tap.layer.bias, labels,
         chunks=chunks, curve=tap.curve, smoothing=smoothing, beside=beside, each=each,
     )  # fmt: skip
-    return Loss(total, batch.count, LateLogits(tap, hidden, {"labels": labels, **_by_row(each, batch, shift)}))
+    made = {"labels": labels, **_by_row(each, batch, shift)}
+    return Loss(total, batch.count, LateLogits(tap, hidden, made, chunks))
 
 
 def _by_row(each: Tensor | None, batch: Batch, shift: int) -> dict[str, Tensor]:
@@ -102,8 +103,8 @@ def _by_row(each: Tensor | None, batch: Batch, shift: int) -> dict[str, Tensor]:
 class LateLogits(Mapping[str, Tensor]):
     """What is there, and ``logits`` that are made when they are asked for, in the precision of the pass before."""
 
-    def __init__(self, tap: Tap, hidden: Tensor, made: Mapping[str, Tensor]) -> None:
-        self._tap, self._hidden = tap, hidden
+    def __init__(self, tap: Tap, hidden: Tensor, made: Mapping[str, Tensor], chunks: int = 1) -> None:
+        self._tap, self._hidden, self._chunks = tap, hidden, chunks
         self._made = dict(made)
         device = hidden.device.type
         enabled = torch.is_autocast_enabled(device)
@@ -119,11 +120,35 @@ class LateLogits(Mapping[str, Tensor]):
         with self._autocast():
             return self._tap.logits(self._hidden[piece])
 
+    def summed(self, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """What :func:`sum_of_logits` says, with a piece of the logits at a time."""
+        layer, curve = self._tap.layer, self._tap.curve
+        with self._autocast():
+            return chunked_cross_entropy(
+                self._hidden, layer.weight, layer.bias, self._made["labels"],
+                chunks=self._chunks, curve=curve, beside=Beside(1.0, losses),
+            )  # fmt: skip
+
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(("logits", *self._made)))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+def sum_of_logits(outputs: Mapping[str, Tensor], losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """A loss beside the objective's own, of the logits that it told: summed over the targets, with its graph.
+
+    Where the objective computed its loss in chunks, so is this one.
+
+    Args:
+        outputs: of the objective's loss.
+        losses: of the logits at some of the targets ``(piece, classes)`` and of which targets these are, their losses
+            ``(piece,) float32``.
+    """
+    if isinstance(outputs, LateLogits):
+        return outputs.summed(losses)
+    return losses(outputs["logits"], slice(None)).sum()
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ def ftk_objectives() -> list[Variant]:
             summary="Next-token prediction on running text, packed into full blocks if asked.",
             options="ftk_plugins.objectives.causal_lm.options:CausalLMOptions",
             build="ftk_plugins.objectives.causal_lm.causal_lm:CausalLM",
-            provides=("next-token", "token-loss", "target-sampling", "loss-chunks", "label-smoothing"),
+            provides=("next-token", "token-loss", "target-sampling", "target-logits", "loss-chunks", "label-smoothing"),
             paper="Radford, Narasimhan, Salimans, Sutskever 2018, Improving Language Understanding by "
             "Generative Pre-Training; packing: Ding et al. 2024, Fewer Truncations Improve Language "
             "Modeling, https://arxiv.org/abs/2404.10830",

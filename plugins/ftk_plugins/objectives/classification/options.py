@@ -51,5 +51,5 @@ class ClassificationOptions(Options):
 
     def withheld(self) -> tuple[str, ...]:
         if self.kind == "regression":
-            return ("class-predictions", "label-smoothing")
+            return ("class-predictions", "label-smoothing", "target-logits")
         return ("scalar-predictions",)
