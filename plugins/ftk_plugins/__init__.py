@@ -50,6 +50,7 @@ PLUGINS = (
     "ftk_plugins.mitigations.l2sp",
     "ftk_plugins.mitigations.pcgrad",
     "ftk_plugins.mitigations.replay",
+    "ftk_plugins.mitigations.distill",
     "ftk_plugins.mitigations.interpolation",
     "ftk_plugins.evaluators.perplexity",
     "ftk_plugins.evaluators.keyword_accuracy",

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ftk import UserError
 from ftk.parts import Batch, Context, Head, Objective, evaluated
 from ftk_plugins.objectives.divergence import Divergence, as_pairs, divergence
 from ftk_plugins.objectives.token_loss import IGNORED, logits_by_piece
@@ -30,7 +31,13 @@ def logits_of(objective: Objective, model: nn.Module, batch: Batch, ctx: Context
     with torch.no_grad(), ctx.autocast():
         if isinstance(objective, TokenObjective):
             return logits_by_piece(model, batch, ctx, objective.shift)
-        return objective.loss(model, batch, ctx).outputs["logits"].__getitem__
+        outputs = objective.loss(model, batch, ctx).outputs
+        if "logits" not in outputs:
+            raise UserError(
+                f"an objective whose loss tells no logits ({type(objective).__name__}) has no predictions to keep",
+                "leave its task out: name the others in the mitigation's `tasks`",
+            )
+        return outputs["logits"].__getitem__
 
 
 def live(
@@ -89,7 +96,9 @@ def as_read_by(objective: Objective, batch: Batch) -> Batch:
     head, labels = objective.head, batch.inputs.get("labels")
     if head.kind == "image_classification":
         pixels = batch.inputs["pixel_values"]
-        return Batch({"pixel_values": pixels, "labels": pixels.new_zeros(len(pixels), dtype=torch.long)}, len(pixels), 0)
+        return Batch(
+            {"pixel_values": pixels, "labels": pixels.new_zeros(len(pixels), dtype=torch.long)}, len(pixels), 0
+        )
     ids = batch.inputs["input_ids"]
     mask = batch.inputs.get("attention_mask")
     if mask is None or mask.ndim != 2:

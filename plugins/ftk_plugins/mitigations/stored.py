@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ftk.parts import Context, Features, Head, Objective, State, batches_of_process, evaluated, gathered, lengths_of
+from ftk.parts import (
+    Batch,
+    Context,
+    Features,
+    Head,
+    Objective,
+    State,
+    batches_of_process,
+    evaluated,
+    gathered,
+    lengths_of,
+)
 from ftk_plugins.mitigations.predicted import Apart, logits_of, of_head, rows_of_targets
 from ftk_plugins.objectives.divergence import Divergence, between
 from ftk_plugins.objectives.model_inputs import base_model, without_values
@@ -36,14 +47,19 @@ class Stored:
     ids: Tensor
     counts: Tensor
 
-    def lines(self, rows: Sequence[int]) -> Tensor:
-        """Where the targets of these items stand, one item after the other: ``(targets,) int64``."""
-        ends = self.counts.cumsum(0)
-        chosen = torch.as_tensor(rows, dtype=torch.long)
-        counts = self.counts[chosen]
-        first = (ends - self.counts)[chosen]
-        offsets = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        return torch.repeat_interleave(first, counts) + offsets
+    def lines(self, numbers: Sequence[int], rows: Tensor) -> Tensor:
+        """Where in it the targets of a batch stand, ``(targets,) int64``.
+
+        Args:
+            numbers: of each row of the batch, which item it is. Of a row that is none of these any number will do:
+                what stands at its targets means nothing then.
+            rows: of each target of the batch its row, ``(targets,) int64``.
+        """
+        rows = rows.cpu()
+        counts = torch.bincount(rows, minlength=len(numbers))
+        first = (self.counts.cumsum(0) - self.counts)[torch.as_tensor(numbers, dtype=torch.long)]
+        lines = first[rows] + torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
+        return lines.clamp(max=len(self.values) - 1)
 
     def apart(self, head: Head, lines: Tensor, temperature: float = 1.0, kind: Divergence = "forward_kl") -> Apart:
         """Holds logits against what is kept at these lines, made with the same temperature."""
@@ -99,23 +115,26 @@ def predict_all(
     *,
     top_k: int,
     temperature: float = 1.0,
+    collate: Callable[[Sequence[Features]], Batch] | None = None,
 ) -> Stored:
     """What ``model`` predicts of all items, in ``eval`` mode; in every process, on the CPU.
 
     Args:
         items: what is predicted of; each time they are read they must be the same.
-        objective: collates them.
+        objective: whose targets and head are asked.
         model: of the objective's head.
         ctx: the device, the precision, and this process's share.
         top_k: tokens that are kept of a vocabulary.
         temperature: divides its logits before the softmax.
+        collate: makes a batch of items, as the objective reads it; by default the objective does.
     """
+    collate = collate or objective.collate
     if without_values(base_model(model)):
-        return _outline(items, objective, model, top_k)
+        return _outline(items, objective, model, top_k, collate)
     own: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     with torch.no_grad(), evaluated(model):
         for indices, counts in batches_of_process(lengths_of(items).tolist(), ctx.micro_batch_size, ctx):
-            batch = objective.collate([items[index] for index in indices]).to(ctx.device)
+            batch = collate([items[index] for index in indices]).to(ctx.device)
             rows = rows_of_targets(objective, batch)
             taught = logits_of(objective, model, batch, ctx)
             pieces = []
@@ -144,9 +163,15 @@ def _narrowed(logits: Tensor, head: Head, top_k: int, temperature: float) -> tup
     return coarse(told, ids).half(), ids.int()
 
 
-def _outline(items: Sequence[Features], objective: Objective, model: nn.Module, top_k: int) -> Stored:
+def _outline(
+    items: Sequence[Features],
+    objective: Objective,
+    model: nn.Module,
+    top_k: int,
+    collate: Callable[[Sequence[Features]], Batch],
+) -> Stored:
     """As large as what would be kept, for a plan."""
-    counts = torch.tensor([objective.collate([item]).count for item in items])
+    counts = torch.tensor([len(rows_of_targets(objective, collate([item]))) for item in items])
     layer = base_model(model).get_output_embeddings() if not objective.head.labels else None
     classes = len(objective.head.labels) or len(getattr(layer, "weight", ())) or top_k
     targets = int(counts.sum())

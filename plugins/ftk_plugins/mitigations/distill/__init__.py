@@ -1,0 +1,17 @@
+"""Offers `distill`: the model under training goes on predicting what the stage's starting model predicted."""
+
+from ftk import Variant, hookimpl
+
+
+@hookimpl
+def ftk_mitigations() -> list[Variant]:
+    return [
+        Variant(
+            name="distill",
+            summary="Learning without Forgetting: stay near the starting model's predictions, on new rows or earlier ones.",
+            options="ftk_plugins.mitigations.distill.options:DistillOptions",
+            build="ftk_plugins.mitigations.distill.distill:Distill",
+            provides=("strength-knob",),
+            paper="Li and Hoiem 2016, Learning without Forgetting, https://arxiv.org/abs/1606.09282",
+        )
+    ]

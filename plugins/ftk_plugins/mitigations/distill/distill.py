@@ -1,0 +1,204 @@
+"""Learning without Forgetting: what the stage's starting model predicts, the model under training goes on predicting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftk import UserError
+from ftk.parts import Batch, Context, Features, Knob, Loss, Mitigation, Objective, Source, State, Task
+from ftk_plugins.mitigations.distill.heads import Lesson, lessons_of
+from ftk_plugins.mitigations.distill.options import DistillOptions
+from ftk_plugins.mitigations.predicted import Apart, live, rows_of_targets
+from ftk_plugins.mitigations.stored import Stored, predict_all
+from ftk_plugins.mitigations.taught import Fixed, Taught, refuse_unteachable
+from ftk_plugins.objectives.token_loss import sum_of_logits
+
+
+class Distill(Mitigation):
+    """Adds ``weight · T²`` times the divergence from the starting model's predictions (Li and Hoiem 2016, eq. 2).
+
+    Its state is the numbers of the earlier rows that it keeps, by task, and while a stage trains with a cached
+    teacher, what that predicted.
+    """
+
+    def __init__(self, options: DistillOptions) -> None:
+        self.options = options
+        self.knob = Knob(options.weight)
+        self._kept: dict[str, list[int]] = {}
+        self._stored: dict[str, Stored] = {}
+        self._lessons: dict[str, list[Lesson]] = {}
+        self._told: dict[str, Any] = {}
+
+    def remember(self, task: Task, ctx: Context) -> None:
+        """Choose the rows of an earlier task that are mixed in, all of equal chance.
+
+        Raises:
+            UserError: the task has no rows, or nothing is predicted of them.
+        """
+        if self.options.rows == "new" or (self.options.tasks and task.name not in self.options.tasks):
+            return
+        refuse_unteachable(task, "distill")
+        rows, size = len(task.train), self.options.buffer_size
+        chosen = torch.randperm(rows, generator=ctx.generator("distill", task.name))
+        self._kept[task.name] = sorted(chosen[: rows if size == "all" else size].tolist())
+
+    def begin(self, ctx: Context) -> None:
+        """Find what the starting model is asked, and where the teacher is cached, ask it about every row.
+
+        Raises:
+            UserError: the teacher is to be cached, and rows are varied anew each time they are drawn.
+        """
+        self._lessons = {}
+        if self.options.rows != "retained":
+            for source, task in _own_sources(ctx).items():
+                self._lessons[source] = lessons_of(task, ctx, self.options.tasks)
+        self._is_live = self.options.teacher == "live" or (self.options.teacher == "auto" and _can_refer(ctx))
+        if not self._is_live and not self._stored:
+            self._ask(ctx)
+        if not self._kept and not any(self._lessons.values()):
+            ctx.events(
+                "warning", text=f"distill: stage `{ctx.stage_name}` starts from nothing that is known to be kept"
+            )
+        names = sorted({lesson.name for lessons in self._lessons.values() for lesson in lessons})
+        size = sum(stored.bytes for stored in self._stored.values())
+        self._told = {"teacher": "live" if self._is_live else "cached", "heads": names, "cached_bytes": size}
+
+    def sources(self, ctx: Context) -> Sequence[Source]:
+        """One source for each earlier task whose rows are kept; their shares add up to the option's."""
+        tasks = self._earlier(ctx)
+        return [
+            Source(
+                name=task.name,
+                items=self._items(task),
+                share=self.options.share / len(tasks),
+                objective=Taught(task.objective, partial(self._taught, task), self.options.label_weight),
+            )
+            for task in tasks
+        ]
+
+    def penalty(self, batch: Batch, loss: Loss, ctx: Context) -> Tensor | None:
+        """The divergence on the stage's own rows of a batch, from what each head of the starting model says of them."""
+        source = next((name for name, _ in batch.origins if name in self._lessons), None)
+        if not batch.origins and self._lessons:
+            source = next(iter(self._lessons))
+        if source is None:
+            return None
+        found = [self._divergence(lesson, source, batch, loss, ctx) for lesson in self._lessons[source]]
+        return self.knob.value * torch.stack(found).sum() if found else None
+
+    def finish(self, ctx: Context) -> None:
+        self._stored = {}
+
+    def report(self) -> dict[str, Any]:
+        return {**self._told, "rows": {name: len(rows) for name, rows in self._kept.items()}}
+
+    def state_dict(self) -> State:
+        stored = {key: value for name, each in self._stored.items() for key, value in each.state(name).items()}
+        return {"rows": self._kept, "stored": list(self._stored), **stored}
+
+    def load_state_dict(self, state: State) -> None:
+        names = state.get("stored", [])
+        self._stored = {name: Stored.of_state(state, name) for name in names}
+        if strange := state.keys() - {"rows", "stored"} - {key for n, s in self._stored.items() for key in s.state(n)}:
+            raise ValueError(f"distill: a state does not have {', '.join(sorted(strange))}")
+        self._kept = {name: [int(row) for row in rows] for name, rows in state.get("rows", {}).items()}
+
+    def _divergence(self, lesson: Lesson, source: str, batch: Batch, loss: Loss, ctx: Context) -> Tensor:
+        """Of one head: summed over the targets of the source's rows, each of which weighs as it does in the loss."""
+        origins = batch.origins or [(source, 0)] * len(next(iter(batch.inputs.values())))
+        own = [name == source for name, _ in origins]
+        asked, here, outputs = lesson.asked(batch, loss, ctx)
+        rows = rows_of_targets(lesson.objective, asked)
+        weights = torch.tensor(own, dtype=torch.float32, device=rows.device)
+        if not lesson.own:  # what it is asked about a row counts together as much as the row does in the loss
+            said = torch.bincount(rows, minlength=len(own))
+            weights = weights * lesson.targets(batch, len(own)) / said.clamp(min=1)
+        weights = weights[rows]
+        if self._is_live or not batch.origins:
+            apart = live(lesson.objective, asked, here, self.options.temperature, self.options.divergence)
+        else:
+            stored = self._stored[f"{source}|{lesson.name}"]
+            numbers = [number if mine else 0 for mine, (_, number) in zip(own, origins, strict=True)]
+            apart = self._of_stored(stored, numbers, rows, lesson.objective)
+        return sum_of_logits(outputs, lambda logits, piece: apart(logits, piece) * weights[piece])
+
+    def _taught(self, task: Task, batch: Batch, loss: Loss, rows: Sequence[int], ctx: Context) -> Tensor:
+        """The lesson of an earlier task's rows."""
+        if self._is_live:
+            apart = live(task.objective, batch, ctx, self.options.temperature, self.options.divergence)
+        else:
+            targets = rows_of_targets(task.objective, batch)
+            apart = self._of_stored(self._stored[task.name], rows, targets, task.objective)
+        return self.knob.value * sum_of_logits(loss.outputs, apart)
+
+    def _of_stored(self, stored: Stored, numbers: Sequence[int], rows: Tensor, objective: Objective) -> Apart:
+        options = self.options
+        return stored.apart(objective.head, stored.lines(numbers, rows), options.temperature, options.divergence)
+
+    def _ask(self, ctx: Context) -> None:
+        """Have the starting model predict all that it will be asked about."""
+        for source, task in _own_sources(ctx).items():
+            if lessons := self._lessons.get(source):
+                _refuse_varied(task)
+            for lesson in lessons or ():
+                self._keep(f"{source}|{lesson.name}", task.train.items, lesson.objective, ctx, lesson.collate)
+        for task in self._earlier(ctx):
+            self._keep(task.name, self._items(task), task.objective, ctx)
+
+    def _keep(
+        self,
+        name: str,
+        items: Sequence[Features],
+        objective: Objective,
+        ctx: Context,
+        collate: Callable[[Sequence[Features]], Batch] | None = None,
+    ) -> None:
+        assert ctx.adaptation is not None
+        here, options = ctx.through(objective), self.options
+        # Where it can be gone back to; else nothing has moved yet.
+        with ctx.adaptation.reference() if _can_refer(ctx) else nullcontext():
+            self._stored[name] = predict_all(
+                items, objective, here.model, here,
+                top_k=options.top_k, temperature=options.temperature, collate=collate,
+            )  # fmt: skip
+
+    def _earlier(self, ctx: Context) -> list[Task]:
+        """The earlier tasks whose rows are mixed in."""
+        return [task for task in ctx.earlier if task.name in self._kept]
+
+    def _items(self, task: Task) -> Sequence[Features]:
+        items = task.train.subset(self._kept[task.name]).items
+        return items if self._is_live else Fixed(items)
+
+
+def _own_sources(ctx: Context) -> dict[str, Task]:
+    """What the stage teaches, by the names of the sources that its rows are drawn from."""
+    if not ctx.beside:
+        return {"train": task for task in ctx.taught}
+    return {f"train/{task.name.partition('/')[2]}": task for task in ctx.taught}
+
+
+def _can_refer(ctx: Context) -> bool:
+    """Whether the adaptation can go back to the stage's start."""
+    assert ctx.adaptation is not None
+    try:
+        with ctx.adaptation.reference():
+            return True
+    except UserError:
+        return False
+
+
+def _refuse_varied(task: Task) -> None:
+    made = type(task.objective)
+    if made.vary is not Objective.vary or made.augment is not Objective.augment:
+        raise UserError(
+            f"mitigation distill: the rows of `{task.name}` are varied anew each time they are drawn, so that nothing "
+            "said of them beforehand would hold",
+            'set teacher = "live", with an adaptation that can go back to the start (full: start_copy = "cpu")',
+        )
