@@ -142,6 +142,9 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
     ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},
     ("mitigation", "pcgrad"): {"all": {}, "tensor": {"scope": "tensor"}},
+    ("mitigation", "distill"): {
+        "new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9, "label_weight": 0.5},
+    },
     ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"buffer_size": 2, "by": "rows"}},
     ("mitigation", "interpolation"): {
         "half": {"alpha": 0.5}, "validation": {"alpha": "validation", "alphas": [0.0, 0.5, 1.0]},

@@ -129,7 +129,7 @@ def passes(
     return own + [(source.objective, [shortest], False)] * (max(map(len, cuts)) - len(own))
 
 
-def collated(objective: Objective, items: Sequence[Features]) -> Batch:
+def as_batch(objective: Objective, items: Sequence[Features]) -> Batch:
     """Rows as a batch that says where they were drawn from."""
     origins = [item.origin for item in items if isinstance(item, Item)]
     return replace(objective.collate(items), origins=origins if len(origins) == len(items) else ())

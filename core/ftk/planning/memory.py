@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._pytree import tree_leaves
 
-from ftk.data.batches import collated
+from ftk.data.batches import as_batch
 from ftk.parts.heads import Heads
 from ftk.planning.tracking import Tracker
 from ftk.planning.widest import Cut
@@ -209,7 +209,7 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
     for objective, items in cuts:
         with counting("loss"):
             here = ctx.through(objective)
-            batch = collated(objective, items).to(ctx.device)
+            batch = as_batch(objective, items).to(ctx.device)
             with ctx.autocast(), stage.switches.around(batch):
                 loss = objective.loss(here.model, batch, here)
             total = stage.mitigations.penalty(batch, loss, here)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from ftk.data.batches import Batches, by_source, collated, pass_tokens, passes
+from ftk.data.batches import Batches, as_batch, by_source, pass_tokens, passes
 from ftk.data.mixing import Drawn
 from ftk.errors import Interrupted, RunFailed
 from ftk.parts import Batch, Context, Gradients, Objective
@@ -209,7 +209,7 @@ class Loop:
         for source, its in (by_source(rows) if self.by_source else {"": rows}).items():
             collated[source] = []
             for objective, items, counts in passes(its, ctx.micro_batch_size, tokens, ctx.rank, ctx.world_size):
-                batch = collated(objective, items).to(ctx.device)
+                batch = as_batch(objective, items).to(ctx.device)
                 collated[source].append((objective, batch if counts else replace(batch, count=0, tokens=0)))
         return collated
 

@@ -1,4 +1,4 @@
-"""What a model predicts at the targets of a batch, and how far one in training has gone from what another said there."""
+"""What a model predicts at the targets of a batch, and how far one in training is from what another said there."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def as_read_by(objective: Objective, batch: Batch) -> Batch:
         mask = torch.ones_like(ids)
         for row, length in enumerate(batch.lengths or ()):
             mask[row, length:] = 0
-    inputs = {name: batch.inputs[name] for name in ("position_ids", "token_type_ids") if name in batch.inputs}
+    inputs: dict[str, Tensor] = {
+        name: batch.inputs[name] for name in ("position_ids", "token_type_ids") if name in batch.inputs
+    }
     inputs |= {"input_ids": ids, "attention_mask": mask}
     if head.kind == "sequence_classification":
         one = head.problem == "single_label_classification"

@@ -8,7 +8,7 @@ def ftk_mitigations() -> list[Variant]:
     return [
         Variant(
             name="distill",
-            summary="Learning without Forgetting: stay near the starting model's predictions, on new rows or earlier ones.",
+            summary="Learning without Forgetting: keep the starting model's predictions on new or earlier rows.",
             options="ftk_plugins.mitigations.distill.options:DistillOptions",
             build="ftk_plugins.mitigations.distill.distill:Distill",
             provides=("strength-knob",),

@@ -1,4 +1,4 @@
-"""Learning without Forgetting: what the stage's starting model predicts, the model under training goes on predicting."""
+"""Learning without Forgetting: what the stage's starting model predicts goes on being predicted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Distill(Mitigation):
 
     def __init__(self, options: DistillOptions) -> None:
         self.options = options
-        self.knob = Knob(options.weight)
+        self.knob: Knob = Knob(options.weight)
         self._kept: dict[str, list[int]] = {}
         self._stored: dict[str, Stored] = {}
         self._lessons: dict[str, list[Lesson]] = {}
@@ -179,9 +179,8 @@ class Distill(Mitigation):
 
 def _own_sources(ctx: Context) -> dict[str, Task]:
     """What the stage teaches, by the names of the sources that its rows are drawn from."""
-    if not ctx.beside:
-        return {"train": task for task in ctx.taught}
-    return {f"train/{task.name.partition('/')[2]}": task for task in ctx.taught}
+    named = {f"train/{task.name.partition('/')[2]}": task for task in ctx.taught}
+    return named if ctx.beside else dict(zip(["train"], ctx.taught, strict=False))
 
 
 def _can_refer(ctx: Context) -> bool:

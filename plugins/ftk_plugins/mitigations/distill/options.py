@@ -14,8 +14,8 @@ class DistillOptions(Options):
 
     rows: Literal["new", "retained", "both"] = Field(
         default="new",
-        description="Where the starting model is asked: on the rows that the stage teaches, as in the paper; on rows of "
-        "earlier tasks, which it mixes in; or on both.",
+        description="Where the starting model is asked: on the rows that the stage teaches, as in the paper; on rows "
+        "of earlier tasks, which it mixes in; or on both.",
     )
     weight: float = Field(default=1.0, gt=0, description="Weight of the divergence beside the loss of a target.")
     temperature: float = Field(
@@ -54,7 +54,8 @@ class DistillOptions(Options):
 
     @model_validator(mode="after")
     def _acts(self) -> DistillOptions:
-        given = self.model_fields_set
+        # A run's folder writes all options down: what says no more than the default was not asked for.
+        given = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         if isinstance(self.buffer_size, int) and self.buffer_size < 1:
             raise ValueError('buffer_size must be 1 or more, or "all"')
         if self.rows == "new" and (idle := sorted(given & {"share", "buffer_size", "label_weight"})):

@@ -1,0 +1,387 @@
+"""`distill` against two models held side by side by hand; a cached teacher against a live one; who is asked what."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+
+import ftk
+from ftk import UserError
+from ftk.data.batches import as_batch
+from ftk.parts import Context, Head, Loss, Task
+from ftk.parts.heads import Heads
+from ftk.testing import toy_context, toy_model, toy_rows, toy_task, toy_tokenizer
+from ftk_plugins.mitigations.distill.distill import Distill
+from ftk_plugins.mitigations.distill.heads import Lesson
+from ftk_plugins.mitigations.distill.options import DistillOptions
+from ftk_plugins.mitigations.predicted import as_read_by, can_read, rows_of_targets
+from ftk_plugins.mitigations.stored import coarse
+from tests.core.loops import build
+from tests.mixers import mixer_of
+from tests.plugins.objectives import classes
+from tests.system.small import HEAD, written
+
+FACTS = 'use = "world_facts", languages = "en", templates_per_fact = 1, limit = 12'
+TWO_STAGES = f"""{HEAD.replace("steps = 9", "steps = 60").replace("checkpoint_every = 3", "checkpoint_every = 0")}
+[data]
+overlap = "allow"
+[adaptation]
+use = "full"
+[[evaluator]]
+use = "perplexity"
+MORE
+[[stage]]
+name = "capitals"
+[stage.data]
+train = {{{{ {FACTS}, relations = "capital" }}}}
+test = {{{{ {FACTS}, relations = "capital" }}}}
+[[stage]]
+name = "currencies"
+[stage.data]
+train = {{{{ {FACTS}, relations = "currency" }}}}
+test = {{{{ {FACTS}, relations = "currency" }}}}
+""".replace("{{", "{").replace("}}", "}")
+ROWS = list(toy_rows(6))
+
+
+def objective(name: str = "causal_lm", **options: Any) -> Any:
+    return build("objective", name, **options)
+
+
+def moved(adaptation: str, name: str = "causal_lm", **changes: Any) -> tuple[Context, nn.Module]:
+    """A context whose model has moved away from its start, and a copy of the start."""
+    made = objective(name)
+    head = made.head.kind
+    sizes = {"attention_probs_dropout_prob": 0.0} if head == "masked_lm" else {}
+    model = toy_model(head=head, tie_word_embeddings=adaptation == "lora", **sizes)
+    start = deepcopy(model)
+    part = build("adaptation", adaptation, **({"rank": 4} if adaptation == "lora" else {}))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        attached = part.attach(model)
+        with torch.no_grad():
+            for parameter in attached.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    task = toy_task(ROWS, made, "new", processor=toy_tokenizer(head))
+    earlier = [toy_task(ROWS[:4], made, "old", processor=toy_tokenizer(head))]
+    processor = toy_tokenizer(head)
+    return toy_context(attached, made, part, task, earlier, processor=processor, **changes), start
+
+
+def drawn(ctx: Context, count: int = 4) -> tuple[Any, Loss]:
+    """A batch of the stage's rows as the mixer draws it, and its loss in training mode."""
+    assert ctx.task is not None
+    rows = mixer_of(ctx.task.train.items, ctx.objective, [], 0).draw(0, count)
+    batch = as_batch(ctx.objective, [item for _, item in rows])
+    ctx.model.train()
+    return batch, ctx.objective.loss(ctx.model, batch, ctx)
+
+
+def by_hand(ctx: Context, start: nn.Module, batch: Any, temperature: float) -> Tensor:
+    """``T² Σ KL(start ‖ model)`` at the targets, of two whole models."""
+    inputs = {k: v for k, v in batch.inputs.items() if k in ("input_ids", "attention_mask", "decoder_input_ids")}
+    shift = ctx.objective.shift
+    labels = batch.inputs["labels"][:, shift:]
+    if "decoder_input_ids" in inputs:
+        inputs["decoder_input_ids"] = inputs["decoder_input_ids"].clamp(min=0)
+    with torch.no_grad():
+        right = start(**inputs).logits
+    said = ctx.model(**inputs).logits
+    end = labels.shape[1]
+    q = log_softmax(said[:, :end] / temperature, -1)[labels != -100]
+    p = log_softmax(right[:, :end] / temperature, -1)[labels != -100]
+    return temperature**2 * kl_div(q, p, reduction="sum", log_target=True)
+
+
+def gradient(total: Tensor, model: nn.Module) -> Tensor:
+    weights = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(total, weights, allow_unused=True, retain_graph=True)
+    return torch.cat(
+        [torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(weights, found, strict=True)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "name", "chunks"),
+    [("full", "causal_lm", None), ("lora", "causal_lm", 3), ("full", "masked_lm", 2), ("lora", "denoising", None)],
+)
+def test_it_is_the_divergence_from_a_second_model(adaptation: str, name: str, chunks: int | None) -> None:
+    ctx, start = moved(adaptation, name, loss_chunks=chunks)
+    part = Distill(DistillOptions(weight=0.7, temperature=1.5))
+    part.begin(ctx)
+    batch, loss = drawn(ctx)
+    found = part.penalty(batch, loss, ctx)
+    assert found is not None
+    expected = 0.7 * by_hand(ctx, start, batch, 1.5)
+    torch.testing.assert_close(found, expected)
+    assert expected > 0.1
+    torch.testing.assert_close(gradient(found, ctx.model), gradient(expected, ctx.model), rtol=1e-3, atol=1e-5)
+    assert ctx.model.training
+    assert part.report() == {"teacher": "live", "heads": ["new"], "cached_bytes": 0, "rows": {}}
+
+
+def test_its_gradient_is_that_of_the_papers_cross_entropy() -> None:
+    """Li and Hoiem's equation 2: −Σ y' log ŷ', with both softened by T; it lacks the factor T²."""
+    ctx, start = moved("full")
+    part = Distill(DistillOptions(temperature=2.0))
+    part.begin(ctx)
+    batch, loss = drawn(ctx)
+    targets = batch.inputs["labels"][:, 1:] != -100
+    with torch.no_grad():
+        softened = start(batch.inputs["input_ids"]).logits[:, :-1][targets].softmax(-1) ** 0.5
+    said = ctx.model(batch.inputs["input_ids"]).logits[:, :-1][targets].softmax(-1) ** 0.5
+    right, told = (each / each.sum(-1, keepdim=True) for each in (softened, said))
+    paper = -(right * told.log()).sum()
+    found = part.penalty(batch, loss, ctx)
+    assert found is not None
+    torch.testing.assert_close(gradient(found, ctx.model), 4 * gradient(paper, ctx.model), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jensen_shannon"])
+def test_a_cached_teacher_that_keeps_all_tokens_is_the_live_one(kind: Any) -> None:
+    found = []
+    for options in ({"teacher": "live"}, {"teacher": "cached", "top_k": 260}):
+        ctx, _ = moved("lora")
+        part = Distill(DistillOptions(divergence=kind, **options))
+        part.begin(ctx)
+        batch, loss = drawn(ctx, 9)  # rows come twice
+        found.append(part.penalty(batch, loss, ctx))
+    torch.testing.assert_close(*found)
+    assert found[0] > 0
+
+
+def test_of_fewer_tokens_the_rest_is_one_class_and_the_divergence_a_lower_bound() -> None:
+    ctx, start = moved("full")
+    whole, least, made = [], torch.inf, ctx.objective
+    for k in (200, 20, 2):
+        part = Distill(DistillOptions(teacher="cached", top_k=k, temperature=1.0))
+        part.begin(ctx)
+        batch, loss = drawn(ctx)
+        whole.append(part.penalty(batch, loss, ctx).item())
+    exact = by_hand(ctx, start, batch, 1.0).item()
+    for bound in whole:
+        assert bound < exact
+        assert bound < least
+        least = bound
+    assert whole[0] > 0.7 * exact
+    # Of two tokens and the rest, by counting: what float16 keeps is good to three digits.
+    targets = batch.inputs["labels"][:, 1:] != -100
+    with torch.no_grad():
+        p = start(batch.inputs["input_ids"]).logits[:, :-1][targets].softmax(-1)
+        q = ctx.model(batch.inputs["input_ids"]).logits[:, :-1][targets].softmax(-1)
+    ids = p.topk(2).indices
+    three = [torch.cat([each.gather(1, ids), 1 - each.gather(1, ids).sum(1, keepdim=True)], 1) for each in (p, q)]
+    torch.testing.assert_close(
+        torch.tensor(whole[2]), (three[0] * (three[0] / three[1]).log()).sum(), rtol=2e-3, atol=1e-3
+    )
+    targets = sum(made.collate([item]).count for item in ctx.task.train.items)
+    assert part.report()["cached_bytes"] == targets * (3 * 2 + 2 * 4) + 8 * len(ROWS)
+
+
+def test_the_coarse_distribution_sums_to_one_where_all_mass_is_kept() -> None:
+    told = log_softmax(torch.tensor([[50.0, 0.0, -50.0, 1.0]]), -1).requires_grad_()
+    found = coarse(told, torch.tensor([[0, 3]]))
+    torch.testing.assert_close(found.exp().sum(), torch.tensor(1.0))
+    assert torch.isfinite(torch.autograd.grad(found.sum(), told)[0]).all()
+
+
+def test_rows_of_other_sources_in_the_batch_are_not_asked_about() -> None:
+    ctx, _ = moved("full")
+    part = Distill(DistillOptions())
+    part.begin(ctx)
+    batch, _ = drawn(ctx)
+    alone = replace(batch, inputs={name: rows[:1] for name, rows in batch.inputs.items()}, origins=batch.origins[:1])
+    mixed = replace(batch, origins=[batch.origins[0], *[("replay/old", 0)] * 3])
+    told = [part.penalty(each, ctx.objective.loss(ctx.model, each, ctx), ctx) for each in (alone, mixed)]
+    torch.testing.assert_close(*told)
+    others = replace(batch, origins=[("replay/old", 0)] * 4)
+    assert part.penalty(others, ctx.objective.loss(ctx.model, others, ctx), ctx) is None
+
+
+@pytest.mark.parametrize("teacher", ["live", "cached"])
+@pytest.mark.parametrize("label_weight", [0.0, 0.4])
+def test_earlier_rows_have_the_divergence_as_their_loss(teacher: Any, label_weight: float) -> None:
+    ctx, start = moved("full")
+    options = {"top_k": 260} if teacher == "cached" else {}
+    part = Distill(DistillOptions(rows="retained", teacher=teacher, label_weight=label_weight, weight=0.5, **options))
+    for task in ctx.earlier:
+        part.remember(task, ctx)
+    part.begin(ctx)
+    (source,) = part.sources(ctx)
+    assert source.share == 0.1
+    rows = mixer_of(ctx.task.train.items, ctx.objective, [source], 0).draw(0, 40)
+    mine = [(where, item) for where, item in rows if where.name == source.name][:3]
+    batch = as_batch(source.objective, [item for _, item in mine])
+    ctx.model.train()
+    loss = source.objective.loss(ctx.model, batch, ctx)
+    expected = 0.5 * by_hand(ctx, start, batch, 2.0)
+    expected = expected + label_weight * ctx.objective.loss(ctx.model, batch, ctx).total
+    torch.testing.assert_close(loss.total, expected)
+    assert loss.count == batch.count
+    assert part.penalty(batch, loss, ctx) is None
+
+
+def test_what_has_learned_nothing_is_not_asked() -> None:
+    ctx, _ = moved("full")
+    events: list[Any] = []
+    fresh = toy_context(ctx.model, ctx.objective, ctx.adaptation, ctx.task, events=events)
+    part = Distill(DistillOptions())
+    part.begin(fresh)
+    batch, loss = drawn(ctx)
+    assert part.penalty(batch, loss, fresh) is None
+    assert "nothing that is known" in events[0].data["text"]
+    ctx.model.name_or_path = "loaded/from-here"
+    part.begin(fresh)
+    assert part.penalty(batch, loss, fresh) is not None
+
+
+def test_a_cached_teacher_survives_a_restart_and_ends_with_the_stage() -> None:
+    ctx, _ = moved("full")
+    part = Distill(DistillOptions(rows="both", teacher="cached"))
+    part.remember(ctx.earlier[0], ctx)
+    part.begin(ctx)
+    again = Distill(DistillOptions(rows="both", teacher="cached"))
+    again.load_state_dict(part.state_dict())
+    with torch.no_grad():
+        for parameter in ctx.model.parameters():
+            parameter.add_(1.0)
+    again.begin(replace(ctx, adaptation=build("adaptation", "full", start_copy="none")))
+    for name, stored in part._stored.items():
+        assert torch.equal(stored.values, again._stored[name].values)
+    again.finish(ctx)
+    assert not again._stored
+    assert again.state_dict() == {"rows": {"old": [0, 1, 2, 3]}, "stored": []}
+    with pytest.raises(ValueError, match="fisher"):
+        again.load_state_dict({"fisher": 1})
+    with pytest.raises(ValueError, match="not all predictions"):
+        again.load_state_dict({"stored": ["old"]})
+
+
+def test_rows_that_are_varied_anew_cannot_be_asked_about_beforehand() -> None:
+    ctx, _ = moved("full", "masked_lm")
+    with pytest.raises(UserError, match="varied anew"):
+        Distill(DistillOptions(teacher="cached")).begin(ctx)
+
+
+@pytest.mark.parametrize("kind", ["single", "multiple"])
+def test_labels_are_held_against_a_second_model(kind: str) -> None:
+    made = classes.objective(**classes.KINDS[kind])
+    model = classes.bert(len(made.head.labels))
+    start = deepcopy(model)
+    part = build("adaptation", "full")
+    attached = part.attach(model)
+    with torch.no_grad():
+        attached.classifier.weight.mul_(0.5)
+    task: Task = toy_task(classes.ROWS, made, "new", processor=classes.tokenizer())
+    earlier = toy_task(classes.ROWS, made, "old", processor=classes.tokenizer())
+    ctx = toy_context(attached, made, part, task, [earlier])
+    batch = made.collate(list(task.train.items))
+    loss = made.loss(attached, batch, ctx)
+    inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        right = start(**inputs).logits / 2
+    said = loss.outputs["logits"] / 2
+    if kind == "single":
+        p, q = right.softmax(1), said.softmax(1)
+        expected = 4 * (p * (p / q).log()).sum()
+    else:
+        p, q = right.sigmoid(), said.sigmoid()
+        expected = 4 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean(1).sum()
+    for teacher in ("live", "cached"):
+        distill = Distill(DistillOptions(teacher=teacher))
+        distill.begin(ctx)
+        numbered = replace(batch, origins=[("train", number) for number in range(len(classes.ROWS))])
+        found = distill.penalty(numbered, loss, ctx)
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"share": 0.2}, 'rows = "both"'),
+        ({"rows": "new", "label_weight": 1.0}, "mixes none in"),
+        ({"teacher": "live", "top_k": 8}, "keeps nothing"),
+        ({"rows": "both", "buffer_size": 0}, "1 or more"),
+        ({"weight": 0}, "weight"),
+    ],
+)
+def test_options_that_could_not_act_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        DistillOptions(**wrong)
+
+
+def test_what_the_checks_are_told() -> None:
+    assert DistillOptions().more_needs() == ("target-logits",)
+    assert DistillOptions(rows="both", teacher="live").more_needs() == ("target-logits", "earlier-data", "reference")
+    assert DistillOptions(rows="retained").more_needs() == ("earlier-data",)
+    assert (DistillOptions().data_share(), DistillOptions(rows="both", share=0.3).data_share()) == (0.0, 0.3)
+    assert DistillOptions(tasks=("old",)).earlier_tasks() == ("old",)
+
+
+def test_another_head_is_asked_about_the_new_rows() -> None:
+    """The paper's setting: new labels, and the old classifier asked about the new texts."""
+    old, new = (classes.objective(label=label) for label in ("label", "other"))
+    models = {old.head: classes.bert(3), new.head: classes.bert(len(new.head.labels))}
+    start = deepcopy(models[old.head])
+    heads = Heads(models, new.head, classes.tokenizer(), lambda model: model.base_model)
+    with torch.no_grad():
+        heads.models[old.head].bert.embeddings.word_embeddings.weight.copy_(
+            start.bert.embeddings.word_embeddings.weight
+        )
+    start.bert.load_state_dict(heads.model.bert.state_dict())
+    part = build("adaptation", "full")
+    attached = part.attach(heads.model)
+    with torch.no_grad():
+        attached.bert.embeddings.word_embeddings.weight.mul_(0.7)
+    tasks = [
+        toy_task(classes.ROWS, made, name, processor=classes.tokenizer()) for made, name in ((new, "new"), (old, "old"))
+    ]
+    ctx = toy_context(attached, new, part, tasks[0], tasks[1:], heads=heads.following(attached))
+    batch = new.collate(list(tasks[0].train.items))
+    batch = replace(batch, origins=[("train", number) for number in range(len(classes.ROWS))])
+    loss = new.loss(attached, batch, ctx)
+    inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        p = (start(**inputs).logits / 2).softmax(1)
+    q = (ctx.heads.models[old.head](**inputs).logits / 2).softmax(1)
+    expected = 4 * (p * (p / q).log()).sum()
+    assert expected > 1e-2
+    for teacher in ("live", "cached"):
+        distill = Distill(DistillOptions(teacher=teacher))
+        distill.begin(ctx)
+        found = distill.penalty(batch, loss, ctx)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradient(found, attached), gradient(expected, attached), rtol=1e-3, atol=1e-5)
+        assert distill.report()["heads"] == ["old"]
+
+
+@pytest.mark.parametrize("other", ["causal_lm", "masked_lm"])
+def test_a_language_model_is_asked_about_every_token_of_a_row_with_a_label(other: str) -> None:
+    made, words = classes.objective(), objective(other)
+    batch = made.collate(list(toy_task(classes.ROWS, made, processor=classes.tokenizer()).train.items))
+    read = as_read_by(words, batch)
+    rows = rows_of_targets(words, read)
+    lengths = torch.tensor(batch.lengths)
+    assert torch.bincount(rows).tolist() == (lengths - words.shift).tolist()
+    assert can_read(words.head, made.head)
+    assert not can_read(words.head, Head("image_classification"))
+    lesson = Lesson("words", words, made)
+    assert lesson.targets(batch, len(classes.ROWS)).tolist() == [1] * len(classes.ROWS)
+
+
+def test_it_keeps_what_new_rows_show_of_the_old_task(tmp_path: Path) -> None:
+    """Names are learned, then other names in the same words: with `distill` the old ones are forgotten less."""
+    kept = {}
+    for name, more in {"none": "", "distill": '[[mitigation]]\nuse = "distill"\nrows = "both"\nshare = 0.3'}.items():
+        result = ftk.run(written(tmp_path / name, TWO_STAGES.replace("MORE", more)), output=tmp_path / name / "run")
+        kept[name] = result.report["matrix"]["perplexity"][-1]
+    assert kept["distill"][0] < 0.8 * kept["none"][0], kept
+    assert result.report["stages"][1]["mitigations"]["distill"]["teacher"] == "live"
