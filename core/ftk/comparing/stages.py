@@ -56,7 +56,9 @@ class KeptStages(StageKeeper):
         there = [run.folder.stage_path(number, name).is_dir() for number, name in enumerate(names)]
         first = there.index(False) if False in there else len(names)
         found = run.folder.finished_stage(first - 1, names[first - 1]) if 0 < first < len(names) else None
-        scores = Scores(run.scores.tasks) if found is None else Scores.from_state(found[0]["scores"])
+        scores = Scores(run.scores.tasks)
+        if found is not None:
+            scores = Scores.from_state(found[0]["scores"]).extended(scores.tasks)
         for number in range(first, len(names)):
             entry = self._find(run.encoder.cache, self._keys[number])
             if entry is None or not self._take(run, number, entry, scores):

@@ -221,6 +221,12 @@ class Scores:
         scores.outcomes = Outcomes.of_arrays(arrays, state.get("outcomes", []))
         return scores
 
+    def extended(self, tasks: Sequence[str]) -> Scores:
+        """The same in a run of more tasks, of which these are the first; what is new is not measured yet."""
+        scores = Scores(tasks)
+        scores.__dict__.update({key: value for key, value in self.__dict__.items() if key not in ("tasks", "_learned")})
+        return scores
+
     def take_over(self, other: Scores, after: int, tasks: Iterable[str]) -> None:
         """Take in what another run measured of these tasks, which are of both, after this stage."""
         names = set(tasks)

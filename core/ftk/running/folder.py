@@ -25,6 +25,7 @@ from ftk.disk.manifest import (
 )
 from ftk.errors import RunFailed, UserError
 from ftk.parts import State
+from ftk.recipe.growing import difference
 from ftk.recipe.specs import Recipe
 from ftk.report.scores import Scores
 
@@ -37,8 +38,8 @@ class RunFolder:
 
     Args:
         path: the folder; made if it is not there.
-        recipe: what the run runs; a folder in which another recipe has trained is refused, one in which it
-            came to nothing is taken over.
+        recipe: what the run runs; a folder in which another recipe has trained is refused, unless this one is that
+            with more stages after it; one in which it came to nothing is taken over.
         fresh: delete what an earlier run left here.
         held: lock the folder and claim it for the recipe; without it the folder is only read.
 
@@ -210,22 +211,26 @@ class RunFolder:
     def _claim(self, recipe: Recipe) -> None:
         claim = self.path / CLAIM
         try:
-            held = read_table(claim).get("sha256") if claim.is_file() else recipe.sha256
+            there = read_table(claim) if claim.is_file() else {"sha256": recipe.sha256}
+            held = there.get("sha256")
         except Damaged as error:
             if self._has_trained():
                 raise UserError(
                     f"{error}, so nothing tells which recipe was run here",
                     "bring the file back, choose another folder with --output, or start over here with --fresh",
                 ) from error
-            held = None
+            there, held = {}, None
         if held != recipe.sha256:
-            if self._has_trained():
+            if not self._has_trained():
+                self._clear()  # its recipe was wrong, and has been mended since
+            elif found := difference(there.get("recipe"), recipe.resolved()):
                 raise UserError(
-                    f"{self.path}: holds a run of another recipe, or of this one before it changed",
+                    f"{self.path}: holds a run of another recipe, or of this one before it changed: {found}",
                     "choose another folder with --output, or start over here with --fresh",
                 )
-            self._clear()  # its recipe was wrong, and has been mended since
-        if not claim.is_file():
+            else:  # it goes on with stages that have been added
+                write_text(self.path / "recipe.toml", recipe.text)
+        if held != recipe.sha256 or not claim.is_file():
             self.write_json(CLAIM, {"sha256": recipe.sha256, "recipe": recipe.resolved()})
         if not (self.path / "recipe.toml").is_file():
             write_text(self.path / "recipe.toml", recipe.text)

@@ -30,6 +30,7 @@ from ftk.recipe.measured import OWN_ROWS
 from ftk.recipe.members import task_specs, tasks_of
 from ftk.recipe.specs import PartSpec, Recipe
 from ftk.report.scores import Scores
+from ftk.running.continuing import take_up
 from ftk.running.exporting import export_stage, model_places
 from ftk.running.folder import RunFolder
 from ftk.running.keeping import StageKeeper
@@ -69,6 +70,7 @@ class Run:
         self.keeper = keeper or StageKeeper()
         self.scores = Scores([spec.name for spec in task_specs(recipe)])
         self.stages: list[dict[str, Any]] = []
+        self.corpus_read = False
         self.encoder = Encoder(events, self._check_interrupt)
         self.objectives = Objectives()
         self.mesh = make_mesh(accelerator) if folder and recipe.stages[0].training.sharding == "full" else None
@@ -90,13 +92,15 @@ class Run:
             self.source = build(self.recipe.model, ModelSource)
             self.read_rows()
             self.keeper.place(self)
-            measured, done, carried = self._finished_stages()
+            left = take_up(self)
+            self.scores, self.stages, done, carried = left.scores, left.stages, max(left.done, 0), left.carried
             heads = self.load(done)
             tasks = self.tasks(heads.processor)
             self.check(heads, tasks)
-            if not measured:
+            if left.done < 0:
                 self._measure_start(heads, tasks)
                 self.keeper.keep(self, 0)
+            measure_tasks(self.context(done, heads, tasks), [t for t in tasks if t.name in left.new], self.scores)
             check_names([stage.training for stage in self.recipe.stages], self.scores)
             for number in range(done + 1, len(self.recipe.stages) + 1):
                 heads, carried = self._run_stage(number, self.turned(heads, number), tasks, carried)
@@ -184,6 +188,7 @@ class Run:
         """The models of all heads as ``done`` stages left them (the last: ``last``), or the starting ones' outlines."""
 
         def corpus() -> Iterator[str]:
+            self.corpus_read = True
             for rows in self.rows:
                 yield from rows.texts()
 
@@ -254,18 +259,6 @@ class Run:
         if self.accelerator.is_main_process:
             self.folder.finish_stage(0, "start", {"scores": self.scores.to_state()})
         self.accelerator.wait_for_everyone()
-
-    def _finished_stages(self) -> tuple[bool, int, dict[str, State]]:
-        """Whether the start was measured and how many stages have finished, with what they left taken up."""
-        assert self.folder is not None
-        done, carried = -1, {}
-        for done, (states, facts) in enumerate(self.folder.finished_stages([s.name for s in self.recipe.stages])):
-            self.scores = Scores.from_state(states.pop("scores"))
-            if done:
-                carried = states
-                self.stages.append(facts["facts"])
-        self.accelerator.wait_for_everyone()  # before the first of us finishes something that a peer would find
-        return done >= 0, max(done, 0), carried
 
     def taught(self, number: int) -> slice:
         """Which of the run's tasks a stage teaches."""
