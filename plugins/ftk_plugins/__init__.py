@@ -46,6 +46,7 @@ PLUGINS = (
     "ftk_plugins.adaptations.dora",
     "ftk_plugins.adaptations.ia3",
     "ftk_plugins.adaptations.peft",
+    "ftk_plugins.mitigations.budget",
     "ftk_plugins.mitigations.ewc",
     "ftk_plugins.mitigations.l2sp",
     "ftk_plugins.mitigations.pcgrad",

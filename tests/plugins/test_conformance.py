@@ -141,6 +141,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("adaptation", "ia3"): {"known": {}, "named": {"targets": "all-linear", "feedforward": ["o_proj", "down_proj"]}},
     ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
     ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},
+    ("mitigation", "budget"): {"often": {"every": 2, "retention_floor": 1.0, "trials": 2}},
     ("mitigation", "pcgrad"): {"all": {}, "tensor": {"scope": "tensor"}},
     ("mitigation", "distill"): {
         "new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9, "label_weight": 0.5},

@@ -16,7 +16,9 @@ from ftk.cli import cli
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 FACTS = [
-    path for path in RECIPES if path.stem in ("ewc_lora", "lora", "progressive", "replay_full", "wise_interpolation")
+    path
+    for path in RECIPES
+    if path.stem in ("budget", "ewc_lora", "lora", "progressive", "replay_full", "wise_interpolation")
 ]
 """Those that teach the same facts from ``world_facts`` to the same model from scratch, as questions and answers."""
 
@@ -127,6 +129,25 @@ def test_wise_interpolation_takes_the_best_share_above_the_floor(tmp_path: Path)
     assert 0 < told["alpha"] < 1
     after, before = report["matrix"]["perplexity"][1][0], report["matrix"]["perplexity"][0][0]
     assert before / after > FLOOR - 0.1, "the exported model is the chosen one"
+
+
+def test_budget_holds_its_floor_on_validation_rows(tmp_path: Path) -> None:
+    with_budget, stepping_back = table("budget"), table("wise_interpolation")
+    assert [part["use"] for part in with_budget["stage"][1].pop("mitigation")] == ["ewc", "budget"]
+    del stepping_back["stage"][1]["mitigation"]
+    assert {**with_budget, "name": "wise_interpolation"} == stepping_back
+    report = run_small(
+        "budget", tmp_path, "evaluator=[{use='perplexity'}]",
+        "stage.capitals.data.validation.limit=4", "stage.currencies.data.validation.limit=4",
+        f"stage.currencies.mitigation.budget.retention_floor={FLOOR}",
+        "stage.currencies.mitigation.budget.every=2",
+    )  # fmt: skip
+    told = report["stages"][1]["mitigations"]["budget"]
+    assert told["metric"] == "perplexity"
+    assert [point["step"] for point in told["course"]] == [2, 4]
+    assert told["whole"]["retention"]["capitals"] < FLOOR <= told["kept"]["retention"]["capitals"]
+    assert told["strengths"]["ewc"] > table("budget")["stage"][1]["mitigation"][0]["strength"]
+    assert 0 < told["share"] < 1
 
 
 def test_bert_mlm_then_classify_measures_the_masked_words_through_their_head(tmp_path: Path) -> None:

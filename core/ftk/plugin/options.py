@@ -41,6 +41,10 @@ class Options(BaseModel):
         """The names of tasks that the options speak of, each of which must come before the stage."""
         return ()
 
+    def turned(self) -> tuple[str, ...]:
+        """The names of mitigations that the options speak of; each must stand beside it and have a strength."""
+        return ()
+
     def data_share(self) -> float:
         """The share of the final training mix, 0 to 1, that this part fills with rows of its own."""
         return 0.0

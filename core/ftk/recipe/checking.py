@@ -30,6 +30,8 @@ SAMPLING, EARLIER_SAMPLING = "target-sampling", "earlier-target-sampling"
 """Provided by an objective that draws targets from the model's prediction; given where all earlier tasks' do."""
 MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
+SCALE = "weight-scale"
+"""Provided by an adaptation whose drift can be scaled as a whole."""
 MOST_SHARED = 0.99
 """The most of a training mix that mitigations may fill. An epoch holds ``1 / (1 - share)`` rows for each of the
 stage's own, so that near 1 it has no end; a hundred are more than any method asks for."""
@@ -75,7 +77,7 @@ def check_stage(
     heeded = offered.union(*(member.provides() for member in members))
     problems += _untrainable(stage, chosen, heeded, registry)
     problems += _unvalidated(stage, around)
-    problems += _unknown_tasks(stage, around) + _unsampled(stage, around, registry)
+    problems += _check_strengths(stage) + _unknown_tasks(stage, around) + _unsampled(stage, around, registry)
     found, told = check_watched(stage, around, "validation-data" in offered)
     return stage, problems + found, notes + told
 
@@ -142,6 +144,27 @@ def _check_shares(stage: StageSpec) -> list[Problem]:
     reason = f"the rows that mitigations mix in fill {total:g} of the training data ({text})"
     hint = f"the sum must be at most {MOST_SHARED:g}, so that the stage's own rows have room"
     return [Problem(fillers[0][0].path, reason, hint)]
+
+
+def _check_strengths(stage: StageSpec) -> list[Problem]:
+    """Only what stands in the stage can be turned, and the drift can be scaled by one alone: its calls are absolute."""
+    known = [spec.name for spec in stage.mitigations if KNOB in spec.provides()]
+    problems = [
+        Problem(
+            spec.path,
+            f"`{spec.name}`: no mitigation `{name}` with a strength stands beside it",
+            did_you_mean(name, known),
+        )
+        for spec in stage.mitigations
+        for name in spec.options.turned()
+        if name not in known
+    ]
+    scaling = [spec for spec in stage.mitigations if SCALE in spec.needs()]
+    if len(scaling) > 1:
+        told = " and ".join(f"`{spec.name}`" for spec in scaling)
+        reason = f"{told} each set which share of the drift is kept, and the later would undo the earlier"
+        problems.append(Problem(scaling[1].path, reason, "keep one of them in a stage"))
+    return problems
 
 
 def _not_installed(stage: StageSpec) -> list[Problem]:
