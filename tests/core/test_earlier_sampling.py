@@ -1,4 +1,4 @@
-"""Who draws targets of earlier tasks needs their objectives to draw them, whatever the stage's own does."""
+"""Who asks targets of earlier tasks needs their objectives to give them, whatever the stage's own does."""
 
 from __future__ import annotations
 
@@ -52,3 +52,11 @@ def test_so_is_that_of_the_retained_task() -> None:
 def test_the_objective_of_the_stage_itself_may_draw_none() -> None:
     assert read("instruction", "preference")
     assert read("preference", "instruction", labels="empirical")
+
+
+def test_all_targets_are_tried_where_a_row_has_one_of_few_labels() -> None:
+    assert read("classification", "instruction", labels="exact")
+    with pytest.raises(RecipeError, match="`ewc` tries all targets of every earlier task, and objective `instruction`"):
+        read("instruction", "instruction", labels="exact")
+    with pytest.raises(RecipeError, match="objective `classification` of one does not give them"):
+        read('classification", kind = "regression', "instruction", labels="exact")

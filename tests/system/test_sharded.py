@@ -19,7 +19,11 @@ from tests.system.test_distributed import assert_same, start_ranks
 MITIGATIONS = {
     "none": [],
     "ewc and replay": [{"use": "ewc", "samples": 6}, {"use": "replay", "share": 0.25}],
-    "l2sp and interpolation": [{"use": "l2sp", "anchor": "run"}, {"use": "interpolation", "alpha": 0.7}],
+    "pulls and interpolation": [
+        {"use": "l2sp", "anchor": "run"},
+        {"use": "ewc", "samples": 6, "fisher": "factored"},
+        {"use": "interpolation", "alpha": 0.7},
+    ],
 }
 
 

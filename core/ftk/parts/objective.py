@@ -198,3 +198,11 @@ class Objective(Part):
         Needs the capability ``target-sampling``; for the true Fisher information.
         """
         raise TypeError(f"{type(self).__name__} cannot draw targets")
+
+    def all_targets(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, Batch]]:
+        """The batch with every target that a row can have, and the model's probability of that target, ``(rows,)``.
+
+        Over the list they sum to 1 for each row. Under ``no_grad``. Needs the capability ``target-listing``; for an
+        exact expectation over the model's prediction.
+        """
+        raise TypeError(f"{type(self).__name__} cannot list targets")

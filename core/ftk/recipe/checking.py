@@ -26,8 +26,11 @@ SEVERAL_SOURCES = "several-sources"
 """Given where a step can hold rows of more than one task: its objective has several, or a mitigation mixes some in."""
 KNOB = "strength-knob"
 """Provided by a mitigation whose strength can be turned, to the others beside it."""
-SAMPLING, EARLIER_SAMPLING = "target-sampling", "earlier-target-sampling"
-"""Provided by an objective that draws targets from the model's prediction; given where all earlier tasks' do."""
+OF_TARGETS = {
+    "earlier-target-sampling": ("target-sampling", "draws targets"),
+    "earlier-target-listing": ("target-listing", "tries all targets"),
+}
+"""Given where the objectives of all earlier tasks provide what stands beside it; and what is done by it."""
 MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 SCALE = "weight-scale"
@@ -63,7 +66,7 @@ def check_stage(
     if not any(WHOLE_STEP in spec.provides() for spec in around.taught):
         offered |= {ROW_GRADIENTS}
     offered |= from_data({**around.top_data, **around.data}) | {TESTED}
-    offered |= {TRAINED, EARLIER_SAMPLING}  # check_sampled and _unsampled tell whether they are there
+    offered |= {TRAINED, *OF_TARGETS}  # check_sampled and _unsampled tell whether they are there
     offered -= {word for spec in chosen for word in spec.options.withheld() if word not in spec.variant.provides}
     if any(spec.options.data_share() for spec in stage.mitigations):
         offered |= {SEVERAL_SOURCES}
@@ -205,19 +208,22 @@ def _unknown_tasks(stage: StageSpec, around: Surroundings) -> list[Problem]:
 
 
 def _unsampled(stage: StageSpec, around: Surroundings, registry: Registry) -> list[Problem]:
-    """A mitigation that draws targets of what came before needs every earlier task's objective to draw them."""
-    lacking = sorted({spec.variant.name for spec in around.taught if SAMPLING not in spec.provides()})
-    givers = sorted({e.variant.name for e in registry.entries("objective") if SAMPLING in e.variant.provides})
-    return [
-        Problem(
-            spec.path,
-            f"`{spec.name}` draws targets of every earlier task, and objective `{name}` of one does not give them",
-            f"objectives that do: {', '.join(givers)}; or let `{spec.name}` take the rows' own targets",
-        )
-        for spec in stage.mitigations
-        if EARLIER_SAMPLING in spec.needs()
-        for name in lacking
-    ]
+    """A mitigation that asks targets of the model, of what came before, needs every earlier task's objective for it."""
+    problems = []
+    for need, (given, done) in OF_TARGETS.items():
+        lacking = sorted({spec.variant.name for spec in around.taught if given not in spec.provides()})
+        givers = sorted({e.variant.name for e in registry.entries("objective") if given in e.variant.provides})
+        problems += [
+            Problem(
+                spec.path,
+                f"`{spec.name}` {done} of every earlier task, and objective `{name}` of one does not give them",
+                f"objectives that do: {', '.join(givers)}; or let `{spec.name}` take the rows' own targets",
+            )
+            for spec in stage.mitigations
+            if need in spec.needs()
+            for name in lacking
+        ]
+    return problems
 
 
 def _untrainable(

@@ -235,6 +235,22 @@ def drawn_targets_are_a_new_batch(subject: Subject) -> None:
     hold(one.count == batch.count, f"the drawn batch counts {one.count} targets, not {batch.count}")
 
 
+def listed_targets_are_all(subject: Subject) -> None:
+    """`target-listing`: probabilities of `all_targets` sum to 1 for each row, and each target is another loss."""
+    if "target-listing" not in subject.spec.provides():
+        return
+    objective, model = subject.build(), subject.model()
+    batch = objective.collate(items_of(subject, objective))
+    listed, ctx = objective.all_targets(model, batch), subject.context(model, objective)
+    rows = len(next(iter(batch.inputs.values())))
+    total = torch.stack([chance for chance, _ in listed]).sum(0)
+    hold(tuple(total.shape) == (rows,), f"probabilities are of shape {tuple(total.shape)}, not one for each row")
+    hold(torch.allclose(total, torch.ones(rows), atol=1e-4), "the probabilities of a row do not sum to 1")
+    with torch.no_grad():
+        losses = {float(objective.loss(model, each, ctx).total) for _, each in listed}
+    hold(len(losses) == len(listed), "two of the targets are the same")
+
+
 def items_of(subject: Subject, objective: Objective) -> Sequence[Features]:
     return subject.examples(objective).pieces
 
@@ -271,4 +287,5 @@ CLAUSES = (
     smoothing_is_for_training,
     a_prompt_begins_its_row,
     drawn_targets_are_a_new_batch,
+    listed_targets_are_all,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,40 @@ from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Importance, Kno
 
 CPU_CHUNK_ELEMENTS = 1 << 18
 """Elements of a weight that each CPU thread pulls at a time: 1 MiB, which stays in its cache."""
+
+
+class Piece(ABC):
+    """A part of what is guarded, which one step pulls at as a whole."""
+
+    @abstractmethod
+    def pull(self, strength: float) -> None:
+        """Add the gradient of ``strength · cost`` to the ``.grad`` of what is trained; under ``no_grad``."""
+
+    @abstractmethod
+    def cost(self) -> Tensor:
+        """``½ · Σ Ω · drift²`` of this part: a scalar, of this process's rows where weights are sharded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Piece):
+    """Some rows of a weight, and their Ω; None: ones."""
+
+    drift: Drift
+    importance: Tensor | None
+    start: int
+    stop: int
+
+    def pull(self, strength: float) -> None:
+        pull = self.drift.rows(self.start, self.stop)
+        if self.importance is None:
+            pull.mul_(strength)
+        else:  # strength · Ω · drift in one pass and in place
+            torch.addcmul(pull.new_zeros(()), pull, self.importance, value=strength, out=pull)
+        self.drift.pull_back(self.start, self.stop, pull)
+
+    def cost(self) -> Tensor:
+        squares = self.drift.rows(self.start, self.stop).square_()
+        return (squares if self.importance is None else squares.mul_(self.importance)).sum() / 2
 
 
 class Pull(Mitigation):
@@ -50,16 +85,20 @@ class Pull(Mitigation):
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         strength = self.knob.value * self.every
-        for drift, importance, start, stop in self._pieces(ctx)[ctx.step % self.every :: self.every]:
-            pull = drift.rows(start, stop)
-            if importance is None:
-                pull.mul_(strength)
-            else:  # strength · Ω · drift in one pass and in place
-                torch.addcmul(pull.new_zeros(()), pull, importance, value=strength, out=pull)
-            drift.pull_back(start, stop, pull)
+        for piece in self.pieces(ctx)[ctx.step % self.every :: self.every]:
+            piece.pull(strength)
+
+    def pieces(self, ctx: Context) -> list[Piece]:
+        """All that is guarded, in pieces of about even size, those of this process where sharded."""
+        limit = CPU_CHUNK_ELEMENTS * torch.get_num_threads() if ctx.device.type == "cpu" else CHUNK_ELEMENTS
+        return [piece for drift, importance in self.guarded for piece in by_rows(drift, importance, limit)]
+
+    def count(self) -> int:
+        """How many single weights are guarded."""
+        return sum(drift.weight.numel() for drift, _ in self.guarded)
 
     def report(self) -> dict[str, Any]:
-        return {"guarded_weights": sum(drift.weight.numel() for drift, _ in self.guarded)}
+        return {"guarded_weights": self.count()}
 
     def weigh(self, ctx: Context) -> Mapping[str, Importance]:
         names = {id(drift.weight): name for name, drift in self.drifts(ctx).items()}
@@ -67,28 +106,19 @@ class Pull(Mitigation):
         for drift, importance in self.guarded:
             if importance is None:
                 continue
-            own, first = own_rows(importance)
-            own = own if own.ndim else own.view(1)
-            total, cost = own.new_zeros(()), own.new_zeros(())
-            for start, stop in drift.chunks():
-                omega = own[start - first : stop - first].float()
-                total += omega.sum()
-                cost += (omega * drift.rows(start, stop).square()).sum() / 2
-            found[names[id(drift.weight)]] = Importance(float(total), float(cost))
+            pieces = by_rows(drift, importance, CHUNK_ELEMENTS)
+            total = sum(float(piece.importance.sum()) for piece in pieces if piece.importance is not None)
+            found[names[id(drift.weight)]] = Importance(total, sum(float(piece.cost()) for piece in pieces))
         return found
 
-    def _pieces(self, ctx: Context) -> list[tuple[Drift, Tensor | None, int, int]]:
-        """Each guarded weight with its Ω in ranges of rows of even size, those of this process where sharded."""
-        limit = CPU_CHUNK_ELEMENTS * torch.get_num_threads() if ctx.device.type == "cpu" else CHUNK_ELEMENTS
-        pieces: list[tuple[Drift, Tensor | None, int, int]] = []
-        for drift, importance in self.guarded:
-            if importance is None:
-                pieces += [(drift, None, start, stop) for start, stop in drift.chunks(limit)]
-                continue
-            own, first = own_rows(importance)
-            own = own if own.ndim else own.view(1)
-            pieces += [(drift, own[start - first : stop - first], start, stop) for start, stop in drift.chunks(limit)]
-        return pieces
+
+def by_rows(drift: Drift, importance: Tensor | None, limit: int) -> list[Rows]:
+    """The rows of one weight that this process holds, in ranges of at most ``limit`` elements."""
+    if importance is None:
+        return [Rows(drift, None, start, stop) for start, stop in drift.chunks(limit)]
+    own, first = own_rows(importance)
+    own = own if own.ndim else own.view(1)
+    return [Rows(drift, own[start - first : stop - first], start, stop) for start, stop in drift.chunks(limit)]
 
 
 class WeightedPull(Pull):
@@ -100,18 +130,27 @@ class WeightedPull(Pull):
         every: as in :class:`Pull`.
         gamma: what the sum is multiplied by when a task is added.
         kept: what the names of Ω begin with in the state.
+        dtype: in which Ω of a matrix is held.
 
     Attributes:
-        importances: Ω in float32 by common name; sharded as the weights are.
+        importances: Ω by common name; sharded as the weights are.
         tasks: of each task remembered, what was measured of it; for the report.
     """
 
     def __init__(
-        self, name: str, *, strength: float, every: int = 1, gamma: float = 1.0, kept: str = "importance/"
+        self,
+        name: str,
+        *,
+        strength: float,
+        every: int = 1,
+        gamma: float = 1.0,
+        kept: str = "importance/",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(name, strength=strength, every=every)
         self.gamma = gamma
         self.kept = kept
+        self.dtype = dtype
         self.importances: dict[str, Tensor] = {}
         self.tasks: dict[str, dict[str, float]] = {}
 
@@ -119,10 +158,12 @@ class WeightedPull(Pull):
         for name, drift in drifts.items():
             if name in self.importances:
                 self.importances[name] = self.importances[name].to(drift.weight.device)
-        guarded = [(drift, self.importances[name]) for name, drift in drifts.items() if name in self.importances]
-        if self.importances and not guarded:
+        return [(drift, self.importances[name]) for name, drift in drifts.items() if name in self.importances]
+
+    def begin(self, ctx: Context) -> None:
+        super().begin(ctx)
+        if self.importances and not self.count():
             ctx.events("warning", text=f"{self.name}: this stage trains none of the weights that were remembered")
-        return guarded
 
     def accumulate(self, new: Mapping[str, Tensor], scale: float = 1.0) -> None:
         """``Ω ← γ·Ω + scale·Ω_new``; weights that either of the two does not cover count as zero there.
@@ -134,14 +175,18 @@ class WeightedPull(Pull):
         for importance in self.importances.values():
             own_rows(importance)[0].mul_(self.gamma)
         for name, importance in new.items():
-            known = self.importances.get(name)
+            dtype = self.dtype if importance.ndim > 1 else torch.float32
             own = own_rows(importance)[0]
+            known = self.importances.get(name)
             if known is None:
                 own.mul_(scale)
-                self.importances[name] = importance
-            else:
+                self.importances[name] = importance.to(dtype)
+            elif known.dtype == torch.float32:
                 self.importances[name] = known.to(importance.device)
                 own_rows(self.importances[name])[0].add_(own, alpha=scale)
+            else:
+                own.mul_(scale).add_(own_rows(known)[0].to(own.device))
+                self.importances[name] = importance.to(dtype)
 
     def drifts(self, ctx: Context) -> Mapping[str, Drift]:
         """As in :class:`Pull`.
@@ -151,11 +196,16 @@ class WeightedPull(Pull):
         """
         drifts = super().drifts(ctx)
         for name, drift in drifts.items():
-            known = self.importances.get(name)
-            if known is not None and known.shape != drift.weight.shape:
-                told = f"{tuple(known.shape)} and is {tuple(drift.weight.shape)} in stage `{ctx.stage_name}`"
+            known, shape = self.remembered_shape(name), drift.weight.shape
+            if known is not None and known not in (shape, (*shape[:1], shape[1:].numel())):
+                told = f"{tuple(known)} and is {tuple(shape)} in stage `{ctx.stage_name}`"
                 raise RunFailed(f"mitigation {self.name}: {name} was remembered in shape {told}")
         return drifts
+
+    def remembered_shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of the weight that Ω is known of under this name; all but the first dimension may be one."""
+        known = self.importances.get(name)
+        return None if known is None else known.shape
 
     def weights(self, ctx: Context) -> dict[str, Tensor]:
         """Those of the weights that the model of ``ctx`` has: an earlier task's knows nothing of the new head."""

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausa
 
 from ftk.parts import Task
 from ftk.testing.toys import toy_context, toy_model, toy_task
-from ftk_plugins.mitigations.ewc.fisher import Fisher, estimate_fisher
+from ftk_plugins.mitigations.ewc.fisher import Estimate, Fisher, estimate_fisher
 from ftk_plugins.objectives.causal_lm.causal_lm import CausalLM
 from ftk_plugins.objectives.causal_lm.options import CausalLMOptions
 
@@ -62,11 +62,11 @@ def text_task(texts: list[str] = TEXTS) -> Task:
 
 
 def estimate(model: nn.Module, weights: Mapping[str, Tensor], task: Task | None = None, **changes: Any) -> Fisher:
-    told = {"samples": 500, "draw": False, "batch_size": 3}
-    ctx_changes = {key: changes.pop(key) for key in list(changes) if key not in told}
+    told = {"samples": 500, "batch_size": 3}
+    ctx_changes = {key: changes.pop(key) for key in list(changes) if key not in Estimate.__dataclass_fields__}
     task = task or text_task()
     ctx = toy_context(model, task.objective, task=task, **ctx_changes)
-    return estimate_fisher(task, ctx, weights, **{**told, **changes})
+    return estimate_fisher(task, ctx, weights, Estimate(**{**told, **changes}))
 
 
 def brute_force(model: nn.Module, weights: Mapping[str, Tensor], texts: list[str] = TEXTS) -> dict[str, Tensor]:
@@ -109,5 +109,5 @@ def assert_told_apart(model: nn.Module, task: Task, loss: Callable[[Any], Tensor
             squares[name] += gradient**2 / len(task.train)
     # The bias of attention's keys moves no score: its gradient is zero but for rounding.
     squares = {name: square for name, square in squares.items() if not name.endswith("key.bias")}
-    assert_same({name: found.diagonal[name] for name in squares}, squares, 1e-4)
+    assert_same({name: found.parts[name] for name in squares}, squares, 1e-4)
     assert not [event for event in events if event.kind == "warning"], "the batched way was not taken"

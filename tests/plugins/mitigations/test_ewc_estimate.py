@@ -36,7 +36,7 @@ def test_half_precision_models_are_estimated_in_float32(precision: str) -> None:
     model = llama().to(torch.bfloat16)
     exact = llama().to(torch.bfloat16).float()
     found = estimate(model, all_weights(model), precision=precision)
-    assert_same(found.diagonal, brute_force(exact, all_weights(exact)))
+    assert_same(found.parts, brute_force(exact, all_weights(exact)))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
@@ -114,7 +114,7 @@ def test_what_hooks_cannot_tell_apart_is_done_row_by_row_with_a_warning(kind: st
     model, events = llama(), []
     named = replace_layer(model, kind)
     found = estimate(model, all_weights(model), events=events)
-    assert_same(found.diagonal, brute_force(model, all_weights(model)))
+    assert_same(found.parts, brute_force(model, all_weights(model)))
     (warning,) = [event.data["text"] for event in events if event.kind == "warning"]
     assert named in warning
 
@@ -123,7 +123,7 @@ def test_unused_weights_have_no_fisher_and_cost_no_speed() -> None:
     model, events = llama(), []
     model.spare = nn.Linear(4, 4)
     found = estimate(model, all_weights(model), events=events)
-    assert float(found.diagonal["spare.weight"].abs().sum()) == 0
+    assert float(found.parts["spare.weight"].abs().sum()) == 0
     assert not [event for event in events if event.kind == "warning"]
 
 
@@ -131,7 +131,7 @@ def test_a_layer_that_is_called_twice_is_squared_once() -> None:
     model, events = llama(), []
     model.model.layers[1].mlp = model.model.layers[0].mlp
     found = estimate(model, all_weights(model), events=events)
-    assert_same(found.diagonal, brute_force(model, all_weights(model)))
+    assert_same(found.parts, brute_force(model, all_weights(model)))
     assert not [event for event in events if event.kind == "warning"]
 
 
@@ -141,8 +141,8 @@ def test_samples_are_drawn_by_seed_and_counted() -> None:
     task = text_task([row["text"] for row in toy_rows(8)])
     first, again, other = (estimate(model, weights, task, samples=3, seed=seed) for seed in (0, 0, 1))
     assert first.samples == 3
-    assert torch.equal(first.diagonal["norm"], again.diagonal["norm"])
-    assert not torch.equal(first.diagonal["norm"], other.diagonal["norm"])
+    assert torch.equal(first.parts["norm"], again.parts["norm"])
+    assert not torch.equal(first.parts["norm"], other.parts["norm"])
 
 
 def test_a_text_longer_than_a_row_is_cut_as_training_cuts_it() -> None:
@@ -177,7 +177,7 @@ def test_processes_share_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(left.pop(0)))
     asked: list[int] = []
     both = estimate(model, weights, task, batch_size=1, rank=0, world_size=2, check_interrupt=lambda: asked.append(1))
-    assert_same(both.diagonal, brute_force(model, weights))
+    assert_same(both.parts, brute_force(model, weights))
     assert len([event for event in events if event.kind == "phase"]) == len(asked) == 3
 
 
@@ -204,11 +204,11 @@ def test_gradients_that_were_there_before_stay() -> None:
         parameter.grad = torch.full_like(parameter, 7)
     found = estimate(model, all_weights(model))
     assert all(bool((parameter.grad == 7).all()) for parameter in model.parameters())
-    assert_same(found.diagonal, brute_force(model, all_weights(model)))
+    assert_same(found.parts, brute_force(model, all_weights(model)))
 
 
 def test_drawn_targets_are_estimated_in_batches_too() -> None:
     """The pass that draws them is heard by no hook, which would take it for the one that is squared."""
     model, events = llama(), []
-    estimate(model, all_weights(model), draw=True, batch_size=3, events=events)
+    estimate(model, all_weights(model), labels="sample", batch_size=3, events=events)
     assert [event for event in events if event.kind == "warning"] == []

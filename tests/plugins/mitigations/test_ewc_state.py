@@ -95,7 +95,7 @@ def test_a_first_stage_has_nothing_to_guard() -> None:
     ewc.begin(ctx)
     wander(ctx.model)
     assert not any(value.any() for value in pulled(ewc, ctx).values())
-    assert ewc.report() == {"tasks": {}, "guarded_weights": 0}
+    assert ewc.report() == {"tasks": {}, "guarded_weights": 0, "forms": {"diagonal": 0}}
 
 
 def test_a_weight_that_changed_its_shape_is_named() -> None:

@@ -14,10 +14,11 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ftk import UserError
 from ftk.parts import Batch, Examples, Head, Loss, Objective, Task
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
-from ftk_plugins.mitigations.ewc import squares
+from ftk_plugins.mitigations.ewc import scoring, squares
 from ftk_plugins.mitigations.ewc.sites import Outer, Scatter
 from tests.plugins.mitigations.brute_force import (
     TEXTS,
@@ -49,9 +50,9 @@ MODELS = {
 def test_every_weight_equals_brute_force(make: Any) -> None:
     model, events = make(), []
     found = estimate(model, all_weights(model), events=events)
-    assert_same(found.diagonal, brute_force(model, all_weights(model)))
+    assert_same(found.parts, brute_force(model, all_weights(model)))
     assert found.samples == len(TEXTS)
-    assert found.trace == pytest.approx(sum(float(d.double().sum()) for d in found.diagonal.values()), rel=1e-6)
+    assert found.trace == pytest.approx(sum(float(d.double().sum()) for d in found.parts.values()), rel=1e-6)
     assert not [event for event in events if event.kind == "warning"], "the batched way was not taken"
 
 
@@ -64,7 +65,7 @@ def test_base_weights_under_lora_equal_brute_force(make: Any, options: dict[str,
     weights = {name: drift.weight for name, drift in adaptation.drift().items()}
     found = estimate(model, weights, events=events)
     expected = brute_force(plain, {name: plain.get_parameter(name) for name in weights})
-    assert_same(found.diagonal, expected, tolerance=1e-4 if options.get("init") else 1e-5)
+    assert_same(found.parts, expected, tolerance=1e-4 if options.get("init") else 1e-5)
     assert not [event for event in events if event.kind == "warning"]
 
 
@@ -72,7 +73,7 @@ def test_only_adapted_layers_deep_in_the_model_are_enough_to_start_the_graph() -
     adaptation = Lora(LoraOptions(targets=("layers.1.mlp.down_proj",)))
     model = adaptation.attach(llama())
     weights = {name: drift.weight for name, drift in adaptation.drift().items()}
-    assert_same(estimate(model, weights).diagonal, brute_force(model, weights))
+    assert_same(estimate(model, weights).parts, brute_force(model, weights))
 
 
 @pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "accelerator"])
@@ -108,9 +109,9 @@ def test_cutting_the_work_into_pieces_changes_nothing(
 
 def test_padding_changes_nothing() -> None:
     model = llama()
-    alone = estimate(model, all_weights(model), text_task(TEXTS[:1]), batch_size=1).diagonal
-    long = estimate(model, all_weights(model), text_task(TEXTS[3:4]), batch_size=1).diagonal
-    both = estimate(model, all_weights(model), text_task([TEXTS[0], TEXTS[3]]), batch_size=2).diagonal
+    alone = estimate(model, all_weights(model), text_task(TEXTS[:1]), batch_size=1).parts
+    long = estimate(model, all_weights(model), text_task(TEXTS[3:4]), batch_size=1).parts
+    both = estimate(model, all_weights(model), text_task([TEXTS[0], TEXTS[3]]), batch_size=2).parts
     assert_same(both, {name: (alone[name] + long[name]) / 2 for name in both})
 
 
@@ -121,10 +122,10 @@ def test_flash_attention_gives_way_while_all_is_float32(monkeypatch: pytest.Monk
         raise RuntimeError("FlashAttention only supports fp16 and bf16")
 
     model = llama()
-    known = estimate(model, all_weights(model)).diagonal
+    known = estimate(model, all_weights(model)).parts
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", refuse)
     model.config._attn_implementation_internal = "flash_attention_2"
-    assert_same(estimate(model, all_weights(model)).diagonal, known)
+    assert_same(estimate(model, all_weights(model)).parts, known)
     assert model.config._attn_implementation == "flash_attention_2"
 
 
@@ -159,19 +160,78 @@ class Softmax(Objective):
         drawn = torch.multinomial(model(batch.inputs["x"]).softmax(-1), 1, generator=generator)
         return replace(batch, inputs={**batch.inputs, "y": drawn})
 
+    def all_targets(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, Batch]]:
+        chances = model(batch.inputs["x"]).softmax(-1).unbind(1)
+        targets = [torch.full_like(batch.inputs["y"], label) for label in range(3)]
+        return [(p, replace(batch, inputs={**batch.inputs, "y": y})) for p, y in zip(chances, targets, strict=True)]
 
-def test_drawn_targets_give_the_true_fisher() -> None:
+
+def regression(rows: int) -> tuple[nn.Module, Task, dict[str, Tensor]]:
+    """A model, its task, and the true Fisher information in closed form."""
     generator = torch.Generator().manual_seed(5)
     model = nn.Linear(4, 3)
     model.weight.data = torch.randn(3, 4, generator=generator)
     model.bias.data = torch.randn(3, generator=generator)
-    x = torch.randn(4000, 4, generator=generator)
-    rows = Dataset.from_list([{"x": values.tolist(), "y": 0} for values in x])
-    task = Task("regression", Softmax(), Examples(rows, Softmax(), None, "toy"))
-    found = estimate(model, all_weights(model), task, samples=4000, draw=True, batch_size=500).diagonal
+    x = torch.randn(rows, 4, generator=generator)
+    data = Dataset.from_list([{"x": values.tolist(), "y": 0} for values in x])
     p = model(x).softmax(-1).detach()
     variance = p * (1 - p)
     exact = {"weight": (variance[:, :, None] * x[:, None] ** 2).mean(0), "bias": variance.mean(0)}
+    return model, Task("regression", Softmax(), Examples(data, Softmax(), None, "toy")), exact
+
+
+def test_drawn_targets_give_the_true_fisher() -> None:
+    model, task, exact = regression(4000)
+    found = estimate(model, all_weights(model), task, samples=4000, labels="sample", batch_size=500).parts
     assert_same(found, exact, tolerance=0.05)
-    empirical = estimate(model, all_weights(model), task, samples=4000, batch_size=500).diagonal
+    empirical = estimate(model, all_weights(model), task, samples=4000, batch_size=500).parts
     assert float((empirical["weight"] - exact["weight"]).norm() / exact["weight"].norm()) > 0.5
+
+
+class Odd(nn.Linear):
+    """A layer that no rule knows, so that rows are taken one by one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
+
+
+def test_all_targets_give_the_true_fisher_exactly() -> None:
+    """Each class by its probability; with hooks, row by row, and as factors."""
+    model, task, exact = regression(7)
+    odd = Odd(4, 3)
+    odd.load_state_dict(model.state_dict())
+    for each in (model, odd):
+        assert_same(estimate(each, all_weights(each), task, labels="exact").parts, exact)
+    factors = estimate(model, all_weights(model), task, labels="exact", kind="factored").parts
+    sums = {"weight/rows": exact["weight"].sum(1), "weight/columns": exact["weight"].sum(0), "bias": exact["bias"]}
+    assert_same(factors, sums)
+    kronecker = estimate(model, all_weights(model), task, labels="exact", kind="kfac").parts
+    x = torch.from_numpy(np.stack([item["x"] for item in task.train.items]))
+    p = model(x).softmax(-1).detach()
+    outputs = torch.stack([torch.diag(each) - torch.outer(each, each) for each in p]).mean(0)
+    expected = torch.kron(outputs, x.mT @ x / len(x))
+    found = torch.kron(kronecker["weight/rows"], kronecker["weight/columns"]) / kronecker["weight/rows"].trace()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_too_many_targets_for_a_pass_each_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "MOST_TARGETS", 2)
+    model, task, _ = regression(3)
+    with pytest.raises(UserError, match="can have 3 targets"):
+        estimate(model, all_weights(model), task, labels="exact")
+
+
+def test_sizes_of_gradients_in_place_of_squares() -> None:
+    """For methods that sum the size of each row's gradient, of a loss of their own."""
+    model, task, _ = regression(6)
+
+    def loss(batch: Batch, ctx: Any) -> Tensor:
+        return (ctx.model(batch.inputs["x"]) ** 2).sum()
+
+    odd = Odd(4, 3)
+    odd.load_state_dict(model.state_dict())
+    x = torch.from_numpy(np.stack([item["x"] for item in task.train.items]))
+    slope = 2 * model(x).detach()
+    expected = {"weight": (slope[:, :, None] * x[:, None]).abs().mean(0), "bias": slope.abs().mean(0)}
+    for each in (model, odd):
+        assert_same(estimate(each, all_weights(each), task, of="absolute", loss=loss).parts, expected)

@@ -7,7 +7,7 @@ from transformers import LlamaForCausalLM
 
 from ftk import UserError
 from ftk.testing import toy_context, toy_model, toy_task
-from ftk_plugins.mitigations.ewc.fisher import estimate_fisher
+from ftk_plugins.mitigations.ewc.fisher import Estimate, estimate_fisher
 from ftk_plugins.objectives import token_loss
 from ftk_plugins.objectives.output_layer import Unsuitable, tap_of
 from ftk_plugins.objectives.token_loss import LateLogits
@@ -109,11 +109,11 @@ def test_the_fisher_information_is_the_same(tied):
     weights = dict(model.named_parameters())
     found = [
         estimate_fisher(
-            task, toy_context(model, part, loss_chunks=chunks, events=events), weights, samples=3, draw=False,
-            batch_size=2,
+            task, toy_context(model, part, loss_chunks=chunks, events=events), weights,
+            Estimate(samples=3, batch_size=2),
         )
         for chunks in (1, 3)
     ]  # fmt: skip
-    for name, diagonal in found[0].diagonal.items():
-        assert torch.equal(found[1].diagonal[name], diagonal), name
+    for name, diagonal in found[0].parts.items():
+        assert torch.equal(found[1].parts[name], diagonal), name
     assert not [event for event in events if event.kind == "warning"]

@@ -1,4 +1,4 @@
-"""Collects squares of per-sample weight gradients from one batched backward pass, by hooks on the layers."""
+"""Collects per-sample weight gradients from one batched backward pass, by hooks on the layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .sites import Dense, Part, Rule, is_elementwise, rule_for
-from .squares import add_squares
+from .sums import Sums
 
 
 class NotPerSample(Exception):
@@ -29,7 +29,7 @@ class _Ledger:
 
 
 class Collector:
-    """A context in which backward passes add each sample's squared gradient to ``squares``.
+    """A context in which backward passes add each sample's gradient to ``sums``.
 
     No parameter needs ``requires_grad``. Each layer keeps its input until the gradient of its output arrives,
     as autograd itself would; a weight that several layers share is squared when the last of them is heard.
@@ -37,16 +37,17 @@ class Collector:
     Args:
         model: what the batches go through.
         weights: the weights by name, found in the model by identity.
-        squares: float32 sums by the same names; changed in place.
+        sums: what takes the gradients in, by the same names.
 
     Raises:
         NotPerSample: a weight belongs to a layer that :mod:`.sites` has no rule for.
     """
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> None:
-        self.squares = squares
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor], sums: Mapping[str, Sums]) -> None:
+        self.sums = sums
         self._ledgers = {name: _Ledger() for name in weights}
         self._batch = 0
+        self._factors: Tensor | None = None
         self._stack = ExitStack()
         self._plain: dict[nn.Module, nn.Parameter] = {}
         self._tried: set[nn.Module] = set()
@@ -89,13 +90,18 @@ class Collector:
             module._parameters["weight"] = weight
         self._plain.clear()
 
-    def add(self, loss: Callable[[], Tensor], batch: int) -> None:
-        """Run ``loss``, the sum of ``batch`` rows' losses, and its backward pass, and add the squares.
+    def add(self, loss: Callable[[], Tensor], batch: int, factors: Tensor | None = None) -> None:
+        """Run ``loss``, the sum of ``batch`` rows' losses, and its backward pass, and take in the rows' gradients.
+
+        Args:
+            loss: as above.
+            batch: the number of rows.
+            factors: ``(batch,)``, what each row's gradient is multiplied by; None: 1.
 
         Raises:
             NotPerSample: a layer was handed something whose first dimension is not the batch.
         """
-        self._batch = batch
+        self._batch, self._factors = batch, factors
         for ledger in self._ledgers.values():
             ledger.open_calls, ledger.parts = 0, []
         with torch.enable_grad():
@@ -109,10 +115,15 @@ class Collector:
     def _close(self, name: str, ledger: _Ledger) -> None:
         if ledger.parts:
             try:
-                add_squares(self.squares[name], ledger.parts)
+                self.sums[name].add(ledger.parts)
             except TypeError as error:
                 raise NotPerSample(f"{name}: {error}") from error
         ledger.open_calls, ledger.parts = 0, []
+
+    def _heard(self, gradient: Tensor) -> Tensor:
+        """A gradient with the rows first, each multiplied by its factor."""
+        gradient = gradient.detach()
+        return gradient if self._factors is None else gradient * self._factors.view(-1, *[1] * (gradient.ndim - 1))
 
     def _arrived(self, name: str, part: Part) -> None:
         ledger = self._ledgers[name]
@@ -141,7 +152,7 @@ class Collector:
             if inputs._version != version:
                 raise NotPerSample(f"the input of a {type(module).__name__} was changed in place")
             for name, rule in rules.items():
-                self._arrived(name, rule(module, inputs, gradient.detach()))
+                self._arrived(name, rule(module, inputs, self._heard(gradient)))
 
         watched.register_hook(hear)
         for name in rules:
@@ -164,7 +175,7 @@ class Collector:
         name = self._elementwise[module]
 
         def hear(gradient: Tensor) -> None:
-            self._arrived(name, Dense(gradient.detach().float().flatten(1)))
+            self._arrived(name, Dense(self._heard(gradient).float().flatten(1)))
 
         copies.register_hook(hear)  # type: ignore[no-untyped-call]
         self._ledgers[name].open_calls += 1

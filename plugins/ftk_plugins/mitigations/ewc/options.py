@@ -27,9 +27,15 @@ class EwcOptions(Options):
         gt=0,
         description="Rows of each earlier task whose gradients are squared; all rows where it has fewer.",
     )
-    labels: Literal["empirical", "sample"] = Field(
+    fisher: Literal["diagonal", "factored", "kfac"] = Field(
+        default="diagonal",
+        description="In what form it is held: a number for each weight, one for each row and column of a matrix, "
+        "or Kronecker factors of each linear layer.",
+    )
+    labels: Literal["empirical", "sample", "exact"] = Field(
         default="empirical",
-        description="Targets: the rows' own (empirical Fisher), or drawn from the model (true Fisher).",
+        description="Targets: the rows' own (empirical Fisher), or drawn from the model (true Fisher), or every one "
+        "that a row can have, by its probability.",
     )
     gamma: float = Field(
         default=1.0,
@@ -45,5 +51,14 @@ class EwcOptions(Options):
         default=None, gt=0, description="Rows per pass of the estimate; by default the stage's micro-batch."
     )
 
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="In what type it is held where it has more than one dimension; bfloat16 takes half the memory.",
+    )
+
     def more_needs(self) -> tuple[str, ...]:
-        return ("earlier-target-sampling",) if self.labels == "sample" else ()
+        needs = {"sample": ("earlier-target-sampling",), "exact": ("earlier-target-listing",)}
+        return needs.get(self.labels, ())
+
+    def withheld(self) -> tuple[str, ...]:
+        return ("sharding",) if self.fisher == "kfac" else ()

@@ -1,9 +1,10 @@
-"""Squares every sample's gradient of a weight and sums them, making one piece of a gradient at a time."""
+"""Sums the squares, or the sizes, of every sample's gradient of a weight, making one piece of a gradient at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch.distributed.tensor import DTensor, Partial, Shard
 from ftk.parts import own_rows
 
 from .sites import Dense, Outer, Part, Scatter
+
+Measure = Literal["square", "absolute"]
+"""What is summed of each number of a sample's gradient: its square, or its size."""
 
 PIECE_ELEMENTS = 1 << 17
 """How much of one sample's gradient a CPU makes at a time: 512 KiB."""
@@ -23,8 +27,8 @@ GROUP_ELEMENTS = 1 << 27
 """How much of several samples' gradients is made at a time on an accelerator: 512 MiB."""
 
 
-def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
-    """Add ``Σ_b g_b²`` to ``squares``; sample ``b``'s gradient ``g_b`` is the sum over the parts.
+def add_squares(squares: Tensor, parts: Sequence[Part], of: Measure = "square") -> None:
+    """Add ``Σ_b g_b²``, or ``Σ_b |g_b|``, to ``squares``; sample ``b``'s gradient ``g_b`` is the sum over the parts.
 
     Sharded sums take in the samples of every process, and so all of them call this at the same time; none keeps more
     than its rows.
@@ -32,19 +36,20 @@ def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
     Args:
         squares: float32, shaped as the weight; changed in place.
         parts: from every call of every layer that uses the weight, for one batch of samples.
+        of: which of the two.
 
     Raises:
         TypeError: the weight is used in ways that do not go together.
     """
-    device = _device_of(parts[0])
+    device = device_of(parts[0])
     if squares.device != device:  # the weight lies away from where its layer computes
         there = torch.zeros(squares.shape, dtype=squares.dtype, device=device)
-        add_squares(there, parts)
+        add_squares(there, parts, of)
         squares.add_(there.to(squares.device))
         return
     if isinstance(squares, DTensor):
         whole = torch.zeros(squares.shape, dtype=squares.dtype, device=squares.device)
-        add_squares(whole, parts)
+        add_squares(whole, parts, of)
         partial = DTensor.from_local(whole, squares.device_mesh, [Partial()], run_check=False)
         own_rows(squares)[0].add_(own_rows(partial.redistribute(placements=[Shard(0)]))[0])
         return
@@ -56,53 +61,60 @@ def add_squares(squares: Tensor, parts: Sequence[Part]) -> None:
         if len(dense) != len(parts):
             raise TypeError("one weight is both a matrix and a vector of a layer")
         total = torch.stack([part.values for part in dense]).sum(0)
-        squares.add_(total.square_().sum(0))
+        squares.add_(of_each(total, of).sum(0))
     elif not outer:
-        _scattered(squares, scatter)
+        at, gradients = embedded(len(squares), scatter)
+        squares.index_add_(0, at, of_each(gradients, of))
     else:
-        _multiplied(squares, outer, scatter)
+        for start, gradients in pieces(len(squares), outer, scatter):
+            _add_each(squares[start : start + gradients.shape[1]], gradients, of)
 
 
-def _scattered(squares: Tensor, scatter: Sequence[Scatter]) -> None:
-    """Embeddings: only the rows that occur are made."""
-    rows, columns = squares.shape
+def of_each(gradient: Tensor, of: Measure) -> Tensor:
+    """The squares, or the sizes, in place."""
+    return gradient.square_() if of == "square" else gradient.abs_()
+
+
+def embedded(rows: int, scatter: Sequence[Scatter]) -> tuple[Tensor, Tensor]:
+    """Of embeddings only the rows that occur: which they are, of one sample after the other, and their gradients."""
     batch = scatter[0].indices.shape[0]
-    first = torch.arange(batch, device=squares.device)[:, None] * rows
+    first = torch.arange(batch, device=scatter[0].indices.device)[:, None] * rows
     keys = torch.cat([(part.indices + first).flatten() for part in scatter])
     values = torch.cat([part.values.flatten(0, 1) for part in scatter])
     found, inverse = keys.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    gradients = values.new_zeros(len(found), columns).index_add_(0, inverse, values)
-    squares.index_add_(0, found % rows, gradients.square_())
+    return found % rows, values.new_zeros(len(found), values.shape[1]).index_add_(0, inverse, values)
 
 
-def _multiplied(squares: Tensor, outer: Sequence[Outer], scatter: Sequence[Scatter]) -> None:
-    """Matrices: a piece of the weight for a group of samples at a time, in one buffer."""
-    rows, columns = squares.shape
-    batch = len(outer[0].left)
-    step, group = _cut(squares, batch)
-    buffer = squares.new_empty(group * step * columns)
+def pieces(rows: int, outer: Sequence[Outer], scatter: Sequence[Scatter]) -> Iterator[tuple[int, Tensor]]:
+    """Matrices: a piece of the weight for a group of samples at a time, ``(samples, some rows, columns)``.
+
+    With each comes the first of its rows. They lie in one buffer: the next overwrites the one before.
+    """
+    batch, columns = len(outer[0].left), outer[0].right.shape[2]
+    on_cpu = _on_cpu(outer[0].left)
+    step, group = _cut(rows, columns, batch, on_cpu)
+    buffer = outer[0].left.new_empty(group * step * columns)
     for start in range(0, rows, step):
-        piece = squares[start : start + step]
+        height = min(step, rows - start)
         for first in range(0, batch, group):
             samples = slice(first, min(first + group, batch))
-            shape = (samples.stop - first, *piece.shape)
+            shape = (samples.stop - first, height, columns)
             gradients = buffer[: math.prod(shape)].view(shape)
             for number, part in enumerate(outer):
-                left, right = part.left[samples, :, start : start + step].mT, part.right[samples]
+                left, right = part.left[samples, :, start : start + height].mT, part.right[samples]
                 if number == 0:
                     torch.bmm(left, right, out=gradients)
                 else:
                     gradients.baddbmm_(left, right)
             for added in scatter:
                 _put(gradients, added.indices[samples] - start, added.values[samples])
-            _square(piece, gradients)
+            yield start, gradients
 
 
-def _cut(squares: Tensor, batch: int) -> tuple[int, int]:
+def _cut(rows: int, columns: int, batch: int, on_cpu: bool) -> tuple[int, int]:
     """How many rows of the weight are made at a time, and for how many samples."""
-    rows, columns = squares.shape
-    if not _on_cpu(squares):  # as many samples as fit, so that few kernels are launched
-        return rows, min(batch, max(1, GROUP_ELEMENTS // squares.numel()))
+    if not on_cpu:  # as many samples as fit, so that few kernels are launched
+        return rows, min(batch, max(1, GROUP_ELEMENTS // (rows * columns)))
     step = min(rows, max(1, PIECE_ELEMENTS // columns))
     return step, min(batch, torch.get_num_threads() * max(1, THREAD_ELEMENTS // (step * columns)))
 
@@ -115,8 +127,11 @@ def _put(gradients: Tensor, indices: Tensor, values: Tensor) -> None:
     gradients.view(-1, columns).index_add_(0, keys[here], values[here])
 
 
-def _square(piece: Tensor, gradients: Tensor) -> None:
-    """Add the squares of ``gradients``, ``(samples, *piece.shape)``, to ``piece``."""
+def _add_each(piece: Tensor, gradients: Tensor, of: Measure) -> None:
+    """Add the squares, or the sizes, of ``gradients``, ``(samples, *piece.shape)``, to ``piece``."""
+    if of == "absolute":
+        piece.add_(gradients.abs_().sum(0))
+        return
     if not _on_cpu(gradients):
         norm = torch.linalg.vector_norm(gradients, dim=0)  # one pass, in which nothing of their size is made
         piece.addcmul_(norm, norm)
@@ -129,7 +144,8 @@ def _square(piece: Tensor, gradients: Tensor) -> None:
     piece.add_(sums.sum(0))
 
 
-def _device_of(part: Part) -> torch.device:
+def device_of(part: Part) -> torch.device:
+    """Where a part lies."""
     return part.left.device if isinstance(part, Outer) else part.values.device
 
 

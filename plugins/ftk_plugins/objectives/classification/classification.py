@@ -145,6 +145,15 @@ class Classification(Objective):
             drawn = logits + noise * math.sqrt(logits.shape[1] / 2)
         return replace(batch, inputs={**batch.inputs, "labels": drawn.to(old.dtype)})
 
+    @torch.no_grad()
+    def all_targets(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, Batch]]:
+        """Each label, where a row has one."""
+        probabilities, old = self._logits(model, batch).softmax(-1), batch.inputs["labels"]
+        return [
+            (chance, replace(batch, inputs={**batch.inputs, "labels": torch.full_like(old, label)}))
+            for label, chance in enumerate(probabilities.unbind(1))
+        ]
+
     @cached_property
     def labels(self) -> Labels:
         """The labels in order."""

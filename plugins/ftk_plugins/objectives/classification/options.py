@@ -51,5 +51,5 @@ class ClassificationOptions(Options):
 
     def withheld(self) -> tuple[str, ...]:
         if self.kind == "regression":
-            return ("class-predictions", "label-smoothing", "target-logits")
-        return ("scalar-predictions",)
+            return ("class-predictions", "label-smoothing", "target-logits", "target-listing")
+        return ("scalar-predictions",) if self.kind == "single" else ("scalar-predictions", "target-listing")

@@ -3,8 +3,8 @@
 from ftk import Variant, hookimpl
 
 PROVIDES = (
-    "next-token", "token-loss", "prompts", "class-predictions", "target-sampling", "target-logits", "loss-chunks",
-    "label-smoothing",
+    "next-token", "token-loss", "prompts", "class-predictions", "target-sampling", "target-listing", "target-logits",
+    "loss-chunks", "label-smoothing",
 )  # fmt: skip
 """What the objectives give that it can stand around; of one of them, what that gives."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,19 @@ class ImageClassification(Objective):
         drawn = draw_classes(self._logits(model, batch), generator)
         inputs = {"pixel_values": batch.inputs["pixel_values"], "labels": drawn}
         return Batch(inputs, batch.count, batch.tokens, batch.lengths)
+
+    @torch.no_grad()
+    def all_targets(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, Batch]]:
+        probabilities, pixels = self._logits(model, batch).softmax(-1), batch.inputs["pixel_values"]
+        return [
+            (
+                chance,
+                replace(
+                    batch, inputs={"pixel_values": pixels, "labels": torch.full_like(batch.inputs["labels"], label)}
+                ),
+            )
+            for label, chance in enumerate(probabilities.unbind(1))
+        ]
 
     @cached_property
     def labels(self) -> Labels:

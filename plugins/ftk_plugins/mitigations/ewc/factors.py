@@ -1,0 +1,165 @@
+"""Fisher information held in two factors of a matrix: pulls without the matrix where the drift has factors too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ftk.parts import Drift, Product
+from ftk_plugins.mitigations.pulling import Piece
+
+
+@dataclass(frozen=True)
+class Factors:
+    """``F = rows ⊗ columns / total`` of one weight, which acts on its drift ``D`` as ``rows · D · columns / total``.
+
+    Attributes:
+        drift: of the weight, ``(m, n)``; of more dimensions, all but the first are the columns.
+        rows: ``(m,)`` or ``(m, m)`` symmetric.
+        columns: ``(n,)`` or ``(n, n)``.
+    """
+
+    drift: Drift
+    rows: Tensor
+    columns: Tensor
+
+    def total(self) -> Tensor:
+        """The sum of the diagonal of F, a scalar."""
+        return (self.rows if self.rows.ndim == 1 else self.rows.diagonal()).float().sum()
+
+    def pieces(self, limit: int) -> list[Piece]:
+        """What to pull at, where the drift has no products."""
+        if self.rows.ndim == 2:
+            return [Whole(self)]
+        u = _divided(self.rows, self.total())
+        return [OuterRows(self.drift, u[i:j], self.columns, i, j) for i, j in self.drift.chunks(limit)]
+
+
+def pieces_of(factors: Sequence[Factors], limit: int) -> list[Piece]:
+    """What to pull at: together what has drifts of low rank and one shape, the rest by rows."""
+    groups: dict[tuple[object, ...], list[Factors]] = {}
+    pieces: list[Piece] = []
+    for each in factors:
+        products = each.drift.products()
+        if not products:
+            pieces += each.pieces(limit)
+            continue
+        shapes = tuple((product.left.shape, product.right.shape, product.scale) for product in products)
+        alone = len(groups) if each.rows.ndim == 2 else None  # large enough to be worth a kernel
+        groups.setdefault((shapes, each.rows.device, alone), []).append(each)
+    return [*(LowRank(group) for group in groups.values()), *pieces]
+
+
+@dataclass(frozen=True, slots=True)
+class OuterRows(Piece):
+    """Some rows of a weight with a diagonal of rank 1."""
+
+    drift: Drift
+    u: Tensor
+    v: Tensor
+    start: int
+    stop: int
+
+    def pull(self, strength: float) -> None:
+        pull = self.drift.rows(self.start, self.stop)
+        pull.flatten(1).mul_(self.u[:, None] * strength).mul_(self.v)
+        self.drift.pull_back(self.start, self.stop, pull)
+
+    def cost(self) -> Tensor:
+        squares = self.drift.rows(self.start, self.stop).flatten(1).square_()
+        return (self.u @ squares @ self.v) / 2
+
+
+class Whole(Piece):
+    """A weight with Kronecker factors whose drift is known by rows: all of it is there at once."""
+
+    def __init__(self, factors: Factors) -> None:
+        self._factors = factors
+
+    def pull(self, strength: float) -> None:
+        drift = self._factors.drift
+        pulled = self._times(self._drift()).mul_(strength)
+        for start, stop in drift.chunks():
+            drift.pull_back(start, stop, pulled[start:stop])
+
+    def cost(self) -> Tensor:
+        moved = self._drift()
+        return (moved * self._times(moved)).sum() / 2
+
+    def _drift(self) -> Tensor:
+        drift = self._factors.drift
+        return torch.cat([drift.rows(start, stop) for start, stop in drift.chunks()])
+
+    def _times(self, moved: Tensor) -> Tensor:
+        factors = self._factors
+        return _divided(factors.rows, factors.total()) @ (moved @ factors.columns.float())
+
+
+class LowRank(Piece):
+    """Weights of one shape with drifts ``D = L R`` of low rank, in batched products of the small factors.
+
+    The cost is ``½ · Σ (Lᵀ U L) ⊙ (R V Rᵀ)``, with U and V the factors of F; its gradients are ``U L (R V Rᵀ)`` and
+    ``(Lᵀ U L) R V``. Of a sharded weight each process takes the rows that it holds.
+    """
+
+    def __init__(self, members: Sequence[Factors]) -> None:
+        self._members = members
+        chunks = list(members[0].drift.chunks())
+        self._own = slice(chunks[0][0], chunks[-1][1]) if chunks else slice(0, 0)
+        self._u = torch.stack([_divided(each.rows, each.total()) for each in members])[:, self._own]
+        self._v = torch.stack([each.columns for each in members])
+
+    def pull(self, strength: float) -> None:
+        products, left, right = self._drifts()
+        with torch.autocast(left.device.type, enabled=False):
+            lefts, rights = self._times(left, right)
+            left_grads = lefts @ (rights @ right.mT)
+            right_grads = (left.mT @ lefts) @ rights
+        start = 0
+        for number, first in enumerate(products[0]):
+            own = slice(start, start + first.left.shape[1])
+            terms = [each[number] for each in products]
+            if first.left_grad is not None:
+                there = [term.left_grad[self._own] for term in terms if term.left_grad is not None]
+                _add(there, left_grads[:, :, own], strength * first.scale)
+            if first.right_grad is not None:
+                there = [term.right_grad for term in terms if term.right_grad is not None]
+                _add(there, right_grads[:, own], strength)
+            start = own.stop
+
+    def cost(self) -> Tensor:
+        _, left, right = self._drifts()
+        with torch.autocast(left.device.type, enabled=False):
+            lefts, rights = self._times(left, right)
+            return ((left.mT @ lefts) * (rights @ right.mT)).sum() / 2
+
+    def _drifts(self) -> tuple[list[Sequence[Product]], Tensor, Tensor]:
+        """The terms of each drift, and ``L (weights, m, rank)`` and ``R (weights, rank, n)`` over all terms."""
+        products = [each.drift.products() for each in self._members]
+        lefts, rights = [], []
+        for number, first in enumerate(products[0]):
+            left = torch.stack([each[number].left[self._own] for each in products]).float()
+            lefts.append(left * first.scale)
+            rights.append(torch.stack([each[number].right for each in products]).float())
+        if len(lefts) == 1:
+            return products, lefts[0], rights[0]
+        return products, torch.cat(lefts, 2), torch.cat(rights, 1)
+
+    def _times(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """``U L`` and ``R V``."""
+        if self._u.ndim == 2:
+            return self._u[:, :, None] * left, right * self._v[:, None]
+        return self._u @ left, right @ self._v
+
+
+def _divided(rows: Tensor, total: Tensor) -> Tensor:
+    """``rows / total``, and zeros where there is nothing."""
+    return rows.float() / total.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _add(there: list[Tensor], pulls: Tensor, alpha: float) -> None:
+    """``there += alpha · pulls``, each its own."""
+    torch._foreach_add_(there, list(pulls.to(there[0].dtype).unbind(0)), alpha=alpha)
