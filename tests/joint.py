@@ -67,7 +67,8 @@ AFTER = f"""
 name = "after"
 objective = {{ use = "classification", label = "relation" }}
 evaluator = [{{ use = "accuracy" }}]
-mitigation = [{{ use = "ewc", samples = 4 }}, {{ use = "replay", share = 0.5, by = "task" }}, {{ use = "pcgrad" }}]
+mitigation = [{{ use = "ewc", samples = 4 }}, {{ use = "replay", share = 0.5, by = "task" }}, {{ use = "pcgrad" }},
+    {{ use = "agem", rows_per_step = 6, constraint = "each" }}]
 [stage.data]
 train = {{ {FACTS}, languages = "en", relations = ["iso_code", "capital"], limit = 6 }}
 test = {{ {FACTS}, languages = "en", relations = ["iso_code", "capital"], limit = 4 }}

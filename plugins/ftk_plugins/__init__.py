@@ -49,6 +49,7 @@ PLUGINS = (
     "ftk_plugins.mitigations.budget",
     "ftk_plugins.mitigations.ewc",
     "ftk_plugins.mitigations.l2sp",
+    "ftk_plugins.mitigations.agem",
     "ftk_plugins.mitigations.pcgrad",
     "ftk_plugins.mitigations.replay",
     "ftk_plugins.mitigations.distill",

@@ -21,8 +21,8 @@ BAD_CHOICES = {
         ("adaptation.use|`anchor` is a mitigation, not an adaptation|adapter",),
     ),
     "another distribution": Bad(
-        good(('"adapter"', '"ftk-agem/adapter"')),
-        ("adaptation.use|ftk-agem offers no adaptation `adapter`|ftk-lab/adapter",),
+        good(('"adapter"', '"ftk-mega/adapter"')),
+        ("adaptation.use|ftk-mega offers no adaptation `adapter`|ftk-lab/adapter",),
     ),
     "options that do not import": Bad(
         good(('"anchor"', '"fragile"')),

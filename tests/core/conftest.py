@@ -19,7 +19,7 @@ Add = Callable[..., None]
 
 @pytest.fixture
 def add_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
-    """``add_plugin("ftk-agem", {"ftk_agem.py": "..."}, {"agem": "ftk_agem"})`` installs a distribution."""
+    """``add_plugin("ftk-mega", {"ftk_mega.py": "..."}, {"mega": "ftk_mega"})`` installs a distribution."""
     shelf = tmp_path / "site"
     shelf.mkdir()
     before = set(sys.modules)

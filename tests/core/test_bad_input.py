@@ -91,32 +91,32 @@ def test_a_misspelt_file_name_helps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({}, "ModuleNotFoundError: No module named 'ftk_agem'"),
-        ({"ftk_agem.py": "import nowhere_at_all"}, "No module named 'nowhere_at_all'"),
-        ({"ftk_agem.py": "x = 1 +"}, "SyntaxError"),
-        ({"ftk_agem.py": "raise SystemExit(3)"}, "SystemExit: 3"),
-        ({"ftk_agem.py": "1 / 0"}, "ZeroDivisionError: division by zero (site/ftk_agem.py, line 1)"),
-        ({"ftk_agem.py": ""}, "it implements no hook and lists no PLUGINS"),
-        ({"ftk_agem.py": "PLUGINS = 'ftk_agem.agem'"}, "PLUGINS must be a tuple of module names"),
-        ({"ftk_agem.py": "PLUGINS = ('ftk_agem.agem',)"}, "No module named 'ftk_agem.agem'"),
+        ({}, "ModuleNotFoundError: No module named 'ftk_mega'"),
+        ({"ftk_mega.py": "import nowhere_at_all"}, "No module named 'nowhere_at_all'"),
+        ({"ftk_mega.py": "x = 1 +"}, "SyntaxError"),
+        ({"ftk_mega.py": "raise SystemExit(3)"}, "SystemExit: 3"),
+        ({"ftk_mega.py": "1 / 0"}, "ZeroDivisionError: division by zero (site/ftk_mega.py, line 1)"),
+        ({"ftk_mega.py": ""}, "it implements no hook and lists no PLUGINS"),
+        ({"ftk_mega.py": "PLUGINS = 'ftk_mega.mega'"}, "PLUGINS must be a tuple of module names"),
+        ({"ftk_mega.py": "PLUGINS = ('ftk_mega.mega',)"}, "No module named 'ftk_mega.mega'"),
     ],
 )
 def test_a_plugin_that_does_not_load_is_named_where_a_recipe_wants_it(
     files: dict[str, str], reason: str, add_plugin: Add, tmp_path: Path
 ) -> None:
-    add_plugin("ftk-agem", files, {"agem": "ftk_agem"})
-    path = _written(tmp_path, 'name = "x"\n[model]\nuse = "agem"\n')
+    add_plugin("ftk-mega", files, {"mega": "ftk_mega"})
+    path = _written(tmp_path, 'name = "x"\n[model]\nuse = "mega"\n')
 
     listed = CliRunner().invoke(cli, ["list-plugins"])
     checked = CliRunner().invoke(cli, ["check", str(path)])
 
     assert listed.exit_code == 0
     assert reason in listed.stdout
-    assert "pip uninstall ftk-agem" in listed.stdout
+    assert "pip uninstall ftk-mega" in listed.stdout
     assert checked.exit_code == 2
-    assert "model.use: `agem` cannot be used: plugin" in checked.stderr
+    assert "model.use: `mega` cannot be used: plugin" in checked.stderr
     assert reason in checked.stderr
-    assert "pip uninstall ftk-agem" in checked.stderr
+    assert "pip uninstall ftk-mega" in checked.stderr
     assert "Traceback" not in listed.output + checked.output
 
 

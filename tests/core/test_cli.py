@@ -80,14 +80,14 @@ def test_list_plugins_of_no_kind() -> None:
 
 
 def test_list_plugins_as_json(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": "print('loud')\nraise ValueError('no')"}, {"agem": "ftk_agem"})
+    add_plugin("ftk-mega", {"ftk_mega.py": "print('loud')\nraise ValueError('no')"}, {"mega": "ftk_mega"})
     told = json.loads(ftk_("list-plugins", "--json").stdout)
     [ewc] = [variant for variant in told["variants"] if variant["name"] == "ewc"]
     assert (ewc["kind"], ewc["distribution"], ewc["status"]) == ("mitigation", "finetune-toolkit", "ok")
     assert "weight-drift" in ewc["needs"]
     [broken] = [plugin for plugin in told["plugins"] if plugin["status"] == "broken"]
-    assert broken["reason"] == "ValueError: no (site/ftk_agem.py, line 2)"
-    assert "pip uninstall ftk-agem" in broken["mend"]
+    assert broken["reason"] == "ValueError: no (site/ftk_mega.py, line 2)"
+    assert "pip uninstall ftk-mega" in broken["mend"]
 
 
 @pytest.mark.parametrize("arguments", [("--no-third-party", "list-plugins"), ("list-plugins", "--no-third-party")])

@@ -39,10 +39,10 @@ def test_doctor_tells_the_cache_and_empties_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_doctor_fails_where_a_plugin_is_broken(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": "import nowhere"}, {"agem": "ftk_agem"})
+    add_plugin("ftk-mega", {"ftk_mega.py": "import nowhere"}, {"mega": "ftk_mega"})
     result = ftk_("doctor")
     assert result.exit_code == 1
-    assert "broken  agem (ftk-agem 1.0)\n    ModuleNotFoundError: No module named 'nowhere'" in result.stdout
+    assert "broken  mega (ftk-mega 1.0)\n    ModuleNotFoundError: No module named 'nowhere'" in result.stdout
     assert result.stdout.endswith("something is broken, see above\n")
 
 

@@ -182,20 +182,20 @@ def test_no_page_is_of_a_variant_that_does_not_exist() -> None:
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The examples can be imported, and are forgotten afterwards: other tests have an ``ftk_agem`` of their own."""
+    """The examples can be imported, and are forgotten afterwards: other tests have an ``ftk_mega`` of their own."""
     for folder in (EXAMPLE, DIGITS):
         monkeypatch.syspath_prepend(str(folder))
     yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("ftk_agem", "ftk_digits")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("ftk_mega", "ftk_digits")]:
         del sys.modules[name]
 
 
 @pytest.fixture
 def registry(example: None) -> Registry:
     """ftk's own variants, and the examples' as if they were installed."""
-    agem, digits = (importlib.import_module(name) for name in ("ftk_agem", "ftk_digits"))
+    mega, digits = (importlib.import_module(name) for name in ("ftk_mega", "ftk_digits"))
     offered = {
-        "mitigation": agem.ftk_mitigations(), "dataset": digits.ftk_datasets(), "model": digits.ftk_models(),
+        "mitigation": mega.ftk_mitigations(), "dataset": digits.ftk_datasets(), "model": digits.ftk_models(),
         "objective": digits.ftk_objectives(),
     }  # fmt: skip
     entries = [Entry(kind, variant, "example", "0.1.0", "it") for kind, found in offered.items() for variant in found]
@@ -264,8 +264,8 @@ LISTINGS = re.findall(
 
 def test_the_tutorial_shows_the_whole_example() -> None:
     shown = {path for path, _ in LISTINGS}
-    assert shown == {"pyproject.toml", "ftk_agem/__init__.py", "ftk_agem/options.py", "ftk_agem/agem.py"}
-    methods = re.findall(r"    def (\w+)", (EXAMPLE / "ftk_agem/agem.py").read_text(encoding="utf-8"))
+    assert shown == {"pyproject.toml", "ftk_mega/__init__.py", "ftk_mega/options.py", "ftk_mega/mega.py"}
+    methods = re.findall(r"    def (\w+)", (EXAMPLE / "ftk_mega/mega.py").read_text(encoding="utf-8"))
     assert all(any(f"def {method}(" in text for _, text in LISTINGS) for method in methods)
 
 
@@ -281,13 +281,13 @@ def squeezed(code: str) -> str:
 
 def test_the_commands_of_the_tutorial_and_its_check_are_those_of_the_example() -> None:
     tutorial = (DOCS / "write-a-plugin.md").read_text(encoding="utf-8")
-    call = 'check_variant("mitigation", "agem", {"memory": 3, "rows_per_step": 3})'
+    call = 'check_variant("mitigation", "mega", {"memory": 3, "rows_per_step": 3})'
     assert call in tutorial
-    assert call in (EXAMPLE / "tests/test_agem.py").read_text(encoding="utf-8")
+    assert call in (EXAMPLE / "tests/test_mega.py").read_text(encoding="utf-8")
 
 
 def test_the_options_of_the_examples_stand_in_their_readmes(example: None) -> None:
-    for folder, module in ((EXAMPLE, "ftk_agem"), (DIGITS, "ftk_digits")):
+    for folder, module in ((EXAMPLE, "ftk_mega"), (DIGITS, "ftk_digits")):
         options = vars(importlib.import_module(f"{module}.options")).values()
         made = [each for each in options if isinstance(each, type) and each.__module__ == f"{module}.options"]
         fields = {name: field.default for each in made for name, field in each.model_fields.items()}

@@ -34,17 +34,17 @@ def info(registry: Registry, name: str) -> PluginInfo:
 
 
 def test_a_third_party_plugin_is_found_with_its_distribution(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": variant("agem")}, {"agem": "ftk_agem"}, version="1.2")
+    add_plugin("ftk-mega", {"ftk_mega.py": variant("mega")}, {"mega": "ftk_mega"}, version="1.2")
 
-    entry = load_registry().find("mitigation", "agem")
+    entry = load_registry().find("mitigation", "mega")
 
     assert (entry.distribution, entry.version, entry.plugin, entry.status) == (
-        "ftk-agem",
+        "ftk-mega",
         "1.2",
-        "agem",
+        "mega",
         "ok",
     )
-    assert entry.qualified == "ftk-agem/agem"
+    assert entry.qualified == "ftk-mega/mega"
 
 
 def test_each_of_several_modules_is_isolated(add_plugin: Add) -> None:
@@ -71,7 +71,7 @@ def test_each_of_several_modules_is_isolated(add_plugin: Add) -> None:
         ("raise SystemExit", "ftk_mitigations(): SystemExit"),
         ("return None", "must return a list of Variant, not None"),
         ("return {'a': 1}", "must return a list of Variant, not {'a': 1}"),
-        ("return ['agem']", "must return a list of Variant, not ['agem']"),
+        ("return ['mega']", "must return a list of Variant, not ['mega']"),
         ("return [Variant('A B', 's', 'a:b', 'a:b')]", "ValueError: variant name 'A B'"),
     ],
 )
@@ -117,50 +117,50 @@ def test_hooks_that_are_none_are_reported(code: str, reason: str, add_plugin: Ad
 
 
 def test_a_plugin_for_another_version_of_the_hooks_is_told_so_and_not_used(add_plugin: Add) -> None:
-    add_plugin("ftk-new", {"ftk_new.py": f"FTK_HOOK_VERSION = 99\n{variant('agem')}"}, {"new": "ftk_new"})
+    add_plugin("ftk-new", {"ftk_new.py": f"FTK_HOOK_VERSION = 99\n{variant('mega')}"}, {"new": "ftk_new"})
     registry = load_registry()
     found = info(registry, "new")
     assert (found.status, found.mend) == ("broken", "pip install --upgrade ftk-new, or pip uninstall ftk-new")
     assert found.reason == f"it was written for version 99 of the hooks, and this ftk has version {ftk.HOOK_VERSION}"
-    assert "agem" not in {entry.variant.name for entry in registry.entries("mitigation")}
+    assert "mega" not in {entry.variant.name for entry in registry.entries("mitigation")}
 
 
 def test_functions_from_elsewhere_are_no_misspelt_hooks(add_plugin: Add) -> None:
     files = {
         "ftk_helpers.py": "def ftk_helper(): pass",
-        "ftk_agem.py": variant("agem") + "\nfrom ftk_helpers import ftk_helper",
+        "ftk_mega.py": variant("mega") + "\nfrom ftk_helpers import ftk_helper",
     }
-    add_plugin("ftk-agem", files, {"agem": "ftk_agem"})
-    assert info(load_registry(), "agem").status == "ok"
+    add_plugin("ftk-mega", files, {"mega": "ftk_mega"})
+    assert info(load_registry(), "mega").status == "ok"
 
 
 def test_two_providers_of_a_name_are_a_conflict_that_the_distribution_settles(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": variant("agem")}, {"agem": "ftk_agem"})
-    add_plugin("Other.Agem", {"other_agem.py": variant("agem")}, {"agem": "other_agem"})
+    add_plugin("ftk-mega", {"ftk_mega.py": variant("mega")}, {"mega": "ftk_mega"})
+    add_plugin("Other.Mega", {"other_mega.py": variant("mega")}, {"mega": "other_mega"})
 
     registry = load_registry()
 
-    conflicts = [entry for entry in registry.entries("mitigation") if entry.variant.name == "agem"]
+    conflicts = [entry for entry in registry.entries("mitigation") if entry.variant.name == "mega"]
     assert [entry.status for entry in conflicts] == ["conflict", "conflict"]
-    assert 'use = "ftk-agem/agem"' in " ".join(entry.reason for entry in conflicts)
-    with pytest.raises(UserError, match=r"offered by Other\.Agem and by ftk-agem") as raised:
-        registry.find("mitigation", "agem")
-    assert 'write use = "Other.Agem/agem" or use = "ftk-agem/agem"' in raised.value.hint
-    assert registry.find("mitigation", "ftk-agem/agem").distribution == "ftk-agem"
-    assert registry.find("mitigation", "other_agem/agem").distribution == "Other.Agem"
+    assert 'use = "ftk-mega/mega"' in " ".join(entry.reason for entry in conflicts)
+    with pytest.raises(UserError, match=r"offered by Other\.Mega and by ftk-mega") as raised:
+        registry.find("mitigation", "mega")
+    assert 'write use = "Other.Mega/mega" or use = "ftk-mega/mega"' in raised.value.hint
+    assert registry.find("mitigation", "ftk-mega/mega").distribution == "ftk-mega"
+    assert registry.find("mitigation", "other_mega/mega").distribution == "Other.Mega"
 
 
 def test_one_distribution_that_offers_a_name_twice_is_told_of(add_plugin: Add) -> None:
-    files = {"ftk_a.py": variant("agem"), "ftk_b.py": variant("agem")}
-    add_plugin("ftk-agem", files, {"a": "ftk_a", "b": "ftk_b"})
-    with pytest.raises(UserError, match="ftk-agem offers mitigation `agem` twice"):
-        load_registry().find("mitigation", "ftk-agem/agem")
+    files = {"ftk_a.py": variant("mega"), "ftk_b.py": variant("mega")}
+    add_plugin("ftk-mega", files, {"a": "ftk_a", "b": "ftk_b"})
+    with pytest.raises(UserError, match="ftk-mega offers mitigation `mega` twice"):
+        load_registry().find("mitigation", "ftk-mega/mega")
 
 
 def test_a_module_behind_two_entry_points_is_told_of(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": variant("agem")}, {"a": "ftk_agem", "b": "ftk_agem"})
+    add_plugin("ftk-mega", {"ftk_mega.py": variant("mega")}, {"a": "ftk_mega", "b": "ftk_mega"})
     registry = load_registry()
-    assert registry.find("mitigation", "agem").plugin == "a"
+    assert registry.find("mitigation", "mega").plugin == "a"
     assert "already registered" in info(registry, "b").reason
 
 
@@ -178,9 +178,9 @@ def test_an_unknown_name_tells_of_broken_plugins(add_plugin: Add) -> None:
     assert "could not be loaded: projections" in raised.value.hint
 
 
-@pytest.mark.parametrize("value", ["1", "all", "ftk-agem", "FTK_Agem", "projections", "other, ftk-agem"])
+@pytest.mark.parametrize("value", ["1", "all", "ftk-mega", "FTK_Mega", "projections", "other, ftk-mega"])
 def test_a_variable_turns_plugins_off(value: str, add_plugin: Add, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": "raise AssertionError('loaded')"}, {"projections": "ftk_agem"})
+    add_plugin("ftk-mega", {"ftk_mega.py": "raise AssertionError('loaded')"}, {"projections": "ftk_mega"})
     monkeypatch.setenv("FTK_DISABLE_PLUGINS", value)
 
     registry = load_registry()
@@ -189,22 +189,22 @@ def test_a_variable_turns_plugins_off(value: str, add_plugin: Add, monkeypatch: 
     assert info(registry, "projections").reason == "turned off by FTK_DISABLE_PLUGINS"
     assert registry.find("mitigation", "ewc")
     with pytest.raises(UserError, match="is disabled: turned off by FTK_DISABLE_PLUGINS"):
-        registry.find("mitigation", "agem")
+        registry.find("mitigation", "mega")
 
 
 @pytest.mark.parametrize("value", ["", "0", "ftk-other"])
 def test_a_variable_that_names_others_turns_nothing_off(
     value: str, add_plugin: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": variant("agem")}, {"agem": "ftk_agem"})
+    add_plugin("ftk-mega", {"ftk_mega.py": variant("mega")}, {"mega": "ftk_mega"})
     monkeypatch.setenv("FTK_DISABLE_PLUGINS", value)
-    assert load_registry().find("mitigation", "agem")
+    assert load_registry().find("mitigation", "mega")
 
 
 def test_third_party_code_is_not_imported_when_it_is_turned_off(add_plugin: Add) -> None:
-    add_plugin("ftk-agem", {"ftk_agem.py": "raise AssertionError('loaded')"}, {"agem": "ftk_agem"})
+    add_plugin("ftk-mega", {"ftk_mega.py": "raise AssertionError('loaded')"}, {"mega": "ftk_mega"})
     registry = load_registry(third_party=False)
-    assert info(registry, "agem").reason == "turned off by --no-third-party"
+    assert info(registry, "mega").reason == "turned off by --no-third-party"
     assert registry.find("mitigation", "ewc").distribution == "finetune-toolkit"
 
 

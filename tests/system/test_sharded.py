@@ -22,6 +22,7 @@ MITIGATIONS = {
     "pulls and interpolation": [
         {"use": "l2sp", "anchor": "run"},
         {"use": "ewc", "samples": 6, "fisher": "factored"},
+        {"use": "agem", "rows_per_step": 5},
         {"use": "interpolation", "alpha": 0.7},
     ],
 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from ftk.errors import UserError
-from ftk.parts import Context, Features, Source, Task, derive_seed
+from ftk.parts import Context, Features, Objective, Source, Task, derive_seed
 from ftk.parts.varying import Varied
 from ftk.parts.views import digest_of
 from ftk.recipe.checking import MOST_SHARED
@@ -42,8 +42,12 @@ class Mixer:
     Args:
         taught: the stage's own rows, each source with its share of them.
         drawn: how many of them an epoch draws.
-        sources: what mitigations mix in.
+        sources: what mitigations mix in, or have gone through beside the mix.
         seed: of every order.
+
+    Attributes:
+        sources: what is mixed, the stage's own rows first.
+        beside: what a step goes through and does not train on.
 
     Raises:
         UserError: there are no rows, or the shares leave no room for the stage's own.
@@ -55,6 +59,8 @@ class Mixer:
         for source in sources:
             if not source.items:
                 raise UserError(f"{source.name}: there are no rows to mix in")
+        self.beside = tuple(source for source in sources if source.reference_rows)
+        sources = [source for source in sources if not source.reference_rows]
         shared = sum(source.share for source in sources)
         if shared > MOST_SHARED or any(source.share <= 0 for source in sources):
             told = ", ".join(f"{source.name} {source.share:g}" for source in sources)
@@ -100,14 +106,18 @@ class Mixer:
         """These rows of these sources, varied as their objectives do it at these positions of the endless stream."""
         drawn: list[Drawn] = []
         for label, index, position in zip(labels.tolist(), indices.tolist(), positions.tolist(), strict=True):
-            source = self.sources[label]
-            if isinstance(source.items, Varied):
-                item = Item(source.items.drawn(index, self.random("vary", source.name, position)))
-            else:
-                item = Item(source.items[index])
-            item.origin = source.name, index
-            drawn.append((source, item))
+            drawn.append((self.sources[label], self._varied(self.sources[label], index, position)))
         return drawn
+
+    def references(self, step: int) -> Iterator[list[Drawn]]:
+        """The rows of each source beside the mix that a step, counted from 0, goes through.
+
+        A step goes on where the one before it ended, in fresh orders again and again.
+        """
+        for source in self.beside:
+            first = step * source.reference_rows
+            chosen = self._endless(source, first, first + source.reference_rows).tolist()
+            yield [(source, self._varied(source, index, place)) for place, index in enumerate(chosen, start=first)]
 
     def draw(self, start: int, stop: int) -> list[Drawn]:
         """The rows at positions ``start`` to ``stop − 1`` of the endless stream, each with its source."""
@@ -127,21 +137,34 @@ class Mixer:
 
     def begin(self, ctx: Context) -> None:
         """Let every objective whose rows are drawn make ready what its loss needs beside the model."""
-        for objective in dict.fromkeys(source.objective for source in self.sources):
+        for objective in dict.fromkeys(self.objectives()):
             objective.begin(ctx.through(objective))
+
+    def objectives(self) -> list[Objective]:
+        """Those of all sources, in their order."""
+        return [source.objective for source in (*self.sources, *self.beside)]
 
     def fingerprint(self) -> str:
         """A SHA-256 over every row that training may draw; tells whether the data are those of a checkpoint."""
         told = []
-        for source in self.sources:
+        for source in (*self.sources, *self.beside):
             beside = source.objective.identity()
-            rows = [source.name, source.share, len(source.items), digest_of(source.items)]
+            rows = [source.name, source.share or source.reference_rows, len(source.items), digest_of(source.items)]
             told.append([*rows, beside] if beside else rows)
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def random(self, *keys: object) -> np.random.Generator:
         """A generator that depends on the seed and ``keys`` alone."""
         return np.random.Generator(np.random.PCG64(derive_seed(self._seed, *keys)))
+
+    def _varied(self, source: Source, index: int, position: int) -> Features:
+        """A row as its objective varies it at a position of the endless stream."""
+        if isinstance(source.items, Varied):
+            item = Item(source.items.drawn(index, self.random("vary", source.name, position)))
+        else:
+            item = Item(source.items[index])
+        item.origin = source.name, index
+        return item
 
     def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """For each position of an epoch: which source, and which of its rows."""

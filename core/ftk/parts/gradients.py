@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -22,6 +23,7 @@ class Gradients(Mapping[str, Tensor]):
         named = {**dict(model.named_parameters()), **(beside or {})}
         self._parameters = {name: p for name, p in named.items() if p.requires_grad}
         self._by_source: dict[str, dict[str, Tensor]] = {}
+        self._references: dict[str, dict[str, Tensor]] = {}
         self._reached: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -56,6 +58,31 @@ class Gradients(Mapping[str, Tensor]):
             raise TypeError('gradients by source are for a variant that declares needs=("source-gradients",)')
         return self._by_source
 
+    @property
+    def references(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """The gradient on the rows that a mitigation's sources with ``reference_rows`` gave in this step; read-only.
+
+        By the source's name and the parameter's: of the mean loss over the targets of these rows, with the dropout
+        of training. They are no part of the step's gradient. In
+        :meth:`ftk.parts.Mitigation.edit_gradients` a mitigation sees those of its own sources.
+        """
+        return self._references
+
+    def seen_by(self, mitigation: str) -> Gradients:
+        """The same gradients, with the references of this mitigation's sources alone. The core calls this."""
+        seen, start = copy.copy(self), f"{mitigation}/"
+        its = {name.removeprefix(start): g for name, g in self._references.items() if name.startswith(start)}
+        seen._references = its
+        return seen
+
+    def keep(self, source: str, scale: float = 1.0) -> None:
+        """What the gradients are now, divided by ``scale``, is this source's reference. The core calls this."""
+        self._references[source] = {name: self[name] for name in self._parameters}
+        if scale != 1:
+            torch._foreach_div_(list(self._references[source].values()), scale)
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
     def set_aside(self, source: str) -> None:
         """What the gradients are now came from this source; the next source begins with none. The core calls this."""
         self._reached |= {name for name, parameter in self._parameters.items() if parameter.grad is not None}
@@ -76,7 +103,7 @@ class Gradients(Mapping[str, Tensor]):
 
     def restart(self) -> None:
         """Forget what was set aside: a new step begins. The core calls this."""
-        self._by_source, self._reached = {}, set()
+        self._by_source, self._references, self._reached = {}, {}, set()
 
     def norm(self) -> Tensor:
         """The joint L2 norm of all gradients, a scalar on their device."""

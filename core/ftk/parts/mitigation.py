@@ -20,19 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows that a mitigation mixes into training.
+    """Rows that a mitigation mixes into training, or whose gradient it asks for beside it.
 
     Attributes:
         name: for reports and the seed of its order; unique among the mitigation's sources.
         items: the encoded rows to draw from, again and again in fresh orders.
         share: the share of the *final* mix, above 0; those of all sources sum to 0.99 at most.
         objective: what encoded the rows.
+        reference_rows: above 0, with a share of 0: so many of the rows go through the model in each step, beside the
+            mix; they are not trained on, and their gradient is in :attr:`ftk.parts.Gradients.references`.
     """
 
     name: str
     items: Sequence[Features]
     share: float
     objective: Objective
+    reference_rows: int = 0
 
 
 @dataclass(slots=True)
@@ -92,7 +95,10 @@ class Mitigation(Part):
         """Before the first step of the stage, and again when a stage resumes from a checkpoint."""
 
     def sources(self, ctx: Context) -> Sequence[Source]:
-        """Rows to mix into this stage's training. A pure function of options, state and context."""
+        """Rows to mix into this stage's training, or to go through beside it.
+
+        A pure function of options, state and context.
+        """
         return ()
 
     def penalty(self, batch: Batch, loss: Loss, ctx: Context) -> Tensor | None:

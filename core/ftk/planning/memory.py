@@ -200,7 +200,8 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
     """An optimizer step over these micro-batches, as :meth:`ftk.running.loop.Loop.step` takes it."""
     ctx = stage.ctx
     gradients = ctx.gradients()
-    sources = [source.name for source in stage.mixer().sources] if stage.by_source else []
+    mixer = stage.mixer()
+    sources = [source.name for source in mixer.sources] if stage.by_source else []
     with counting("gradients"):
         for name in ctx.heads.beside if ctx.heads else ():
             gradients[name]  # a step has rows of all tasks, and these micro-batches of one
@@ -219,6 +220,11 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
         for source in sources:
             gradients.set_aside(source)
         gradients.join()
+        joined = {name: p.grad for name, p in gradients.parameters().items()}
+        for beside in mixer.beside:
+            gradients.keep(beside.name)
+        for name, p in gradients.parameters().items():
+            p.grad = joined[name]
         stage.mitigations.read_gradients(gradients, ctx)
         stage.adaptation.edit_gradients(gradients, ctx)
         stage.mitigations.edit_gradients(gradients, ctx)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ftk.data.batches import Batches, pass_tokens, passes
-from ftk.data.mixing import Mixer
-from ftk.parts import Features, Objective, lengths_of
+from ftk.parts import Features, Objective, Source, lengths_of
 from ftk.running.stage import Stage
 
 WALKED_ROWS = 50_000
@@ -31,8 +30,11 @@ def widest_cuts(stage: Stage, devices: int) -> list[Cut]:
         walked += sum(len(items) for _, items in cuts)
         several = several or len(cuts) > devices
         found = [max([*found, *cuts], key=width)]
+        if step == 0 and batches.mixer.beside:
+            found = [max([*found, *_longest(batches.mixer.beside, stage.ctx.micro_batch_size)], key=width)]
+            several = True
         if walked >= WALKED_ROWS and step + 1 < steps:
-            found = [max([*found, *_longest(batches.mixer, stage.ctx.micro_batch_size)], key=width)]
+            found = [max([*found, *_longest(batches.mixer.sources, stage.ctx.micro_batch_size)], key=width)]
             break
     return found * 2 if several else found
 
@@ -58,8 +60,8 @@ def longest(cut: Cut) -> int:
     return int(lengths_of(cut[1]).max())
 
 
-def _longest(mixer: Mixer, rows: int) -> Iterator[Cut]:
+def _longest(sources: Sequence[Source], rows: int) -> Iterator[Cut]:
     """The longest rows of each source, as one micro-batch."""
-    for source in mixer.sources:
-        order = np.argsort(-lengths_of(source.items), kind="stable")[:rows]
+    for source in sources:
+        order = np.argsort(-lengths_of(source.items), kind="stable")[: min(rows, source.reference_rows or rows)]
         yield source.objective, [source.items[int(index)] for index in order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,10 +71,7 @@ class Composition:
         found = []
         for name, part in self._acting["sources"]:
             with self._guarded(name, "sources"):
-                found += [
-                    Source(f"{name}/{source.name}", source.items, source.share, source.objective)
-                    for source in part.sources(ctx)
-                ]
+                found += [replace(source, name=f"{name}/{source.name}") for source in part.sources(ctx)]
         return found
 
     def penalty(self, batch: Batch, loss: Loss, ctx: Context) -> Tensor:
@@ -99,7 +97,7 @@ class Composition:
         for name, part in self._acting["edit_gradients"]:
             norms.append(gradients.norm())
             with self._guarded(name, "edit_gradients"):
-                part.edit_gradients(gradients, ctx)
+                part.edit_gradients(gradients.seen_by(name), ctx)
                 if ctx.adaptation is not None and isinstance(ctx.model, FSDPModule):
                     ctx.adaptation.settle()
         return norms

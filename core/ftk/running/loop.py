@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,13 +15,14 @@ from torch import nn
 from ftk.data.batches import Batches, as_batch, by_source, pass_tokens, passes
 from ftk.data.mixing import Drawn
 from ftk.errors import Interrupted, RunFailed
-from ftk.parts import Batch, Context, Gradients, Objective
+from ftk.parts import Batch, Context, Gradients, Loss, Objective, add_up
 from ftk.parts.comparing import Comparison
 from ftk.parts.seeding import seed_torch
 from ftk.processes.balance import Balance
 from ftk.processes.sharding import average_whole, is_sharded
 from ftk.recipe.training import Training
-from ftk.report.blame import Trace, what_broke
+from ftk.report.blame import what_broke
+from ftk.report.meter import Meter
 from ftk.running.composition import Composition
 from ftk.running.watching import Watch
 
@@ -143,34 +143,28 @@ class Loop:
         self, ctx: Context, gradients: Gradients, scaler: torch.amp.GradScaler, meter: Meter
     ) -> tuple[bool, torch.Tensor]:
         """One optimizer step: whether a signal asked to stop, and the gradient's norm before clipping."""
+        gradients.restart()
+        self.look_back(ctx, gradients, scaler)
         seed_step(ctx)
         rows = self.batches.rows(ctx.step)
         sources = self.micro_batches(rows, ctx)
         passes = [one for batches in sources.values() for one in batches]
         stop = self.agree(self.balance.begin([source.objective for source, _ in rows], passes, ctx), ctx)
         trace = meter.begin_step(ctx)
-        comparison = self.compared(passes, ctx)
-        sharded = is_sharded(ctx.model)
-        gradients.restart()
+        comparison = self.compared(passes, self.batches.mixer.objectives(), ctx)
+
+        def counted(objective: Objective, batch: Batch, loss: Loss, here: Context) -> torch.Tensor:
+            loss = self.balance.weighed(objective, loss)
+            total = self.mitigations.penalty(batch, loss, here)
+            if batch.count:
+                told = self.balance.told_by(objective)
+                meter.add(loss.total.detach() * told, batch.count * told, batch.tokens)
+                trace.losses.append(loss.total.detach())
+                trace.totals.append(total.detach())
+            return total * self.balance.factor(objective)
+
         for source, batches in sources.items():
-            for index, (objective, batch) in enumerate(batches, start=1):
-                here = ctx.through(objective)
-                with self.synced(sharded or index == len(batches)):
-                    called = self.model if here.model is ctx.model else here.model
-                    loss = comparison.loss(objective, called, batch, here)
-                    loss = self.balance.weighed(objective, loss)
-                    total = self.mitigations.penalty(batch, loss, here)
-                    # None for a pass that is only made together with others.
-                    weight = ctx.world_size * self.balance.factor(objective) if batch.count else 0.0
-                    scaler.scale(total * weight).backward()  # type: ignore[no-untyped-call]
-                if batch.count:
-                    told = self.balance.told_by(objective)
-                    meter.add(loss.total.detach() * told, batch.count * told, batch.tokens)
-                    trace.losses.append(loss.total.detach())
-                    trace.totals.append(total.detach())
-                del loss, total  # its logits would lie in memory beside the next micro-batch's
-            if sharded or self.averages:
-                average_whole(gradients)
+            self.go_through(batches, comparison, counted, ctx, gradients, scaler)
             if self.by_source:
                 gradients.set_aside(source)
         self.balance.finish(ctx)
@@ -194,6 +188,40 @@ class Loop:
         self.mitigations.after_step(ctx)
         return stop, norm
 
+    def look_back(self, ctx: Context, gradients: Gradients, scaler: torch.amp.GradScaler) -> None:
+        """Set the gradients aside that mitigations ask for of rows which the step does not train on."""
+        for rows in self.batches.mixer.references(ctx.step):
+            source, _ = rows[0]
+            seed_torch(ctx.derived_seed(source.name, ctx.step, ctx.rank), ctx.device)
+            batches = [one for its in self.micro_batches(rows, ctx).values() for one in its]
+            comparison = self.compared(batches, [source.objective], ctx)
+            share = 1 / max(1.0, add_up([sum(batch.count for _, batch in batches)], ctx)[0])
+            self.go_through(batches, comparison, lambda *of: of[2].total * share, ctx, gradients, scaler)  # noqa: B023
+            gradients.keep(source.name, scaler.get_scale())
+
+    def go_through(
+        self,
+        passes: Sequence[tuple[Objective, Batch]],
+        comparison: Comparison,
+        counted: Callable[[Objective, Batch, Loss, Context], torch.Tensor],
+        ctx: Context,
+        gradients: Gradients,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        """Make passes that end with one exchange of their gradients, those of what ``counted`` makes of each loss."""
+        sharded = is_sharded(ctx.model)
+        for index, (objective, batch) in enumerate(passes, start=1):
+            here = ctx.through(objective)
+            with self.synced(sharded or index == len(passes)):
+                called = self.model if here.model is ctx.model else here.model
+                loss = comparison.loss(objective, called, batch, here)
+                total = counted(objective, batch, loss, here)
+                # None for a pass that is only made together with others.
+                scaler.scale(total * (ctx.world_size if batch.count else 0.0)).backward()  # type: ignore[no-untyped-call]
+            del loss, total  # its logits would lie in memory beside the next micro-batch's
+        if sharded or self.averages:
+            average_whole(gradients)
+
     def hold_finite(self, meter: Meter, ctx: Context, weights: Iterable[nn.Parameter]) -> None:
         """Stop where a number of the steps since the last report is not finite, or what they leave to be kept."""
         stations = self.mitigations.acting("penalty"), self.mitigations.acting("edit_gradients")
@@ -213,9 +241,10 @@ class Loop:
                 collated[source].append((objective, batch if counts else replace(batch, count=0, tokens=0)))
         return collated
 
-    def compared(self, passes: Sequence[tuple[Objective, Batch]], ctx: Context) -> Comparison:
+    def compared(
+        self, passes: Sequence[tuple[Objective, Batch]], objectives: Sequence[Objective], ctx: Context
+    ) -> Comparison:
         """What the rows of a step that are compared with each other give to each pass."""
-        objectives = [source.objective for source in self.batches.mixer.sources]
         model = self.model if ctx.world_size == 1 else ctx.model  # the wrapper would exchange buffers in each pass
         return Comparison(model, passes, objectives, ctx, self.around)
 
@@ -238,56 +267,3 @@ class Loop:
 def seed_step(ctx: Context) -> None:
     """Make the randomness of a step (dropout) a pure function of seed, stage, step and process."""
     seed_torch(ctx.derived_seed("step", ctx.step, ctx.rank), ctx.device)
-
-
-class Meter:
-    """Sums losses and tokens between reports, without waiting for the device in between."""
-
-    def __init__(self, device: torch.device, progress: Progress) -> None:
-        self.progress = progress
-        self._started = time.perf_counter()
-        self._total = torch.zeros((), device=device)
-        self._count, self._tokens = 0.0, 0
-        self.traces: list[Trace] = []
-
-    def begin_step(self, ctx: Context) -> Trace:
-        """Where a step writes down what may be asked for if something is not finite."""
-        self.traces.append(Trace(ctx.step + 1))
-        return self.traces[-1]
-
-    def add(self, total: torch.Tensor, count: float, tokens: int) -> None:
-        self._total += total
-        self._count += count
-        self._tokens += tokens
-
-    def restart(self) -> None:
-        """Leave the time since the last report out: it was not training's."""
-        self._started = time.perf_counter()
-
-    def report(self, ctx: Context, learning_rate: float, norm: torch.Tensor, more: Mapping[str, Any]) -> None:
-        """Tell the observers of the steps since the last report, and begin anew."""
-        total, count, tokens = float(self._total), self._count, self._tokens
-        if ctx.world_size > 1:
-            sums = torch.tensor([total, count, tokens], dtype=torch.float64, device=ctx.device)
-            torch.distributed.all_reduce(sums)
-            total, count, tokens = sums.tolist()
-        now = time.perf_counter()
-        seconds = now - self._started
-        loss, size = total / max(count, 1), float(norm)
-        self.progress.tokens += int(tokens)
-        self.progress.seconds += seconds
-        ctx.events(
-            "step",
-            stage=ctx.stage,
-            step=ctx.step + 1,
-            steps=ctx.steps,
-            loss=loss,
-            learning_rate=learning_rate,
-            gradient_norm=size,
-            tokens_per_second=tokens / max(seconds, 1e-9),
-            **more,
-        )
-        self._started = now
-        self._total.zero_()
-        self._count, self._tokens = 0.0, 0
-        self.traces = self.traces[-1:]  # the newest is what the next step began with

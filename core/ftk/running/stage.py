@@ -136,7 +136,7 @@ class Stage:
         if self.folder and not saved and self.mitigations.parts:
             self.save(self.progress)  # what was remembered is not computed again after an interruption
         # DistributedDataParallel exchanges what went through it, and other heads' models share but the body.
-        self._several = len({source.objective.head for source in batches.mixer.sources}) > 1
+        self._several = len({objective.head for objective in batches.mixer.objectives()}) > 1
         return Loop(
             self.ctx, options, self.accelerator, self.prepared(self.ctx.model), batches, self.mitigations,
             optimizer, scheduler, self.save, self.check_saved, self.stop_requested, self.switches.around,

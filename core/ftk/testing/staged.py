@@ -87,12 +87,19 @@ def with_gradients(subject: Subject) -> tuple[Mitigation, Context, Gradients]:
     move(stage)
     ctx, gradients = stage.ctx, Gradients(stage.ctx.model)
     task = ctx.taught[0]
-    batch = task.objective.collate(task.train.items)
-    torch.autograd.backward(task.objective.loss(ctx.model, batch, ctx).total)
+    for source in part.sources(ctx):
+        if source.reference_rows:
+            _backward(source.objective, source.items[: source.reference_rows], ctx)
+            gradients.keep(f"part/{source.name}")
+    _backward(task.objective, task.train.items, ctx)
     if stage.by_source:
         gradients.set_aside("train")
         gradients.join()
     return part, ctx, gradients
+
+
+def _backward(objective: Objective, items: Sequence[Any], ctx: Context) -> None:
+    torch.autograd.backward(objective.loss(ctx.model, objective.collate(items), ctx).total)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ftk.parts import Context, Gradients, Mitigation, State
+from ftk_plugins.mitigations.products import product
 
 from .options import PcgradOptions
 
@@ -31,7 +32,7 @@ class Pcgrad(Mitigation):
         sources = [gradients.by_source[name] for name in sorted(gradients.by_source)]
         if len(sources) < 2:
             return
-        products = {name: _products([its[name] for its in sources]) for name in gradients}
+        products = {name: product([its[name] for its in sources]).cpu() for name in gradients}
         shared = {name: found for name, found in products.items() if (found.diagonal() > 0).sum() > 1}
         if not shared:
             return
@@ -85,9 +86,3 @@ def coefficients(products: Tensor, orders: Sequence[Sequence[int]]) -> list[floa
                 left[source, other] -= along / products[other, other]
     taken: list[float] = (1 - left.sum(0)).tolist()
     return taken
-
-
-def _products(gradients: Sequence[Tensor]) -> Tensor:
-    """The inner products of each two, ``(n, n) float64`` on the CPU."""
-    flat = torch.stack([gradient.flatten().float() for gradient in gradients])
-    return (flat @ flat.T).double().cpu()
