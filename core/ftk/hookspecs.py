@@ -95,6 +95,16 @@ def ftk_evaluators() -> list[Variant]:
 
 
 @hookspec
+def ftk_merges() -> list[Variant]:
+    """Offer methods of merging (``ftk merge --method ...``, and ``method = ...`` of the mitigation ``interpolation``).
+
+    Called once, when plugins are listed or a recipe is read. ``build(options)`` returns a
+    :class:`ftk.parts.MergeMethod`. ``needs`` name what it asks of the adaptation in a stage: ``layer-scale`` of a
+    :class:`ftk.parts.WeightedSum`, ``weight-set`` of any other.
+    """
+
+
+@hookspec
 def ftk_run_event(event: RunEvent) -> None:
     """Observe a run: progress displays, trackers. Called on the main process for every event of a run.
 
@@ -116,5 +126,6 @@ HOOK_OF_KIND = {
     "adaptation": "ftk_adaptations",
     "mitigation": "ftk_mitigations",
     "evaluator": "ftk_evaluators",
+    "merge": "ftk_merges",
 }
 """Which hook offers the variants of each kind."""

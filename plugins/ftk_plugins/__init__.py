@@ -66,4 +66,12 @@ PLUGINS = (
     "ftk_plugins.evaluators.recall_at_k",
     "ftk_plugins.evaluators.multiple_choice",
     "ftk_plugins.evaluators.lm_eval",
+    "ftk_plugins.merges.linear",
+    "ftk_plugins.merges.slerp",
+    "ftk_plugins.merges.ties",
+    "ftk_plugins.merges.dare",
+    "ftk_plugins.merges.task_arithmetic",
+    "ftk_plugins.merges.lines",
+    "ftk_plugins.merges.fisher",
+    "ftk_plugins.merges.ema",
 )

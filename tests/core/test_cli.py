@@ -187,7 +187,7 @@ def test_the_example_of_every_variant_is_valid(entry: Entry) -> None:
     if entry.kind in ("dataset", "transform"):
         table = table["data"]["train"] if entry.kind == "dataset" else table["data"]["train"]["transform"][0]
     else:
-        table = table[entry.kind]
+        table = table["method" if entry.kind == "merge" else entry.kind]
         table = table[0] if isinstance(table, list) else table
     given = {key: value for key, value in table.items() if key not in RESERVED_KEYS[entry.kind]}
     made, problems = validate(options, given, "example")

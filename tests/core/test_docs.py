@@ -21,6 +21,7 @@ from ftk import hookspecs
 from ftk.cli.show import option_rows
 from ftk.events import EVENT_KINDS
 from ftk.hookspecs import HOOK_OF_KIND
+from ftk.merging.request import read_request
 from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Entry, Registry
@@ -213,6 +214,9 @@ FRAGMENTS = [
 def test_every_fragment_of_a_recipe_is_right(page: Path, text: str, registry: Registry) -> None:
     table = tomllib.loads(text)
     if set(table) <= {"build-system", "project", "tool"}:
+        return
+    if "models" in table:
+        read_request({"out": "merged", **table}, named(page), registry)
         return
     skip_without_packages(text)
     recipe_from_table(completed(table), named(page), text, registry=registry)

@@ -261,7 +261,7 @@ def test_entries_are_in_the_order_of_kinds_and_names(lab: Registry) -> None:
     kinds = [entry.kind for entry in entries]
     assert kinds == sorted(
         kinds,
-        key=["model", "dataset", "transform", "objective", "adaptation", "mitigation", "evaluator"].index,
+        key=["model", "dataset", "transform", "objective", "adaptation", "mitigation", "evaluator", "merge"].index,
     )
     names = [entry.variant.name for entry in lab.entries("mitigation")]
     assert names == sorted(names)

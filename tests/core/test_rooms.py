@@ -28,6 +28,7 @@ MAY_KNOW = {
     "data": {"front", "recipe", "parts"},
     "processes": {"front", "parts"},
     "disk": {"front", "parts"},
+    "merging": {"front", "plugin", "recipe", "parts"},
     "running": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk"},
     "planning": {"front", "plugin", "recipe", "parts", "data", "processes", "running"},
     "comparing": {"front", "plugin", "recipe", "parts", "data", "report", "processes", "disk", "running"},
@@ -44,6 +45,7 @@ MAY_KNOW = {
         "running",
         "planning",
         "comparing",
+        "merging",
     },
 }
 """For each room of the core the other rooms that it may import from; ``front`` is the files beside the rooms."""

@@ -148,6 +148,8 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9, "label_weight": 0.5},
     },
     ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"buffer_size": 2, "by": "rows"}},
+    ("merge", "ties"): {"some": {"density": 0.4}, "all": {"density": 1.0}},
+    ("merge", "dare"): {"added": {"density": 0.5}, "elected": {"density": 0.5, "then": "ties"}},
     ("mitigation", "interpolation"): {
         "half": {"alpha": 0.5}, "validation": {"alpha": "validation", "alphas": [0.0, 0.5, 1.0]},
     },

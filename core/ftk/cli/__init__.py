@@ -22,6 +22,7 @@ VERBS = {
     "run": ("ftk.cli.run:run", "Run a recipe, or go on with a run that was interrupted."),
     "data": ("ftk.cli.data:data", "Say what a run would see of its data."),
     "plan": ("ftk.cli.plan:plan", "Say what a recipe will take, and whether it fits."),
+    "merge": ("ftk.cli.merge:merge", "Merge models or adapters on disk into one."),
     "check": ("ftk.cli.check:check", "Check a recipe and show what it will do."),
     "list-plugins": ("ftk.cli.list_plugins:list_plugins", "List what a recipe can name here."),
     "show": ("ftk.cli.show:show", "Show one variant: its options, its source, an example."),

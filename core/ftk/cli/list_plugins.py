@@ -34,7 +34,7 @@ class Kind(click.ParamType[str]):
 def list_plugins(kind: str | None, as_json: bool) -> None:
     """List what a recipe can name, by kind, with what offers it; below it the plugins that do not work.
 
-    KIND is model, dataset, transform, objective, adaptation, mitigation or evaluator.
+    KIND is model, dataset, transform, objective, adaptation, mitigation, evaluator or merge.
     """
     found = registry()
     entries = found.entries(kind)

@@ -60,7 +60,7 @@ def show(plugin: str, as_json: bool) -> None:
     elif rows:
         print_table(out, ("option", "type", "default", "meaning"), rows, wide=3)
         out.print()
-    out.print(Text("in a recipe", style="dim"))
+    out.print(Text("in the file of a merge" if entry.kind == "merge" else "in a recipe", style="dim"))
     out.print(Text(example(entry, options), style="cyan"), end="")
 
 
@@ -121,6 +121,8 @@ def example(entry: Entry, options: type[Options]) -> str:
         return f"[data]\ntrain = {inline}\n"
     if entry.kind == "transform":
         return f'[data]\ntrain = {{ use = "files", path = "data.jsonl", transform = [{inline}] }}\n'
+    if entry.kind == "merge":
+        return "\n".join(["[method]", *pairs]) + "\n"
     head = f"[[{entry.kind}]]" if entry.kind in ("mitigation", "evaluator") else f"[{entry.kind}]"
     return "\n".join([head, *pairs]) + "\n"
 

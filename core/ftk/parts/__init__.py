@@ -12,6 +12,7 @@ from ftk.parts.evaluator import Evaluator, Metric, Note, Resampling
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.joint import JointObjective
+from ftk.parts.merging import Depths, MergeMethod, MergePiece, MergeWeight, WeightedSum
 from ftk.parts.mitigation import Importance, Knob, Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.modes import evaluated
@@ -34,6 +35,7 @@ __all__ = [
     "Context",
     "DataMix",
     "DatasetSource",
+    "Depths",
     "Drift",
     "Effect",
     "Evaluator",
@@ -46,6 +48,9 @@ __all__ = [
     "Knob",
     "Loaded",
     "Loss",
+    "MergeMethod",
+    "MergePiece",
+    "MergeWeight",
     "Metric",
     "Mitigation",
     "ModelSource",
@@ -65,6 +70,7 @@ __all__ = [
     "Task",
     "Transform",
     "WeightKind",
+    "WeightedSum",
     "add_up",
     "attention_by",
     "batches_of_process",

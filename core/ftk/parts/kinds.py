@@ -5,6 +5,7 @@ from __future__ import annotations
 from ftk.parts.adaptation import Adaptation
 from ftk.parts.dataset import DatasetSource, Transform
 from ftk.parts.evaluator import Evaluator
+from ftk.parts.merging import MergeMethod
 from ftk.parts.mitigation import Mitigation
 from ftk.parts.model import ModelSource
 from ftk.parts.objective import Objective
@@ -18,5 +19,6 @@ PART_OF_KIND: dict[str, type[Part]] = {
     "adaptation": Adaptation,
     "mitigation": Mitigation,
     "evaluator": Evaluator,
+    "merge": MergeMethod,
 }
 """The base class of the parts of each kind."""

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("model", "dataset", "transform", "objective", "adaptation", "mitigation", "evaluator")
-"""Every kind of variant, in the order in which a recipe names them."""
+KINDS = ("model", "dataset", "transform", "objective", "adaptation", "mitigation", "evaluator", "merge")
+"""Every kind of variant, in the order in which a recipe names them, and methods of merging."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

@@ -98,7 +98,7 @@ def _set(table: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals:
         raise UserError("has no `=`", "write --set key=value, as in --set training.epochs=5")
-    steps, value = steps_of(key), _value(text.strip())
+    steps, value = steps_of(key), value_of(text.strip())
     here: Any = table
     for depth, step in enumerate(steps[:-1]):
         here = _enter(table, here, steps[:depth], step)
@@ -176,7 +176,8 @@ def steps_of(key: str) -> list[str]:
     return steps
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """What a command line writes as TOML does, or the text itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

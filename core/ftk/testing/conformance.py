@@ -13,6 +13,7 @@ from ftk.testing import (
     declarations,
     evaluators,
     joints,
+    merges,
     mitigations,
     objectives,
     predictions,
@@ -30,6 +31,7 @@ _CLAUSES: dict[str, tuple[Check, ...]] = {
     "adaptation": adaptations.CLAUSES,
     "mitigation": mitigations.CLAUSES,
     "evaluator": evaluators.CLAUSES,
+    "merge": merges.CLAUSES,
 }
 
 

@@ -1,0 +1,1 @@
+"""Built-in mitigations, one folder each."""
