@@ -51,6 +51,7 @@ PLUGINS = (
     "ftk_plugins.mitigations.l2sp",
     "ftk_plugins.mitigations.agem",
     "ftk_plugins.mitigations.pcgrad",
+    "ftk_plugins.mitigations.synaptic_intelligence",
     "ftk_plugins.mitigations.replay",
     "ftk_plugins.mitigations.distill",
     "ftk_plugins.mitigations.interpolation",

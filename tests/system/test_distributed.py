@@ -84,10 +84,11 @@ def assert_same(run: Path, other: Path) -> None:
         criteria = [[entry["criterion"] for entry in its["history"]] for its in (one, two)]
         assert criteria[0] == pytest.approx(criteria[1], rel=1e-4)
         assert one["mitigations"].keys() == two["mitigations"].keys()
-        guarded = [stage["mitigations"].get("ewc", {"tasks": {}})["tasks"] for stage in (one, two)]
-        assert guarded[0].keys() == guarded[1].keys()
-        for task, told in guarded[1].items():
-            assert guarded[0][task]["trace"] == pytest.approx(told["trace"], rel=1e-4)
+        for name, measured in (("ewc", "trace"), ("synaptic_intelligence", "lowered")):
+            guarded = [stage["mitigations"].get(name, {"tasks": {}})["tasks"] for stage in (one, two)]
+            assert guarded[0].keys() == guarded[1].keys()
+            for task, told in guarded[1].items():
+                assert guarded[0][task][measured] == pytest.approx(told[measured], rel=1e-4)
 
 
 def test_two_processes_make_what_one_makes(recipe: Path, alone: Path, forge: Forge, tmp_path: Path) -> None:

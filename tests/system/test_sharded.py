@@ -21,6 +21,7 @@ MITIGATIONS = {
     "ewc and replay": [{"use": "ewc", "samples": 6}, {"use": "replay", "share": 0.25}],
     "pulls and interpolation": [
         {"use": "l2sp", "anchor": "run"},
+        {"use": "synaptic_intelligence"},
         {"use": "ewc", "samples": 6, "fisher": "factored"},
         {"use": "agem", "rows_per_step": 5},
         {"use": "interpolation", "alpha": 0.7},

@@ -17,7 +17,13 @@ class Gradients(Mapping[str, Tensor]):
 
     Edit the tensors in place. A parameter that the loss did not reach has a gradient of zeros. The gradient of a
     sharded parameter is sharded as it is: a ``DTensor``, of which :func:`ftk.parts.own_rows` gives this process's part.
+
+    Attributes:
+        scale: what the losses of the step were multiplied by before they went back. What a hook of one's own has heard
+            of them is to be divided by it, and, summed over the processes, by their number.
     """
+
+    scale: float = 1.0
 
     def __init__(self, model: nn.Module, beside: Mapping[str, nn.Parameter] | None = None) -> None:
         named = {**dict(model.named_parameters()), **(beside or {})}

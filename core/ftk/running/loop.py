@@ -168,8 +168,9 @@ class Loop:
             if self.by_source:
                 gradients.set_aside(source)
         self.balance.finish(ctx)
+        gradients.scale = scaler.get_scale()
         if self.by_source:
-            gradients.join(scaler.get_scale())
+            gradients.join(gradients.scale)
         scaler.unscale_(self.optimizer)
         self.mitigations.read_gradients(gradients, ctx)
         if ctx.adaptation is not None:

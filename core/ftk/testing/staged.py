@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -64,6 +64,16 @@ def toy_stage(
         return Stage(spec, ctx, Accelerator(device_placement=False), folder, carried or {}, stop_requested)
 
 
+def following_stage(
+    subject: Subject, adaptation: PartSpec, carry: Callable[[Mapping[str, State]], Mapping[str, State]] = dict
+) -> Stage:
+    """The stage that follows on a toy stage which has run, with the states that ``carry`` makes of what that left."""
+    first = train(toy_stage(subject, adaptation), 1)
+    model, before = first.stage.adaptation.merge(), first.stage.ctx
+    ctx = replace(before, model=model, adaptation=None, stage=2, earlier=(*before.earlier, *before.taught))
+    return toy_stage(subject, adaptation, ctx=ctx, carried=carry(first.result.states))
+
+
 def train(stage: Stage, noise: int = 0) -> Trained:
     """Run the stage, with torch's global generator at ``noise``: nothing may depend on it."""
     with seeded(noise):
@@ -74,7 +84,7 @@ def train(stage: Stage, noise: int = 0) -> Trained:
 
 def prepared(stage: Stage) -> Mitigation:
     """The stage's mitigation once it has seen what was learned earlier."""
-    stage.mitigations.remember(stage.ctx.earlier, stage.ctx)
+    stage._remember()
     stage.mitigations.begin(stage.ctx)
     (part,) = stage.mitigations.parts.values()
     return part

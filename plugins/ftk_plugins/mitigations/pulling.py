@@ -17,6 +17,11 @@ CPU_CHUNK_ELEMENTS = 1 << 18
 """Elements of a weight that each CPU thread pulls at a time: 1 MiB, which stays in its cache."""
 
 
+def piece_elements(device: torch.device) -> int:
+    """How many elements of a weight a step works on at a time."""
+    return CPU_CHUNK_ELEMENTS * torch.get_num_threads() if device.type == "cpu" else CHUNK_ELEMENTS
+
+
 class Piece(ABC):
     """A part of what is guarded, which one step pulls at as a whole."""
 
@@ -90,7 +95,7 @@ class Pull(Mitigation):
 
     def pieces(self, ctx: Context) -> list[Piece]:
         """All that is guarded, in pieces of about even size, those of this process where sharded."""
-        limit = CPU_CHUNK_ELEMENTS * torch.get_num_threads() if ctx.device.type == "cpu" else CHUNK_ELEMENTS
+        limit = piece_elements(ctx.device)
         return [piece for drift, importance in self.guarded for piece in by_rows(drift, importance, limit)]
 
     def count(self) -> int:
