@@ -47,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 def test_the_folder_holds_what_is_promised(done: Done) -> None:
     assert {entry.name for entry in done.folder.iterdir()} == {
         "recipe.toml", "recipe.resolved.json", "environment.json", "run.lock", "events.jsonl", "stages", "model",
-        "report.json",
+        "report.json", "rows.safetensors",
     }  # fmt: skip
     assert {entry.name for entry in (done.folder / "stages").iterdir()} == {"0-start", "1-capitals", "2-currencies"}
     assert (done.folder / "recipe.toml").read_text() == done.recipe.read_text()
