@@ -53,7 +53,7 @@ def describe_device() -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory held so far, in bytes: of the device where it counts, else of this process."""
+    """The most memory held since :func:`forget_peak`, in bytes: of the device where it counts, else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     import resource
@@ -61,6 +61,17 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let :func:`peak_memory` begin anew, where the system can: a process may run several recipes one after another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return  # no Linux, or one that does not allow it
 
 
 def give_back_large_blocks() -> None:

@@ -12,6 +12,9 @@ from ftk.report.outcomes import Outcomes
 if TYPE_CHECKING:
     from ftk.parts import Metric, Note, State
 
+REPORT_SCHEMA = 2
+"""The number of ``report.json``'s form; docs/metrics.md tells what each has."""
+
 RETAIN = "retain"
 """The name of the task that the starting model already knows; it is always the first."""
 

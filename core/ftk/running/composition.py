@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,10 @@ CPU = torch.device("cpu")
 STATIONS = ("remember", "begin", "sources", "penalty", "read_gradients", "edit_gradients", "after_step", "finish")
 """The moments of a stage at which a mitigation may act, in their order."""
 
+OUTSIDE = "outside steps"
+"""No name of a mitigation; the clock's for what mitigations do before the first step and after the last."""
+IN_STEPS = ("penalty", "read_gradients", "edit_gradients", "after_step")
+
 
 def stations_of(mitigation: Mitigation) -> tuple[str, ...]:
     """The stations at which this mitigation does something."""
@@ -37,7 +41,7 @@ class Composition:
 
     def __init__(self, parts: Mapping[str, Mitigation], device: torch.device = CPU) -> None:
         self.parts = dict(parts)
-        self.clock = Clock(parts, device)
+        self.clock = Clock([*parts, OUTSIDE], device)
         self.remembered: dict[str, list[str]] = {name: [] for name in parts}
         self._acting = {
             station: [(name, part) for name, part in parts.items() if station in stations_of(part)]
@@ -116,8 +120,9 @@ class Composition:
     def report(self) -> dict[str, dict[str, Any]]:
         """By mitigation: the seconds it took and what it says of itself."""
         told: dict[str, dict[str, Any]] = {}
-        for name, seconds in self.clock.seconds().items():
-            told[name], part = {"seconds": round(seconds, 3)}, self.parts[name]
+        seconds = self.clock.seconds()
+        for name, part in self.parts.items():
+            told[name] = {"seconds": round(seconds[name], 3)}
             with self._guarded(name, "report"):
                 told[name].update(part.report())
         return told
@@ -157,7 +162,7 @@ class Composition:
     @contextmanager
     def _guarded(self, name: str, station: str) -> Iterator[None]:
         try:
-            with self.clock.timed(name):
+            with self.clock.timed(name), nullcontext() if station in IN_STEPS else self.clock.timed(OUTSIDE):
                 yield
         except FtkError:
             raise

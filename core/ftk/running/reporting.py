@@ -12,11 +12,9 @@ from ftk.plugin.registry import own_version
 from ftk.processes.hardware import peak_memory
 from ftk.recipe.specs import Recipe
 from ftk.report.model_card import model_card
-from ftk.report.scores import Scores
+from ftk.report.scores import REPORT_SCHEMA, Scores
+from ftk.running.composition import OUTSIDE
 from ftk.running.stage import StageResult
-
-REPORT_SCHEMA = 2
-"""The number of ``report.json``'s form; docs/metrics.md tells what each has."""
 
 
 def run_report(recipe: Recipe, status: str, scores: Scores, stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -33,6 +31,7 @@ def stage_facts(name: str, result: StageResult, device: torch.device) -> dict[st
     return {
         "name": name, "steps": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
         "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
+        "outside_seconds": round(result.states["composition"]["seconds"][OUTSIDE], 3),
         "peak_memory_bytes": peak_memory(device), **result.facts,
     }  # fmt: skip
 

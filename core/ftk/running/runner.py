@@ -20,7 +20,7 @@ from ftk.events import EventLog, Events, RunEvent
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry, own_version
 from ftk.processes.environment import environment
-from ftk.processes.hardware import give_back_large_blocks
+from ftk.processes.hardware import forget_peak, give_back_large_blocks
 from ftk.processes.meeting import lost_process, make_accelerator
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
@@ -79,6 +79,7 @@ def run(
     accelerator = make_accelerator()
     if accelerator.device.type == "cpu":
         give_back_large_blocks()
+    forget_peak(accelerator.device)
     path = Path(output) if output else default_output(recipe, without)
     folder, report, damage = open_folder(path, recipe, accelerator, fresh)
     log = None

@@ -26,7 +26,7 @@ from ftk.recipe.building import build
 from ftk.recipe.checking import SOURCE_GRADIENTS
 from ftk.recipe.naming import member_of
 from ftk.recipe.specs import StageSpec
-from ftk.running.composition import Composition, build_named
+from ftk.running.composition import OUTSIDE, Composition, build_named
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
 from ftk.running.optimizing import build_optimizer, build_schedule, pack_optimizer, sizes_of, unpack_optimizer
@@ -275,7 +275,7 @@ class Stage:
     def _remember(self) -> None:
         if "composition" in self.carried:
             self._load_mitigations(self.carried)
-            self.mitigations.clock.set(dict.fromkeys(self.mitigations.parts, 0.0))
+            self.mitigations.clock.set(dict.fromkeys([*self.mitigations.parts, OUTSIDE], 0.0))
         self.mitigations.remember(self.ctx.earlier, self.ctx)
 
     def _restore(self, states: Mapping[str, State], optimizer: torch.optim.Optimizer) -> None:

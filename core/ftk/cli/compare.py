@@ -1,0 +1,50 @@
+"""``ftk compare``: finished runs side by side: what each learned, kept and took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from ftk.cli.common import console, json_option, print_json, print_table
+from ftk.comparing.comparison import Comparison
+from ftk.comparing.comparison import compare as compare_runs
+from ftk.comparing.runs import read_runs
+from ftk.comparing.tables import FORMATS, as_csv, latex, markdown, notes, texts
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--metric", metavar="NAME", help="Compare all tasks by this metric. Default: each task's first.")
+@click.option(
+    "--watts", type=click.FloatRange(0, min_open=True),
+    help="What a device draws, for the energy. Default: 65 for a CPU, 30 for Apple's, 400 for another GPU.",
+)  # fmt: skip
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Of the tables.")
+@json_option
+def compare(runs: tuple[Path, ...], metric: str | None, watts: float | None, form: str, as_json: bool) -> None:
+    """Show RUNs side by side, each against the first: target, retention, cost, with 95% intervals.
+
+    RUN is the folder of a finished run. Runs of one recipe that differ in their seeds alone make one line. Runs
+    that were measured on different rows are refused.
+    """
+    if as_json and form != "text":
+        raise click.UsageError(f"--json and --format {form} do not go together")
+    found = compare_runs(read_runs(runs), metric=metric, watts=watts)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_comparison(console(), found, form)
+
+
+def print_comparison(out: Console, comparison: Comparison, form: str = "text") -> None:
+    """Print the tables of a comparison in one of :data:`ftk.comparing.tables.FORMATS`."""
+    if form != "text":
+        click.echo({"markdown": markdown, "latex": latex, "csv": as_csv}[form](comparison), nl=False)
+        return
+    for table in texts(comparison):
+        print_table(out, table.columns, table.rows, wide=0)
+        out.print()
+    for note in notes(comparison):
+        out.print(note, style="dim")
