@@ -98,12 +98,11 @@ def test_whatever_a_stage_depends_on_makes_another_of_it(first: Path, tmp_path: 
 
 
 def test_damage_in_the_cache_is_no_harm(first: Path, cache: Path, tmp_path: Path) -> None:
-    [entry] = [path for path in cache.glob("stage-*/stage/model") if "capitals" in (path / "README.md").read_text()][:1]
-    with (entry / "config.json").open("a") as file:
-        file.write(" ")
+    for config in cache.glob("stage-*/stage/model/config.json"):
+        with config.open("a") as file:
+            file.write(" ")
     again = run(tmp_path / "again", keeper=KeptStages())
-    assert set(trained(again)) <= {1, 2}
-    assert trained(again)
+    assert trained(again) == [1, 2]
     assert weights(again) == weights(first)
 
 
