@@ -38,7 +38,8 @@ class Context:
         processor: its tokenizer or image processor.
         objective: the stage's objective; of one made of several that of ``task``.
         adaptation: the stage's adaptation; None while the starting model is measured.
-        task: what the stage teaches, the first of several; None while the starting model is measured.
+        task: what the stage teaches, the first of several; None while the starting model is measured, and while
+            mitigations remember what came before.
         beside: what it teaches beside that, where its objective is made of several.
         earlier: the bodies of knowledge that came before, the retained one first.
         device: where the model is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ftk.parts.context import Context
+    from ftk.parts.examples import Task
     from ftk.parts.predicting import Predictions
 
 
@@ -191,6 +192,14 @@ class Objective(Part):
         Needs ``class-predictions``, ``scalar-predictions`` or ``embedding-predictions``, by the kind that is given.
         """
         raise TypeError(f"{type(self).__name__} does not predict")
+
+    def known(self, tasks: Iterable[Task]) -> tuple[int, ...] | None:
+        """Of the outputs of its head those that these tasks have taught, by number; None: all.
+
+        For whoever compares outputs, where classes come with the stages: those that ``ctx.earlier`` have taught are
+        what the stage's starting model knows.
+        """
+        return None
 
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch with each target replaced by a draw from the model's own prediction at that position.

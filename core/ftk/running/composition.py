@@ -57,7 +57,8 @@ class Composition:
         return {name: part.knob for name, part in self.parts.items() if part.knob is not None}
 
     def remember(self, tasks: Sequence[Task], ctx: Context) -> None:
-        """Let each mitigation see each body of knowledge that it has not seen yet."""
+        """Let each mitigation see each body of knowledge that it has not seen yet; the stage has taught nothing."""
+        ctx = replace(ctx, task=None, beside=())
         for name, part in self._acting["remember"]:
             for task in tasks:
                 if task.name not in self.remembered[name]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftk import UserError
-from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
+from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row, Task
 from ftk_plugins.objectives.classification.options import ClassificationOptions
 from ftk_plugins.objectives.drawing import draw_classes
+from ftk_plugins.objectives.incremental import cross_entropy, known_outputs, predicted, taught_by
 from ftk_plugins.objectives.labels import (
     Labels,
     in_order,
@@ -59,6 +60,9 @@ class Classification(Objective):
             UserError: the column is missing, or its labels are not two at least.
         """
         options, column = self.options, self.options.label
+        if options.incremental and options.taught is None:
+            need_column(rows, column)
+            return {"taught": taught_by(rows, column, self.labels)}
         if options.labels is not None and options.class_weights != "balanced":
             return {}
         need_column(rows, column)
@@ -111,7 +115,8 @@ class Classification(Objective):
         labels = batch.inputs["labels"]
         weights = self._weights.to(logits.device) if self._weights is not None else None
         if self.options.kind == "single":
-            total = F.cross_entropy(logits, labels[:, 0], weights, reduction="sum", label_smoothing=smoothing)
+            known = self.known((*ctx.earlier, *ctx.taught))
+            total = cross_entropy(logits, labels[:, 0], known, weights, smoothing)
         elif self.options.kind == "multiple":
             targets = torch.lerp(labels.float(), torch.full_like(logits, 0.5), smoothing)
             total = (
@@ -127,7 +132,11 @@ class Classification(Objective):
         if self.options.kind == "regression":
             return Predictions("scalars", logits, labels)
         references = labels[:, 0] if self.options.kind == "single" else labels
+        logits = predicted(logits, self.known((*ctx.earlier, *ctx.taught)))
         return Predictions("classes", logits, references, self.labels.names)
+
+    def known(self, tasks: Iterable[Task]) -> tuple[int, ...] | None:
+        return known_outputs(self, tasks)
 
     @torch.no_grad()
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:

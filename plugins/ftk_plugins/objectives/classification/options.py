@@ -7,7 +7,15 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ftk import Options
-from ftk_plugins.objectives.label_options import ClassWeights, HeadName, check_labels
+from ftk_plugins.objectives.label_options import (
+    FROM_ALL_CLASSES,
+    ClassWeights,
+    HeadName,
+    Incremental,
+    Taught,
+    check_incremental,
+    check_labels,
+)
 
 
 class ClassificationOptions(Options):
@@ -31,6 +39,8 @@ class ClassificationOptions(Options):
         "training rows tell.",
     )
     head: HeadName = ""
+    incremental: Incremental = False
+    taught: Taught = None
     class_weights: ClassWeights = Field(
         default=None,
         description="How much a label's rows count in the loss, by its name, 1 where none is given; `balanced`: "
@@ -47,9 +57,14 @@ class ClassificationOptions(Options):
         if self.class_weights is not None and self.kind == "regression":
             raise ValueError('`class_weights` weighs labels, and kind = "regression" has none')
         check_labels(self.labels, self.class_weights, least=2 if self.kind == "single" else 1)
+        if self.incremental and self.kind != "single":
+            raise ValueError('`incremental` goes with kind = "single": of other kinds no output competes with another')
+        check_incremental(self.incremental, self.labels, self.taught, self.class_weights)
         return self
 
     def withheld(self) -> tuple[str, ...]:
         if self.kind == "regression":
             return ("class-predictions", "label-smoothing", "target-logits", "target-listing")
+        if self.incremental:
+            return ("scalar-predictions", *FROM_ALL_CLASSES)
         return ("scalar-predictions",) if self.kind == "single" else ("scalar-predictions", "target-listing")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row
+from ftk.parts import Batch, Context, Features, Head, Loss, Objective, Predictions, Row, Task
 from ftk_plugins.objectives.drawing import draw_classes
 from ftk_plugins.objectives.image_classification.mixing import mixed
 from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
-from ftk_plugins.objectives.labels import Labels, known_labels, target_of
+from ftk_plugins.objectives.incremental import cross_entropy, known_outputs, predicted, taught_by
+from ftk_plugins.objectives.labels import Labels, known_labels, need_column, target_of
 from ftk_plugins.objectives.pictures import pixels_of, seen_anew
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ class ImageClassification(Objective):
         Raises:
             UserError: the column is missing, or its labels are not two at least.
         """
-        return {} if self.options.labels is not None else {"labels": known_labels(rows, self.options.label, least=2)}
+        options = self.options
+        if options.incremental and options.taught is None:
+            need_column(rows, options.label)
+            return {"taught": taught_by(rows, options.label, self.labels)}
+        return {} if options.labels is not None else {"labels": known_labels(rows, options.label, least=2)}
 
     def texts(self, row: Row) -> Iterator[str]:
         return iter(())
@@ -90,17 +94,22 @@ class ImageClassification(Objective):
         """
         logits, inputs = self._logits(model, batch), batch.inputs
         smoothing = ctx.label_smoothing if model.training else 0.0
+        known = self.known((*ctx.earlier, *ctx.taught))
         if "others" not in inputs:
-            total = F.cross_entropy(logits, inputs["labels"], reduction="sum", label_smoothing=smoothing)
+            total = cross_entropy(logits, inputs["labels"], known, smoothing=smoothing)
             return Loss(total, batch.count, {"logits": logits})
         own, others = (
-            F.cross_entropy(logits, inputs[name], reduction="none", label_smoothing=smoothing)
+            cross_entropy(logits, inputs[name], known, smoothing=smoothing, reduction="none")
             for name in ("labels", "others")
         )
         return Loss(torch.lerp(others, own, inputs["shares"]).sum(), batch.count, {"logits": logits})
 
     def predict(self, model: nn.Module, batch: Batch, ctx: Context) -> Predictions:
-        return Predictions("classes", self._logits(model, batch), batch.inputs["labels"], self.labels.names)
+        logits = predicted(self._logits(model, batch), self.known((*ctx.earlier, *ctx.taught)))
+        return Predictions("classes", logits, batch.inputs["labels"], self.labels.names)
+
+    def known(self, tasks: Iterable[Task]) -> tuple[int, ...] | None:
+        return known_outputs(self, tasks)
 
     @torch.no_grad()
     def draw_targets(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:

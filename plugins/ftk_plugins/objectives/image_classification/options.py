@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from ftk_plugins.objectives.label_options import HeadName, check_labels
+from ftk_plugins.objectives.label_options import (
+    FROM_ALL_CLASSES,
+    HeadName,
+    Incremental,
+    Taught,
+    check_incremental,
+    check_labels,
+)
 from ftk_plugins.objectives.picture_options import PictureOptions
 
 
@@ -18,6 +25,8 @@ class ImageClassificationOptions(PictureOptions):
         description="The names of the labels, in the order of the model's outputs; unset: as the training rows tell.",
     )
     head: HeadName = ""
+    incremental: Incremental = False
+    taught: Taught = None
 
     mixup: float = Field(
         default=0.0,
@@ -35,4 +44,8 @@ class ImageClassificationOptions(PictureOptions):
     @model_validator(mode="after")
     def _each_once(self) -> ImageClassificationOptions:
         check_labels(self.labels, None, least=2)
+        check_incremental(self.incremental, self.labels, self.taught)
         return self
+
+    def withheld(self) -> tuple[str, ...]:
+        return FROM_ALL_CLASSES if self.incremental else ()
