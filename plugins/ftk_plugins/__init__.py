@@ -18,6 +18,8 @@ PLUGINS = (
     "ftk_plugins.transforms.map_columns",
     "ftk_plugins.transforms.template",
     "ftk_plugins.transforms.few_shot",
+    "ftk_plugins.transforms.select",
+    "ftk_plugins.transforms.permute_pixels",
     "ftk_plugins.transforms.deduplicate",
     "ftk_plugins.transforms.split_long",
     "ftk_plugins.transforms.decontaminate",

@@ -67,6 +67,8 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "one": {"column": "output", "per_class": 1},
         "none_left_out": {"column": "input", "per_class": 20, "scarce": "keep"},
     },
+    ("transform", "select"): {"one": {"column": "output", "values": [next(iter(toy_rows()))["output"]]}},
+    ("transform", "permute_pixels"): {"one": {"seed": 1}},
     ("objective", "causal_lm"): {"plain": {}, "packed": {"packing": True, "append_eos": False}},
     ("objective", "denoising"): {
         "spans": {"density": 0.3}, "infilling": {"scheme": "infilling", "permute_sentences": True},
@@ -194,6 +196,7 @@ def with_new_tokens() -> Any:
 
 
 AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
+    ("transform", "permute_pixels"): lambda choice: {"rows": pictures.ROWS},
     ("adaptation", "lora"): lambda choice: {"model": with_new_tokens} if choice == "new_tokens" else {},
     ("objective", "image_classification"): lambda choice: {
         "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,

@@ -43,6 +43,8 @@ FILES: dict[str, dict[str, Rows]] = {
         ]
     },
     "few_shot": {"reviews.jsonl": [{"text": str(n), "label": "good" if n % 2 else "bad"} for n in range(10)]},
+    "select": {"digits.jsonl": [{"image": [[n, 0]], "label": n} for n in range(4)]},
+    "permute_pixels": {"digits.jsonl": [{"image": [[0, 1, 2], [3, 4, 5]], "label": 1}]},
     "deduplicate": {"pages.jsonl": rows_of(TEN, TEN.upper(), f"{TEN} eleven", "other")},
     "split_long": {"books.jsonl": rows_of("one two three four five six seven", "short")},
     "decontaminate": {
@@ -63,6 +65,10 @@ GIVEN: dict[str, Callable[[Rows], bool]] = {
         [row["text"] for row in rows] == ["Rome lies in Italy. Its river is the Tiber.", "Oslo lies in Norway."]
     ),
     "few_shot": lambda rows: sorted(row["label"] for row in rows) == ["bad", "bad", "good", "good"],
+    "select": lambda rows: [row["label"] for row in rows] == [0, 1],
+    "permute_pixels": lambda rows: (
+        sorted([*rows[0]["image"][0], *rows[0]["image"][1]]) == list(range(6)) and rows[0]["image"][0] != [0, 1, 2]
+    ),
     "deduplicate": lambda rows: rows == rows_of(TEN, "other"),
     "split_long": lambda rows: rows == rows_of("one two three four", "four five six seven", "short"),
     "decontaminate": lambda rows: [row["instruction"] for row in rows] == ["Why?"],
