@@ -52,6 +52,7 @@ PLUGINS = (
     "ftk_plugins.mitigations.ewc",
     "ftk_plugins.mitigations.l2sp",
     "ftk_plugins.mitigations.agem",
+    "ftk_plugins.mitigations.mas",
     "ftk_plugins.mitigations.pcgrad",
     "ftk_plugins.mitigations.synaptic_intelligence",
     "ftk_plugins.mitigations.replay",

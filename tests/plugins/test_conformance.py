@@ -142,6 +142,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
     ("adaptation", "ia3"): {"known": {}, "named": {"targets": "all-linear", "feedforward": ["o_proj", "down_proj"]}},
     ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
+    ("mitigation", "mas"): {"online": {"gamma": 0.9, "strength": 1.0}},
     ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},
     ("mitigation", "budget"): {"often": {"every": 2, "retention_floor": 1.0, "trials": 2}},
     ("mitigation", "agem"): {"average": {"rows_per_step": 3}, "each": {"buffer_size": 3, "constraint": "each"}},

@@ -22,6 +22,7 @@ MITIGATIONS = {
     "pulls and interpolation": [
         {"use": "l2sp", "anchor": "run"},
         {"use": "synaptic_intelligence"},
+        {"use": "mas", "samples": 6},
         {"use": "ewc", "samples": 6, "fisher": "factored"},
         {"use": "agem", "rows_per_step": 5},
         {"use": "interpolation", "alpha": 0.7},

@@ -53,6 +53,7 @@ class Estimate:
         of: the squares of the rows' gradients, or their sizes.
         loss: of what the gradients are, summed over a batch's rows; None: the objective's loss.
         method: the mitigation's name, for messages.
+        what: what is measured, for messages.
     """
 
     samples: int
@@ -62,6 +63,7 @@ class Estimate:
     of: Measure = "square"
     loss: Callable[[Batch, Context], Tensor] | None = None
     method: str = "ewc"
+    what: str = "Fisher information"
 
 
 def estimate_fisher(task: Task, ctx: Context, weights: Mapping[str, Tensor], how: Estimate) -> Fisher:
@@ -99,8 +101,8 @@ def estimate_fisher(task: Task, ctx: Context, weights: Mapping[str, Tensor], how
             beside = "; no layer's factors can be had then, and its diagonal is kept" if how.kind == "kfac" else ""
             ctx.events(
                 "warning",
-                text=f"{how.method}: the gradients of a batch cannot be told apart by row ({reason}); the Fisher "
-                f"information is estimated row by row, which gives the same and takes longer{beside}",
+                text=f"{how.method}: the gradients of a batch cannot be told apart by row ({reason}); the "
+                f"{how.what} is estimated row by row, which gives the same and takes longer{beside}",
             )
             kind = "diagonal" if how.kind == "kfac" else how.kind
             sums = scoring.one_by_one(rows, sums_of(ctx.model, weights, kind, how.of))
@@ -134,7 +136,7 @@ def rehearse_fisher(task: Task, ctx: Context, weights: Mapping[str, Tensor], how
 def _refuse_compared(task: Task, how: Estimate) -> None:
     if isinstance(task.objective, ComparingObjective):
         raise UserError(
-            f"mitigation {how.method}: the objective of `{task.name}` compares rows with each other, and the Fisher"
-            " information is made of the gradients of single rows",
+            f"mitigation {how.method}: the objective of `{task.name}` compares rows with each other, and the"
+            f" {how.what} is made of the gradients of single rows",
             "guard that task with another mitigation, such as replay or interpolation",
         )

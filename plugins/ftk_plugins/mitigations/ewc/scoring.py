@@ -134,7 +134,7 @@ class Scoring:
             elif self.sharded:
                 yield rows[:1], False
             done = min(self.rows, min(most, start + batch_size) * self.ctx.world_size)
-            text = f"Fisher information of {self.task.name}"
+            text = f"{self.how.what} of {self.task.name}"
             self.ctx.events("phase", text=text, done=done, total=self.rows)
 
     def _with_targets(self, items: Sequence[Features]) -> Iterator[tuple[Batch, Tensor | None]]:
