@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unpictured() -> Iterator[None]:
+    """Runs write no page, which takes a second each; a test file that wants pages has a fixture of this name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ftk.pictures.write_at_end", lambda folder, events: None)
+        yield
 
 
 def fetched(fetch: Callable[[], Found]) -> Found:

@@ -10,12 +10,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import ftk
+import ftk.pictures
 from ftk.disk.bundles import read_bundle
+from ftk.events import Events
 from tests.system.small import PIPELINE, written
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpictured() -> None:
+    """This run writes its page."""
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory, unpictured: None) -> Path:
     """The stages' folder of a run that trains all weights under EWC, and then LoRA."""
     folder = tmp_path_factory.mktemp("told")
     with pytest.MonkeyPatch.context() as patch:
@@ -79,3 +86,18 @@ def test_without_drift_nothing_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     )
     assert (run.folder / "stages" / "1-capitals" / "model").is_dir()
     assert not (run.folder / "stages" / "1-capitals" / "weights.json").exists()
+
+
+def test_a_run_ends_with_its_page(stages: Path) -> None:
+    page = (stages.parent / "report.html").read_text(encoding="utf-8")
+    for title in ("Loss and learning rate", "Score matrix: perplexity", "Where old and new compete: ewc"):
+        assert f"<bdi>{title}</bdi>" in page
+    assert page.count("<svg") == page.count("</figure>") >= 8
+
+
+def test_a_page_that_cannot_be_drawn_is_a_warning(tmp_path: Path) -> None:
+    told: list[str] = []
+    ftk.pictures.write_at_end(tmp_path / "none", Events([lambda event: told.append(event.data["text"])]))
+    [text] = told
+    assert "there is no such folder" in text
+    assert f"ftk report {tmp_path / 'none'}" in text

@@ -21,6 +21,7 @@ from ftk.plugin.variant import import_reference
 VERBS = {
     "run": ("ftk.cli.run:run", "Run a recipe, or go on with a run that was interrupted."),
     "compare": ("ftk.cli.compare:compare", "Show finished runs side by side, with intervals."),
+    "report": ("ftk.cli.report:report", "Write the page of a run, with its charts."),
     "data": ("ftk.cli.data:data", "Say what a run would see of its data."),
     "plan": ("ftk.cli.plan:plan", "Say what a recipe will take, and whether it fits."),
     "merge": ("ftk.cli.merge:merge", "Merge models or adapters on disk into one."),

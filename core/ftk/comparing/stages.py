@@ -16,6 +16,7 @@ from ftk.disk.bundles import link_or_copy, read_bundle
 from ftk.disk.manifest import Damaged, read_manifest, verify
 from ftk.errors import UserError
 from ftk.recipe.checking import MERGE
+from ftk.report import WEIGHTS
 from ftk.report.scores import Scores
 from ftk.running.exporting import model_places
 from ftk.running.keeping import StageKeeper
@@ -125,6 +126,8 @@ class KeptStages(StageKeeper):
         assert run.folder is not None
         target = run.folder.aside_path(number, _name(run, number)) / "model"
         shutil.copytree(stage / "model", target, copy_function=_link)
+        if (stage / WEIGHTS).is_file():
+            shutil.copy2(stage / WEIGHTS, target.parent)
         manifest = read_manifest(stage)
         earlier = [run.folder.stage_path(n, _name(run, n)) for n in range(1, number)]
         facts = {**manifest["facts"], "from_cache": True}

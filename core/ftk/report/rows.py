@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ftk.report.scores import RETAIN, Score, Scores
 
 KEPT = 0.95
 """From this retention on, a task counts as kept."""
+MANY = 8
+"""Above so many tasks, a sentence counts them and a table has no lines between them."""
+NAMED = 3
+"""How many tasks a sentence names that counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,36 @@ def score_rows(scores: Scores) -> list[ScoreRow]:
                 )
             )
     return rows
+
+
+def said_of(rows: Iterable[ScoreRow]) -> dict[str, str]:
+    """What was learned, not learned, kept and lost, by each task's first metric; only headings with something.
+
+    Many tasks are counted, and of those that were not learned or kept the worst are named.
+    """
+    headlines: dict[str, ScoreRow] = {}
+    for row in rows:
+        if not row.probe:
+            headlines.setdefault(row.task, row)
+    many = len(headlines) > MANY
+    said: dict[str, list[str]] = {"Learned": [], "Not learned": [], "Kept": [], "Lost": []}
+    order = sorted(headlines.values(), key=lambda row: row.retention or 0.0) if many else headlines.values()
+    for row in order:
+        # A falling number alone would look like a loss where less of it is better.
+        label = row.task if row.higher_is_better else f"{row.task} {row.metric}"
+        if row.was_learned is not None:
+            change = f"{label} {number(row.start)} → {number(row.learned)}"
+            said["Learned" if row.was_learned else "Not learned"].append(change)
+        if row.was_kept is not None:
+            share = f" ({percent(row.retention)} kept)" if row.retention is not None else ""
+            said["Kept" if row.was_kept else "Lost"].append(f"{label} {number(row.best)} → {number(row.end)}{share}")
+    told = {heading: ", ".join(changes) for heading, changes in said.items() if changes}
+    for heading in told if many else ():
+        changes = said[heading]
+        named = f" ({', '.join(changes[:NAMED])}{', ...' if len(changes) > NAMED else ''})"
+        good = heading in ("Learned", "Kept")
+        told[heading] = f"{len(changes)} of {len(headlines)} tasks{'' if good else named}"
+    return told
 
 
 def number(score: Score) -> str:

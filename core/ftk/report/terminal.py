@@ -12,16 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ftk.report.console import SafeConsole
-from ftk.report.rows import ScoreRow, number, percent, score_rows
+from ftk.report.rows import MANY, ScoreRow, number, percent, said_of, score_rows
 from ftk.report.samples import sample_lines
 from ftk.report.scores import Scores
 
 SUMMED = 3
 """From so many tasks on, the numbers that sum them up are shown."""
-MANY = 8
-"""Above so many tasks, a sentence counts them and a table has no lines between them."""
-NAMED = 3
-"""How many tasks a sentence names that counts them."""
 
 
 def final_table(report: Mapping[str, Any]) -> Group:
@@ -47,31 +43,10 @@ def plain_text(report: Mapping[str, Any], width: int = 80) -> str:
 
 def verdict(rows: Iterable[ScoreRow]) -> Text:
     """What was learned, kept and lost, by the first metric of each task, in one line."""
-    headlines: dict[str, ScoreRow] = {}
-    for row in rows:
-        if not row.probe:
-            headlines.setdefault(row.task, row)
-    said: dict[str, list[str]] = {"Learned": [], "Not learned": [], "Kept": [], "Lost": []}
-    # Of many the worst are named, so they come first.
-    order = sorted(headlines.values(), key=lambda row: row.retention or 0.0) if len(headlines) > MANY else ()
-    for row in order or headlines.values():
-        if row.was_learned is not None:
-            change = f"{_label(row)} {number(row.start)} → {number(row.learned)}"
-            said["Learned" if row.was_learned else "Not learned"].append(change)
-        if row.was_kept is not None:
-            share = f" ({percent(row.retention)} kept)" if row.retention is not None else ""
-            change = f"{_label(row)} {number(row.best)} → {number(row.end)}{share}"
-            said["Kept" if row.was_kept else "Lost"].append(change)
     line = Text()
-    for heading, changes in said.items():
-        if changes:
-            good = heading in ("Learned", "Kept")
-            line.append(f"{' ' if line else ''}{heading}: ", style=_COLOUR[good])
-            told = ", ".join(changes)
-            if len(headlines) > MANY:
-                named = "" if good else f" ({', '.join(changes[:NAMED])}{', ...' if len(changes) > NAMED else ''})"
-                told = f"{len(changes)} of {len(headlines)} tasks{named}"
-            line.append(f"{told}.")
+    for heading, told in said_of(rows).items():
+        line.append(f"{' ' if line else ''}{heading}: ", style=_COLOUR[heading in ("Learned", "Kept")])
+        line.append(f"{told}.")
     return line
 
 
@@ -109,8 +84,3 @@ def _table(rows: list[ScoreRow]) -> Table:
         )
         task = row.task
     return table
-
-
-def _label(row: ScoreRow) -> str:
-    """The task, with the metric where less of it is better: a falling number alone would look like a loss."""
-    return row.task if row.higher_is_better else f"{row.task} {row.metric}"

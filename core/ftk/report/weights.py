@@ -13,10 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Importance, own_rows
 
-WEIGHTS = "weights.json"
-"""Its name in a stage's folder; docs/metrics.md tells what stands in it."""
-
 SCHEMA = 1
+"""The number of the form; docs/metrics.md tells what stands in it."""
 
 
 @torch.no_grad()
@@ -46,12 +44,13 @@ def weight_table(ctx: Context, importances: Mapping[str, Mapping[str, Importance
     for name, (square, start, *of_methods) in numbers.items():
         norm, size = math.sqrt(square), math.sqrt(start)
         relative = norm / size if size > 0 else None  # also where the starting values cannot be read: not a number
-        table["drift"][name] = {"norm": _finite(norm), "relative": _finite(relative)}
+        shape = list(drifts[name].shape)
+        table["drift"][name] = {"shape": shape, "norm": _finite(norm), "relative": _finite(relative)}
         known = [method for method, weights in told.items() if name in weights]
         elements = drifts[name].weight.numel()
         for method, total, cost in zip(known, of_methods[::2], of_methods[1::2], strict=True):
             table["importances"][method][name] = {"mean": _finite(total / elements), "cost": _finite(cost)}
-    return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(table, ensure_ascii=False) + "\n"
 
 
 def _moved(drift: Drift) -> Tensor:

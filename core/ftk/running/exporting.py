@@ -11,7 +11,8 @@ from ftk.disk.pieces import is_divided
 from ftk.parts import Head, ModelSource, State
 from ftk.processes.sharding import save_model
 from ftk.recipe.specs import Recipe
-from ftk.report.weights import WEIGHTS, weight_table
+from ftk.report import WEIGHTS
+from ftk.report.weights import weight_table
 from ftk.running.folder import RunFolder
 from ftk.running.reporting import write_card
 from ftk.running.stage import Stage

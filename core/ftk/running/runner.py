@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
+from ftk import pictures
 from ftk.disk.manifest import Damaged
 from ftk.errors import FtkError, Interrupted, UserError
 from ftk.events import EventLog, Events, RunEvent
@@ -104,6 +105,8 @@ def run(
                 if lost:
                     raise lost from error
                 raise
+        if accelerator.is_main_process:
+            pictures.write_at_end(folder.path, events)
         return RunResult(folder.path, report)
     finally:
         if log is not None:
