@@ -5,6 +5,7 @@ FTK_HOOK_VERSION = 3
 PLUGINS = (
     "ftk_plugins.models.pretrained",
     "ftk_plugins.models.scratch",
+    "ftk_plugins.models.mlp",
     "ftk_plugins.datasets.drawn_shapes",
     "ftk_plugins.datasets.files",
     "ftk_plugins.datasets.hub",

@@ -67,6 +67,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "one": {"column": "output", "per_class": 1},
         "none_left_out": {"column": "input", "per_class": 20, "scarce": "keep"},
     },
+    ("model", "mlp"): {"grey": {"image_size": 8, "hidden_size": 5}, "linear": {"layers": 0, "colours": True}},
     ("transform", "select"): {"one": {"column": "output", "values": [next(iter(toy_rows()))["output"]]}},
     ("transform", "permute_pixels"): {"one": {"seed": 1}},
     ("objective", "causal_lm"): {"plain": {}, "packed": {"packing": True, "append_eos": False}},
@@ -197,6 +198,10 @@ def with_new_tokens() -> Any:
 
 
 AROUND: dict[tuple[str, str], Callable[[str], Mapping[str, Any]]] = {
+    ("model", "mlp"): lambda choice: {
+        "rows": pictures.ROWS, "processor": pictures.processor, "model": pictures.vit,
+        "beside": {"objective": {"use": "image_classification", "labels": ["bar", "cup", "dot"]}},
+    },
     ("transform", "permute_pixels"): lambda choice: {"rows": pictures.ROWS},
     ("adaptation", "lora"): lambda choice: {"model": with_new_tokens} if choice == "new_tokens" else {},
     ("objective", "image_classification"): lambda choice: {
