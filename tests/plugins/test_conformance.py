@@ -152,7 +152,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9, "label_weight": 0.5},
     },
     ("mitigation", "synaptic_intelligence"): {"raw": {"normalise": False, "gamma": 0.9, "strength": 1.0}},
-    ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"buffer_size": 2, "by": "rows"}},
+    ("mitigation", "replay"): {
+        "even": {"share": 0.3},
+        "few": {"memory": 3, "by": "rows", "choice": "herding", "share": {"start": 0.4, "end": 0.1}},
+    },
     ("merge", "ties"): {"some": {"density": 0.4}, "all": {"density": 1.0}},
     ("merge", "dare"): {"added": {"density": 0.5}, "elected": {"density": 0.5, "then": "ties"}},
     ("mitigation", "interpolation"): {

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 
 import numpy as np
 
+from ftk.data.shares import Changing, at, highest
 from ftk.errors import UserError
-from ftk.parts import Context, Features, Objective, Source, Task, derive_seed
+from ftk.parts import Context, Course, Features, Objective, Source, Task, derive_seed
 from ftk.parts.varying import Varied
 from ftk.parts.views import digest_of
 from ftk.recipe.checking import MOST_SHARED
 from ftk.recipe.naming import member_of
+from ftk.recipe.training import Training
 
 Drawn = tuple[Source, Features]
 """A row, and where it was drawn from."""
@@ -44,6 +46,7 @@ class Mixer:
         drawn: how many of them an epoch draws.
         sources: what mitigations mix in, or have gone through beside the mix.
         seed: of every order.
+        training: says how long the stage is, for shares that change in it.
 
     Attributes:
         sources: what is mixed, the stage's own rows first.
@@ -53,7 +56,14 @@ class Mixer:
         UserError: there are no rows, or the shares leave no room for the stage's own.
     """
 
-    def __init__(self, taught: Sequence[Source], drawn: float, sources: Sequence[Source], seed: int) -> None:
+    def __init__(
+        self,
+        taught: Sequence[Source],
+        drawn: float,
+        sources: Sequence[Source],
+        seed: int,
+        training: Training | None = None,
+    ) -> None:
         if not all(source.items for source in taught):
             raise UserError("the training data has no rows")
         for source in sources:
@@ -61,21 +71,29 @@ class Mixer:
                 raise UserError(f"{source.name}: there are no rows to mix in")
         self.beside = tuple(source for source in sources if source.reference_rows)
         sources = [source for source in sources if not source.reference_rows]
-        shared = sum(source.share for source in sources)
-        if shared > MOST_SHARED or any(source.share <= 0 for source in sources):
-            told = ", ".join(f"{source.name} {source.share:g}" for source in sources)
+        shares = [source.share for source in sources]
+        if highest(shares) > MOST_SHARED or any(highest([share]) <= 0 for share in shares):
+            told = ", ".join(f"{source.name} {highest([source.share]):g}" for source in sources)
             raise UserError(
                 f"the shares of the training mix must each be above 0 and their sum at most {MOST_SHARED:g}: {told}",
                 "a share is the part of the final mix that a mitigation's rows take; lower it",
             )
-        own = [replace(source, share=source.share * (1 - shared)) for source in taught]
-        self.sources = (*own, *sources)
-        self._per_epoch = [drawn * source.share / (1 - shared) for source in self.sources]
+        given = [at(share, 0.0) for share in shares]
+        shared = sum(given)
+        own = [at(source.share, 0.0) * (1 - shared) for source in taught]
+        named = [replace(source, share=share) for source, share in zip(taught, own, strict=True)]
+        self.sources = (*named, *sources)
+        self._per_epoch = [drawn * share / (1 - shared) for share in (*own, *given)]
+        self._changing = None
+        if any(isinstance(share, Course) for share in shares):
+            self._changing = Changing(self._per_epoch[: len(own)], shares, training or Training())
         self._seed = seed
         self._plan = lru_cache(maxsize=2)(self._make_plan)
 
     @classmethod
-    def of_tasks(cls, tasks: Sequence[Task], sources: Sequence[Source], seed: int) -> Mixer:
+    def of_tasks(
+        cls, tasks: Sequence[Task], sources: Sequence[Source], seed: int, training: Training | None = None
+    ) -> Mixer:
         """Of the rows of all tasks that a stage teaches; of several, each is a source ``train/member``.
 
         An epoch goes over a task's rows as often as its ``passes`` say, and over all of them in one order.
@@ -86,16 +104,18 @@ class Mixer:
         for task, count in zip(tasks, drawn, strict=True):
             name = f"train/{member}" if (member := member_of(task.name)) else "train"
             taught.append(Source(name, task.train.items, count / total if total else 0.0, task.objective))
-        return cls(taught, total, sources, seed)
+        return cls(taught, total, sources, seed, training)
 
     def epoch_start(self, epoch: int) -> int:
         """The position of an epoch's first row in the endless stream."""
-        return sum(round(epoch * rows) for rows in self._per_epoch)
+        return sum(self._until(epoch))
 
     def rows_in(self, epochs: float) -> int:
         """How many rows this many epochs draw, the sources' rows among them."""
         whole = int(epochs)
         start = self.epoch_start(whole)
+        if self._changing is not None:
+            return int(self._changing.until(round(epochs * self._changing.blocks)).sum())
         return start + round((epochs - whole) * (self.epoch_start(whole + 1) - start))
 
     def epoch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +169,8 @@ class Mixer:
         told = []
         for source in (*self.sources, *self.beside):
             beside = source.objective.identity()
-            rows = [source.name, source.share or source.reference_rows, len(source.items), digest_of(source.items)]
+            share = asdict(source.share) if isinstance(source.share, Course) else source.share
+            rows = [source.name, share or source.reference_rows, len(source.items), digest_of(source.items)]
             told.append([*rows, beside] if beside else rows)
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
@@ -168,17 +189,36 @@ class Mixer:
 
     def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """For each position of an epoch: which source, and which of its rows."""
-        labels, indices = [], []
-        for label, (source, rows) in enumerate(zip(self.sources, self._per_epoch, strict=True)):
-            first, last = round(epoch * rows), round((epoch + 1) * rows)
-            labels.append(np.full(last - first, label, np.int16))
-            indices.append(self._endless(source, first, last))
-        order = self.random("mix", epoch).permutation(sum(map(len, labels)))
-        placed = np.concatenate(labels)[order]
-        ranked = np.empty(len(order), dtype=np.int64)
+        firsts, lasts = self._until(epoch), self._until(epoch + 1)
+        indices = [
+            self._endless(source, first, last) for source, first, last in zip(self.sources, firsts, lasts, strict=True)
+        ]
+        placed = self._placed(epoch, [last - first for first, last in zip(firsts, lasts, strict=True)])
+        ranked = np.empty(len(placed), dtype=np.int64)
         for label, drawn in enumerate(indices):
             ranked[placed == label] = drawn
         return placed, ranked
+
+    def _until(self, epoch: int) -> list[int]:
+        """How many rows of each source the epochs before this one have drawn."""
+        if self._changing is not None:
+            drawn: list[int] = self._changing.until(epoch * self._changing.blocks).tolist()
+            return drawn
+        return [round(epoch * rows) for rows in self._per_epoch]
+
+    def _placed(self, epoch: int, counts: Sequence[int]) -> np.ndarray:
+        """Which source each position of an epoch is of, strewn at random; block by block where shares change."""
+        changing = self._changing
+        if changing is None:
+            return self._strewn(counts, "mix", epoch)
+        ends = [changing.until(epoch * changing.blocks + block) for block in range(changing.blocks + 1)]
+        blocks = [self._strewn(there, "mix", epoch, block) for block, there in enumerate(np.diff(ends, axis=0))]
+        return np.concatenate(blocks)
+
+    def _strewn(self, counts: Sequence[int] | np.ndarray, *keys: object) -> np.ndarray:
+        labels = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
+        strewn: np.ndarray = labels[self.random(*keys).permutation(len(labels))]
+        return strewn
 
     def _endless(self, source: Source, first: int, last: int) -> np.ndarray:
         """Rows ``first`` to ``last − 1`` of a source that is passed through again and again."""

@@ -13,7 +13,7 @@ from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.joint import JointObjective
 from ftk.parts.merging import Depths, MergeMethod, MergePiece, MergeWeight, WeightedSum
-from ftk.parts.mitigation import Importance, Knob, Mitigation, Source
+from ftk.parts.mitigation import Course, Importance, Knob, Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.modes import evaluated
 from ftk.parts.objective import Batch, Loss, Objective
@@ -33,6 +33,7 @@ __all__ = [
     "ComparingObjective",
     "ComputedDrift",
     "Context",
+    "Course",
     "DataMix",
     "DatasetSource",
     "Depths",

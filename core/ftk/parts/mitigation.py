@@ -19,13 +19,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """A share that changes as the stage goes on: in a straight line, and then as it is.
+
+    Attributes:
+        start: at the beginning, from 0.
+        end: from where it no longer changes, from 0.
+        over: how much of the stage it changes in, above 0 and at most 1.
+    """
+
+    start: float
+    end: float
+    over: float = 1.0
+
+    def at(self, done: float) -> float:
+        """The share when so much of the stage is done, 0 to 1."""
+        return self.start + (self.end - self.start) * min(done / self.over, 1.0)
+
+    def __mul__(self, part: float) -> Course:
+        return Course(self.start * part, self.end * part, self.over)
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Rows that a mitigation mixes into training, or whose gradient it asks for beside it.
 
     Attributes:
         name: for reports and the seed of its order; unique among the mitigation's sources.
         items: the encoded rows to draw from, again and again in fresh orders.
-        share: the share of the *final* mix, above 0; those of all sources sum to 0.99 at most.
+        share: the share of the *final* mix, above 0, or how it changes; those of all sources sum to 0.99 at most.
         objective: what encoded the rows.
         reference_rows: above 0, with a share of 0: so many of the rows go through the model in each step, beside the
             mix; they are not trained on, and their gradient is in :attr:`ftk.parts.Gradients.references`.
@@ -33,7 +55,7 @@ class Source:
 
     name: str
     items: Sequence[Features]
-    share: float
+    share: float | Course
     objective: Objective
     reference_rows: int = 0
 

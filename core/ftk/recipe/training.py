@@ -25,6 +25,10 @@ Place = Annotated[int, Field(ge=0, strict=True)] | Literal["cpu", "disk"]
 """Of weights: the number of an accelerator, main memory, or files."""
 
 
+DEFAULT_EPOCHS = 3.0
+"""How long a stage is whose recipe does not say."""
+
+
 class Training(Watching):
     """What a stage's ``[training]`` table may say.
 

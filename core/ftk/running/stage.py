@@ -26,14 +26,13 @@ from ftk.recipe.building import build
 from ftk.recipe.checking import SOURCE_GRADIENTS
 from ftk.recipe.naming import member_of
 from ftk.recipe.specs import StageSpec
+from ftk.recipe.training import DEFAULT_EPOCHS
 from ftk.running.composition import OUTSIDE, Composition, build_named
 from ftk.running.folder import RunFolder
 from ftk.running.loop import Loop, Progress
 from ftk.running.optimizing import build_optimizer, build_schedule, pack_optimizer, sizes_of, unpack_optimizer
 from ftk.running.switches import Switches
 from ftk.running.watching import Watch
-
-DEFAULT_EPOCHS = 3.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,8 @@ class Stage:
 
     def mixer(self) -> Mixer:
         """The stage's rows with its mitigations' sources mixed in."""
-        return Mixer.of_tasks(self.ctx.taught, self.mitigations.sources(self.ctx), self.ctx.derived_seed("mixer"))
+        sources, seed = self.mitigations.sources(self.ctx), self.ctx.derived_seed("mixer")
+        return Mixer.of_tasks(self.ctx.taught, sources, seed, self.spec.training)
 
     def steps(self, batches: Batches) -> int:
         """How many optimizer steps the stage takes; epochs are rounded up to whole batches.

@@ -9,8 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ftk.data.shares import at
 from ftk.errors import Interrupted
-from ftk.parts import Objective, Source
+from ftk.parts import Course, Objective, Source
 from ftk.recipe.checking import KNOB
 from ftk.recipe.specs import Recipe
 from ftk.running.composition import Composition, stations_of
@@ -110,14 +111,19 @@ def its_sources_are_shares(subject: Subject) -> None:
             isinstance(source, Source) and isinstance(source.objective, Objective),
             f"{source!r:.80} is no Source",
         )
+        ends = [source.share.at(0), source.share.at(1)] if isinstance(source.share, Course) else [source.share]
         beside = source.reference_rows > 0 and source.share == 0
-        hold(beside or 0 < source.share < 1, f"the share of {source.name} is {source.share}")
+        hold(
+            beside or (min(ends) >= 0 and 0 < max(ends) < 1), f"the share of {source.name} is {source.share}"
+        )
         hold(len(source.items) > 0, f"{source.name} has no rows")
         source.objective.collate(source.items[:2])
     names = [source.name for source in sources]
     hold(len(set(names)) == len(names), f"two sources have one name: {', '.join(names)}")
-    total, told = sum(source.share for source in sources), subject.spec.options.data_share()
-    hold(abs(total - told) < 1e-6, f"the shares sum to {total:g}, but Options.data_share() says {told:g}")
+    told = subject.spec.options.data_share()
+    totals = [sum(at(source.share, done) for source in sources) for done in (0, 1)]
+    within = min(totals) - 1e-6 < told < max(totals) + 1e-6
+    hold(within, f"the shares sum to {totals[0]:g}, in the end {totals[1]:g}, but Options.data_share() says {told:g}")
     again = subject.build()
     again.load_state_dict(through_disk({"part": part.state_dict()})["part"])
     again.begin(ctx)

@@ -38,11 +38,11 @@ def features_of(
         UserError: the model does not tell its body from its head, or rows have not one class each.
         RunFailed: a feature is not a finite number.
     """
-    body, items = _body(model), [examples.encoded[row] for row in rows]
+    body, items = body_of(model, "probe"), [examples.encoded[row] for row in rows]
     own: list[tuple[Tensor, Tensor, Tensor]] = []
     for indices, counts in batches_of_process(lengths_of(items).tolist(), ctx.micro_batch_size, ctx):
         batch = task.objective.collate([items[index] for index in indices]).to(ctx.device)
-        with _heard(body) as given, ctx.autocast():
+        with heard(body) as given, ctx.autocast():
             found = task.objective.predict(model, batch, ctx)
         if found.rows is not None or found.references.ndim != 1 or len(found.references) != len(indices):
             raise UserError(
@@ -50,7 +50,7 @@ def features_of(
                 "leave it out of this task",
             )
         if counts:
-            vectors = _vectors(given, batch, pooling)
+            vectors = vectors_of(given, batch, pooling)
             own.append((torch.tensor(indices), vectors.cpu(), found.references.cpu()))
     places, vectors, classes = (torch.cat(parts) for parts in zip(*gathered(own, ctx), strict=True))
     if not torch.isfinite(vectors).all():
@@ -61,19 +61,20 @@ def features_of(
     return vectors[order], classes[order]
 
 
-def _body(model: nn.Module) -> nn.Module:
+def body_of(model: nn.Module, name: str) -> nn.Module:
+    """The part of a model below its head, for the variant of this name. Raises ``UserError`` where there is none."""
     base = base_model(model)
     body = getattr(base, "base_model", base)
     if body is base or not isinstance(body, nn.Module):
         raise UserError(
-            f"`probe` looks at the body of a model, and a {type(base).__name__} does not tell it from its head",
+            f"`{name}` looks at the body of a model, and a {type(base).__name__} does not tell it from its head",
             "leave it out, or give the model a `base_model` as those of transformers have",
         )
     return body
 
 
 @contextmanager
-def _heard(body: nn.Module) -> Iterator[list[Any]]:
+def heard(body: nn.Module) -> Iterator[list[Any]]:
     """What the body gives while the model predicts."""
     given: list[Any] = []
     hook = body.register_forward_hook(lambda module, inputs, output: given.append(output))
@@ -83,7 +84,7 @@ def _heard(body: nn.Module) -> Iterator[list[Any]]:
         hook.remove()
 
 
-def _vectors(given: Sequence[Any], batch: Batch, pooling: Pooling) -> Tensor:
+def vectors_of(given: Sequence[Any], batch: Batch, pooling: Pooling) -> Tensor:
     """One vector for each row: ``(rows, dim) float32``."""
     if len(given) != 1:
         raise RunFailed(f"the model's body was called {len(given)} times for one prediction")
