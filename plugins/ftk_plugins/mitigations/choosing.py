@@ -18,6 +18,13 @@ from ftk_plugins.evaluators.probe.features import body_of, heard, vectors_of
 Prefer = Literal["highest", "lowest", "median"]
 
 
+def items_of(task: Task, rows: Sequence[int]) -> Sequence[Features]:
+    """Some rows of a task as training takes them: of the whole task's encoding, made or not, so that their digest,
+    which guards a resume, does not depend on who has looked at the task before."""
+    task.train.encoded  # noqa: B018 - made here, if it was not
+    return task.train.subset(sorted(rows)).items
+
+
 def at_random(task: Task, ctx: Context, name: str) -> list[int]:
     """All rows of a task in an order of the recipe's seed, the stage and the mitigation's ``name``."""
     order: list[int] = torch.randperm(len(task.train), generator=ctx.generator(name, task.name)).tolist()

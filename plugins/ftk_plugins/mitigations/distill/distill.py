@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ftk import UserError
 from ftk.parts import Batch, Context, Features, Knob, Loss, Mitigation, Objective, Source, State, Task
+from ftk_plugins.mitigations.choosing import at_random, items_of
 from ftk_plugins.mitigations.distill.heads import Lesson, lessons_of
 from ftk_plugins.mitigations.distill.options import DistillOptions
 from ftk_plugins.mitigations.predicted import Apart, live, rows_of_targets
+from ftk_plugins.mitigations.sharing import divided
 from ftk_plugins.mitigations.stored import Stored, predict_all
 from ftk_plugins.mitigations.taught import Fixed, Taught, refuse_unteachable
 from ftk_plugins.objectives.token_loss import sum_of_logits
@@ -44,9 +46,8 @@ class Distill(Mitigation):
         if self.options.rows == "new" or (self.options.tasks and task.name not in self.options.tasks):
             return
         refuse_unteachable(task, "distill")
-        rows, size = len(task.train), self.options.buffer_size
-        chosen = torch.randperm(rows, generator=ctx.generator("distill", task.name))
-        self._kept[task.name] = sorted(chosen[: rows if size == "all" else size].tolist())
+        size = self.options.buffer_size
+        self._kept[task.name] = sorted(at_random(task, ctx, "distill")[: None if size == "all" else size])
 
     def begin(self, ctx: Context) -> None:
         """Find what the starting model is asked, and where the teacher is cached, ask it about every row.
@@ -76,10 +77,10 @@ class Distill(Mitigation):
             Source(
                 name=task.name,
                 items=self._items(task),
-                share=self.options.share / len(tasks),
+                share=share,
                 objective=Taught(task.objective, partial(self._taught, task), self.options.label_weight),
             )
-            for task in tasks
+            for task, share in zip(tasks, divided(self.options.share, [1.0] * len(tasks)), strict=True)
         ]
 
     def penalty(self, batch: Batch, loss: Loss, ctx: Context) -> Tensor | None:
@@ -173,7 +174,7 @@ class Distill(Mitigation):
         return [task for task in ctx.earlier if task.name in self._kept]
 
     def _items(self, task: Task) -> Sequence[Features]:
-        items = task.train.subset(self._kept[task.name]).items
+        items = items_of(task, self._kept[task.name])
         return items if self._is_live else Fixed(items)
 
 

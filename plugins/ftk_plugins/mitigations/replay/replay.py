@@ -66,7 +66,7 @@ class Replay(Mitigation):
         return [
             Source(
                 name=task.name,
-                items=task.train.subset(sorted(self._kept[task.name])).items,
+                items=choosing.items_of(task, self._kept[task.name]),
                 share=share,
                 objective=task.objective,
             )
