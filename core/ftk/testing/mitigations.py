@@ -113,9 +113,7 @@ def its_sources_are_shares(subject: Subject) -> None:
         )
         ends = [source.share.at(0), source.share.at(1)] if isinstance(source.share, Course) else [source.share]
         beside = source.reference_rows > 0 and source.share == 0
-        hold(
-            beside or (min(ends) >= 0 and 0 < max(ends) < 1), f"the share of {source.name} is {source.share}"
-        )
+        hold(beside or (min(ends) >= 0 and 0 < max(ends) < 1), f"the share of {source.name} is {source.share}")
         hold(len(source.items) > 0, f"{source.name} has no rows")
         source.objective.collate(source.items[:2])
     names = [source.name for source in sources]

@@ -202,4 +202,6 @@ def test_what_the_checks_are_told() -> None:
     assert DistillOptions(rows="both", teacher="live").more_needs() == ("target-logits", "earlier-data", "reference")
     assert DistillOptions(rows="retained").more_needs() == ("earlier-data",)
     assert (DistillOptions().data_share(), DistillOptions(rows="both", share=0.3).data_share()) == (0.0, 0.3)
+    falling = DistillOptions(rows="both", share={"start": 0.4, "end": 0.1})
+    assert 0.1 < falling.data_share() < 0.4
     assert DistillOptions(tasks=("old",)).earlier_tasks() == ("old",)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ftk import Options
+from ftk_plugins.mitigations.share_options import Share, even_share
 
 
 class DistillOptions(Options):
@@ -34,11 +35,10 @@ class DistillOptions(Options):
     top_k: int = Field(
         default=64, gt=0, description="Likeliest tokens that are kept of a vocabulary at each target, where cached."
     )
-    share: float = Field(
+    share: Share = Field(
         default=0.1,
-        gt=0,
-        lt=1,
-        description="Share of the final training mix that is earlier rows, where there are some.",
+        description="Share of the final training mix that is earlier rows, where there are some; or how it changes over "
+        "the stage, as in { start = 0.3, end = 0.05, over = 0.5 }.",
     )
     buffer_size: int | Literal["all"] = Field(
         default=500, description='Earlier rows kept of each task, drawn at random once; "all" keeps every row.'
@@ -73,4 +73,4 @@ class DistillOptions(Options):
         return self.tasks
 
     def data_share(self) -> float:
-        return 0.0 if self.rows == "new" else self.share
+        return 0.0 if self.rows == "new" else even_share(self.share)
