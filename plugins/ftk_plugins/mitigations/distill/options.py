@@ -37,8 +37,8 @@ class DistillOptions(Options):
     )
     share: Share = Field(
         default=0.1,
-        description="Share of the final training mix that is earlier rows, where there are some; or how it changes over "
-        "the stage, as in { start = 0.3, end = 0.05, over = 0.5 }.",
+        description="Share of the final training mix that is earlier rows, where there are some; or how it changes "
+        "over the stage, as in { start = 0.3, end = 0.05, over = 0.5 }.",
     )
     buffer_size: int | Literal["all"] = Field(
         default=500, description='Earlier rows kept of each task, drawn at random once; "all" keeps every row.'
