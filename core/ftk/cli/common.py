@@ -36,6 +36,23 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def seeds_option(command: Command) -> Command:
+    """Give a verb ``--seeds``, as ``seeds``: whole numbers, each once; ``(0,)`` by default."""
+
+    def read(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+        try:
+            found = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            found = ()
+        if not found or len(set(found)) < len(found) or min(found) < 0:
+            raise click.BadParameter(f"`{value}` are no seeds; write whole numbers, each once: 0,1,2")
+        return found
+
+    return click.option(
+        "--seeds", default="0", show_default=True, metavar="N,N", callback=read, help="Run each with these seeds."
+    )(command)
+
+
 def third_party_option(command: Command) -> Command:
     """Let ``--no-third-party`` stand after the verb as well as before it."""
 

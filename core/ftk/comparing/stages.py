@@ -33,9 +33,13 @@ class KeptStages(StageKeeper):
 
     Of two processes that want the same stage one trains it, and the other waits. While a process trains a later stage
     that another has begun as well, it does not wait: each trains its own, with the same result.
+
+    Args:
+        keep_last: whether a run's last stage is kept too; a sweep would fill the disk with stages that nobody asks for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_last: bool = True) -> None:
+        self._keep_last = keep_last
         self._keys: list[str] = []
         self._measured: dict[str, str] = {}
         self._held = ExitStack()
@@ -67,7 +71,7 @@ class KeptStages(StageKeeper):
 
     def keep(self, run: Run, number: int) -> None:
         """Put a finished stage into the cache, unless another process is about to; then try to hold the next."""
-        if not self._keys:
+        if not self._keys or (number == len(run.recipe.stages) and not self._keep_last):
             return
         assert run.folder is not None
         key, cache = self._keys[number], run.encoder.cache

@@ -51,6 +51,17 @@ class Rows:
         """The task's name in its stage, where that teaches several; else nothing."""
         return member_of(self.task)
 
+    def to_choose_by(self) -> Rows:
+        """The same task, measured on its validation rows in place of its test rows, and on no probes.
+
+        Raises:
+            UserError: it has none.
+        """
+        if "validation" not in self.roles:
+            key = "data.retain_validation" if self.task == "retain" else "data.validation"
+            raise UserError(f"task `{self.task}` has no validation rows to choose by", f"add {key}")
+        return replace(self, roles={**self.roles, "test": self.roles["validation"]}, probes={})
+
     def texts(self) -> Iterator[str]:
         """The plain texts of the training rows."""
         for texts in texts_in(self.roles["train"], self.objective):

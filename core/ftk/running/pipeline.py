@@ -51,6 +51,7 @@ class Run:
         events: tells the observers.
         stop_requested: whether a signal asked the run to stop.
         keeper: knows stages that other runs have trained.
+        choosing: whether the scores are to choose by, so that all is measured on validation rows and none on test rows.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Run:
         events: Events,
         stop_requested: Callable[[], bool],
         keeper: StageKeeper | None = None,
+        choosing: bool = False,
     ) -> None:
+        self.choosing = choosing
         self.recipe = recipe
         self.folder = folder
         self.accelerator = accelerator
@@ -142,6 +145,8 @@ class Run:
         self.reader = RowReader(self.encoder.cache, starting)
         own = self.reader.of_evaluators(evaluator for spec in specs for evaluator in spec.evaluators)
         self.rows = divided(specs, [self.objectives.completed(rows) for rows in self.reader.tasks(asked, own)])
+        if self.choosing:
+            self.rows = [rows.to_choose_by() for rows in self.rows]
         for rows, one in zip(self.rows, asked, strict=True):
             report_overlap(rows, one.data.overlap, self.encoder, self.events)
 

@@ -55,6 +55,8 @@ def run(
     registry: Registry | None = None,
     observers: Sequence[Observer] = (),
     keeper: StageKeeper | None = None,
+    choosing: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Run a recipe, or go on with it where an earlier run of it in the same folder was stopped.
 
@@ -67,6 +69,8 @@ def run(
         registry: the plugins to choose from; by default all that are installed.
         observers: called with every :class:`ftk.events.RunEvent`, beside those of plugins.
         keeper: knows stages that other runs have trained; by default every stage is trained here.
+        choosing: measure everything on validation rows, and test rows not at all: the scores are to choose by.
+        stop: asks the run to stop at the next step, as a signal does.
 
     Raises:
         UserError: the recipe or its data are wrong.
@@ -97,7 +101,8 @@ def run(
             events("warning", text=f"{damage}; it is made anew from the stages")
         with catch_signals() as stop_requested:
             try:
-                report = Run(recipe, folder, accelerator, events, stop_requested, keeper).run()
+                asked = lambda: stop_requested() or stop()  # noqa: E731
+                report = Run(recipe, folder, accelerator, events, asked, keeper, choosing).run()
             except Exception as error:
                 lost = lost_process(error, accelerator)
                 if lost and stop_requested():  # the peer heeded the signal that came here too

@@ -1,0 +1,125 @@
+"""The study of a sweep: every point once, found again after a restart, and what makes a point one of the front."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftk import UserError
+from ftk.comparing.spaces import read_spaces
+from ftk.comparing.study import Study
+
+GRID = ["a=[1, 2]", "b.c=log(0.01, 1, 3)"]
+
+
+def study(store: Path | str, spaces: list[str] = GRID, sweep: Any = None, **changes: Any) -> Study:
+    pytest.importorskip("optuna")
+    return Study(str(store), sweep or {"recipe": "x"}, **{"name": "s", "spaces": read_spaces(spaces), **changes})
+
+
+def ended(study: Study) -> list[dict[str, Any]]:
+    """Go on to the end, every point being as good as its numbers are large."""
+    seen = []
+    while (point := study.ask()) is not None:
+        seen.append(dict(point.values))
+        study.tell(point, point.values["a"], -point.values["b.c"], {"seeds": [0]})
+    return seen
+
+
+@pytest.mark.parametrize("store", ["study.log", "sqlite:///{}/study.db"])
+def test_a_grid_has_every_point_once_over_restarts_and_two_at_a_time(store: str, tmp_path: Path) -> None:
+    place = store.format(tmp_path) if "://" in store else tmp_path / store
+    first = study(place)
+    one = first.ask()
+    other = study(place).ask()
+    assert one is not None
+    assert other is not None
+    assert one.values != other.values
+    first.tell(one, 0, 0, {"told": "so"})
+    seen = [dict(one.values), dict(other.values), *ended(study(place))]
+    assert sorted(map(str, seen)) == sorted(str({"a": a, "b.c": c}) for a in (1, 2) for c in (0.01, 0.1, 1))
+    (again,) = [point for point in study(place).points() if point.number == one.number]
+    assert again.state == "complete"
+    assert again.found == {"told": "so"}
+
+
+def test_the_front_is_what_no_other_point_is_better_than_in_both(tmp_path: Path) -> None:
+    made = study(tmp_path / "s")
+    ended(made)
+    front = [point.values for point in made.points() if point.number in made.front()]
+    assert sorted(map(str, front)) == ["{'a': 2, 'b.c': 0.01}"]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_sampler_draws_so_many_points_within_their_ranges_by_its_seed(sampler: str, tmp_path: Path) -> None:
+    spaces = ["a=uniform(-1, 1)", "b.c=log(1e-4, 1)", "n=int(2, 8, 3)", "m=['x', {use = 'y'}]"]
+    one, same, other = (
+        ended(study(tmp_path / str(number), spaces, sampler=sampler, trials=8, seed=seed))
+        for number, seed in enumerate((1, 1, 2))
+    )
+    assert len(one) == 8
+    assert one == same != other
+    for values in one:
+        assert -1 <= values["a"] <= 1
+        assert 1e-4 <= values["b.c"] <= 1
+        assert values["n"] in (2, 5, 8)
+        assert values["m"] in ("x", {"use": "y"})
+
+
+def test_a_point_that_was_left_is_the_next_and_one_that_failed_was_tried(tmp_path: Path) -> None:
+    made = study(tmp_path / "s", ["a=uniform(0, 1)", "b.c=uniform(0, 1)"], trials=2)
+    left = made.ask()
+    assert left is not None
+    made.leave(left)
+    again = made.ask()
+    assert again is not None
+    assert again.values == left.values
+    made.give_up(again, "broken", pruned=False)
+    assert len(ended(made)) == 1
+    assert [(point.number, point.state) for point in made.points()] == [(1, "failed"), (2, "complete")]
+
+
+def test_a_killed_process_s_point_is_tried_again(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    code = (
+        "from ftk.comparing.spaces import read_spaces; from ftk.comparing.study import Study\n"
+        f"point = Study({str(tmp_path / 's')!r}, {{'recipe': 'x'}}, name='s', spaces=read_spaces({GRID})).ask()\n"
+        "print(point.values)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    seen = ended(study(tmp_path / "s"))
+    assert len(seen) == 6
+    assert told in map(str, seen)
+
+
+def test_a_pruner_ends_what_is_worse_than_most(tmp_path: Path) -> None:
+    made = study(tmp_path / "s", ["a=uniform(0, 1)", "b.c=uniform(0, 1)"], trials=8, pruner="median")
+    for number in range(7):
+        point = made.ask()
+        assert point is not None
+        assert not made.hopeless(point, 1, 10 + number)
+        made.tell(point, number, 1.0, {})
+    last = made.ask()
+    assert last is not None
+    assert made.hopeless(last, 1, 1.0)
+    made.give_up(last, "worse than most", pruned=True)
+    assert made.points()[-1].state == "pruned"
+    assert not study(tmp_path / "t").hopeless(last, 1, 1.0), "without a pruner nothing is"
+
+
+def test_another_sweep_s_store_and_a_grid_without_points_are_refused(tmp_path: Path) -> None:
+    study(tmp_path / "s")
+    with pytest.raises(UserError, match=r"is of another sweep .other spaces"):
+        study(tmp_path / "s", ["a=[1, 2, 3]"])
+    with pytest.raises(UserError, match=r"is of another sweep .other recipe"):
+        study(tmp_path / "s", sweep={"recipe": "y"})
+    with pytest.raises(UserError, match=r"--over a: a grid needs points"):
+        study(tmp_path / "t", ["a=uniform(0, 1)"], sampler="grid")
+    with pytest.raises(UserError, match="1,000,000 points"):
+        study(tmp_path / "u", ["a=int(1, 1000)", "b=int(1, 1000)"], sampler="grid")
+    with pytest.raises(UserError, match=r"sqlite:///.*no/where"):
+        study("sqlite:////no/where/s.db")
