@@ -54,6 +54,8 @@ PLUGINS = (
     "ftk_plugins.mitigations.l2sp",
     "ftk_plugins.mitigations.agem",
     "ftk_plugins.mitigations.mas",
+    "ftk_plugins.mitigations.gpm",
+    "ftk_plugins.mitigations.olora",
     "ftk_plugins.mitigations.pcgrad",
     "ftk_plugins.mitigations.synaptic_intelligence",
     "ftk_plugins.mitigations.replay",

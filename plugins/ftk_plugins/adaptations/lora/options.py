@@ -22,4 +22,7 @@ class LoraOptions(LowRankOptions):
     )
 
     def withheld(self) -> tuple[str, ...]:
-        return ("sharding",) if self.modules_to_save or self.new_tokens else ()
+        rules_out: tuple[str, ...] = ("sharding",) if self.modules_to_save or self.new_tokens else ()
+        if self.init in ("pissa", "milora"):  # what A starts as is needed
+            rules_out += ("input-subspace", "low-rank")
+        return (*rules_out, "input-subspace") if self.new_tokens else rules_out

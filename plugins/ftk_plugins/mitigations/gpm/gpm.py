@@ -1,0 +1,192 @@
+"""Gradient projection memory: what layers were given on earlier tasks, they answer as they did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftk import UserError
+from ftk.parts import Context, Drift, Gradients, Mitigation, State, Task, evaluated
+from ftk_plugins.mitigations.layers import inner, layers_of
+
+from .inputs import Inputs
+from .options import GpmOptions
+from .spans import grown
+
+BASIS, SEEN = "basis/", "seen/"
+
+
+class Gpm(Mitigation):
+    """Updates of a layer's weight lie across the inputs it had on earlier tasks (Saha et al. 2021, algorithm 1).
+
+    For a weight ``(out, in)`` with the held directions ``M`` the gradient becomes ``G − (G M) Mᵀ``. An optimizer that
+    scales the elements of a gradient undoes that, and so does weight decay; so the step that was taken is projected as
+    well: of the drift, what lies in the span is taken back. Under LoRA the drift of ``s·B·A`` lies across the span if
+    A's rows do, and A is what is projected: when the stage begins, its gradient in each step, and after the step.
+
+    Of a table the rows that earlier rows looked up stay. Of a table that is the output layer too, both holds.
+
+    Its state: ``basis/<weight>``, orthonormal columns, one for all weights with the same inputs; ``seen/<table>``;
+    which weights belong to which basis, and which stay.
+    """
+
+    def __init__(self, options: GpmOptions) -> None:
+        self.options = options
+        self._bases: dict[str, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}
+        self._basis_of: dict[str, str] = {}
+        self._held: list[str] = []
+        self._tasks = self._begun = 0
+        self._kinds: dict[str, str] = {}
+        self._factors: list[tuple[str, Tensor]] = []
+
+    def remember(self, task: Task, ctx: Context) -> None:
+        """Hold the directions of the inputs that layers have on the rows of ``task``.
+
+        Raises:
+            UserError: the task has no training rows.
+        """
+        if len(task.train) == 0:
+            raise UserError(
+                f"mitigation gpm: {task.train.origin} has no rows, which tell what layers are given on `{task.name}`",
+                "give the task training rows, or drop the mitigation",
+            )
+        drifts = self._drifts(ctx)
+        inputs = Inputs(ctx.model, {name: drift.weight for name, drift in drifts.items()}, self._basis_of)
+        items = task.train.pieces
+        order = torch.randperm(len(items), generator=ctx.generator("gpm", task.name))[: self.options.samples].tolist()
+        own, quiet = order[ctx.rank :: ctx.world_size], replace(ctx, precision="fp32", loss_chunks=1)
+        with inputs, evaluated(ctx.model), torch.no_grad():
+            for start in range(0, len(own), ctx.micro_batch_size):
+                ctx.check_interrupt()
+                rows = [items[place] for place in own[start : start + ctx.micro_batch_size]]
+                batch = task.objective.collate(rows).to(ctx.device)
+                with inputs.passing(batch):
+                    task.objective.loss(ctx.model, batch, quiet)
+        inputs.add_up(ctx)
+        threshold = min(1.0, self.options.threshold + self._tasks * self.options.growth)
+        for site, moment in inputs.moments.items():
+            known = self._basis_of.get(site)
+            self._bases[site] = grown(
+                moment, None if known is None else self._bases[known].to(moment.device), threshold
+            )
+            self._basis_of |= {name: site for name, its in inputs.sites.items() if its == site}
+        used = set(self._basis_of.values())
+        self._bases = {name: basis for name, basis in self._bases.items() if name in used}
+        for name, seen in inputs.seen.items():
+            self._seen[name] = seen | self._seen[name].to(seen.device) if name in self._seen else seen
+        self._held = sorted({*self._held, *inputs.silent})
+        self._tasks += 1
+
+    @torch.no_grad()
+    def begin(self, ctx: Context) -> None:
+        """Bring what is held to where the weights are; of adapters that have not been trained yet, project A."""
+        drifts = self._drifts(ctx)
+        self._kinds = layers_of(ctx.model, {name: drift.weight for name, drift in drifts.items()})
+        self._factors = []
+        for name, drift in drifts.items():
+            device, basis = drift.weight.device, self._basis_of.get(name)
+            if basis is not None:
+                self._bases[basis] = self._bases[basis].to(device)
+                self._factors += [(name, inner(self._kinds[name], each.left, each.right)) for each in drift.products()]
+            if name in self._seen:
+                self._seen[name] = self._seen[name].to(device)
+        if self._begun != ctx.stage:
+            self._begun = ctx.stage
+            self._project_factors()
+
+    def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        for name, drift in self._drifts(ctx).items():
+            basis = self._basis(name)
+            if products := drift.products():
+                for each in products:
+                    if basis is not None and each.left_grad is not None and each.right_grad is not None:
+                        take_out(inner(self._kinds[name], each.left_grad, each.right_grad), basis)
+            elif (gradient := drift.weight.grad) is not None:
+                if basis is not None:
+                    take_out(self._by_inputs(name, gradient), basis)
+                if name in self._seen:
+                    gradient[self._seen[name]] = 0
+                if self._stays(name):
+                    gradient.zero_()
+
+    def after_step(self, ctx: Context) -> None:
+        """Take back what the step moved within the span; before it, nothing was moved there."""
+        self._project_factors()
+        for name, drift in self._drifts(ctx).items():
+            basis, seen, stays = self._basis(name), self._seen.get(name), self._stays(name)
+            if not drift.weight.requires_grad or (basis is None and seen is None and not stays):
+                continue
+            whole = [(0, drift.shape[0])]  # of a transposed weight each output is a column
+            for start, stop in whole if self._kinds.get(name) == "transposed" else drift.chunks():
+                moved = drift.rows(start, stop)
+                left = moved.clone()
+                if basis is not None:
+                    take_out(self._by_inputs(name, left), basis)
+                if seen is not None:
+                    left[seen[start:stop]] = 0
+                if stays:
+                    left.zero_()
+                rows = drift.weight.view(drift.shape)[start:stop]
+                rows.copy_(rows.float() + (left - moved))
+
+    def report(self) -> dict[str, Any]:
+        widths = [(basis.shape[1], basis.shape[0]) for basis in self._bases.values()]
+        shares = [directions / inputs for directions, inputs in widths]
+        tensors = (*self._bases.values(), *self._seen.values())
+        return {
+            "tasks": self._tasks,
+            "held": round(sum(shares) / max(1, len(shares)), 4),
+            "full": sum(share == 1 for share in shares),
+            "bases": len(widths),
+            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        }
+
+    def state_dict(self) -> State:
+        return {
+            "tasks": self._tasks,
+            "begun": self._begun,
+            "basis_of": dict(self._basis_of),
+            "held": list(self._held),
+            **{f"{BASIS}{name}": basis for name, basis in self._bases.items()},
+            **{f"{SEEN}{name}": seen for name, seen in self._seen.items()},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        plain = {"tasks", "begun", "basis_of", "held"}
+        strange = [name for name in state if name not in plain and not name.startswith((BASIS, SEEN))]
+        if strange or not plain <= state.keys():
+            raise ValueError(f"gpm: a state has bases and what belongs to them, not {', '.join(strange) or 'less'}")
+        self._tasks, self._begun = state["tasks"], state["begun"]
+        self._basis_of, self._held = dict(state["basis_of"]), list(state["held"])
+        self._bases = {name.removeprefix(BASIS): its for name, its in state.items() if name.startswith(BASIS)}
+        self._seen = {name.removeprefix(SEEN): its for name, its in state.items() if name.startswith(SEEN)}
+
+    def _drifts(self, ctx: Context) -> Mapping[str, Drift]:
+        """By the names that weights have in every stage."""
+        assert ctx.adaptation is not None
+        return {ctx.common_name(name): drift for name, drift in ctx.adaptation.drift().items()}
+
+    def _basis(self, name: str) -> Tensor | None:
+        return self._bases.get(self._basis_of.get(name, ""))
+
+    def _stays(self, name: str) -> bool:
+        return self.options.others == "hold" and name in self._held
+
+    def _by_inputs(self, name: str, tensor: Tensor) -> Tensor:
+        """A view of a tensor shaped as the weight, of which each row is what one output takes of the inputs."""
+        return tensor.mT if self._kinds[name] == "transposed" else tensor.flatten(1)
+
+    def _project_factors(self) -> None:
+        for name, factor in self._factors:
+            if (basis := self._basis(name)) is not None:
+                take_out(factor, basis)
+
+
+def take_out(rows: Tensor, basis: Tensor) -> None:
+    """Subtract from each row, in place, what of it lies in the span: ``rows − (rows M) Mᵀ``."""
+    rows.sub_(rows.float() @ basis @ basis.T)

@@ -1,0 +1,114 @@
+"""What layers are given on the rows of a task: second moments of their inputs, and the rows of tables they look up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ftk.parts import Batch, Context, gathered
+from ftk_plugins.mitigations.layers import is_table, kind_of, owners
+
+_EXACT = {"mps": torch.float32}
+"""Squares of what is small beside what is large are lost in float32; some devices have nothing else."""
+
+
+class Inputs:
+    """A context in which the layers of a model that have one of these weights add up what they are given.
+
+    Layers that are given the very same tensor, as the projections of an attention block, are one *site*: what they are
+    given is added up once. Which are, is seen in the first pass.
+
+    Args:
+        model: what the batches go through.
+        weights: the weights by name, found in the model by identity.
+        known: what is remembered of a weight already; layers that differ in it are no one site.
+
+    Attributes:
+        moments: ``Σ x xᵀ`` of each site's inputs, ``(inputs, inputs) float64``, by the first of its weights.
+        sites: the site of each weight that multiplies inputs.
+        seen: of each table that rows are looked up in, which ones were: ``(rows,) bool``.
+        silent: the model's weights of which nothing here knows what they are given.
+    """
+
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor], known: Mapping[str, str]) -> None:
+        self.moments: dict[str, Tensor] = {}
+        self.sites: dict[str, str] = {}
+        self.seen: dict[str, Tensor] = {}
+        own = {id(parameter) for parameter in model.parameters()}
+        self._modules = list(owners(model, weights))
+        self.silent = {n for n, weight in weights.items() if id(weight) in own} - {name for _, name in self._modules}
+        self._known = known
+        self._stack = ExitStack()
+        self._first: dict[int, tuple[Tensor, dict[str, str]]] | None = {}
+        self._lengths: Sequence[int] | None = None
+
+    def __enter__(self) -> Inputs:
+        for module, name in self._modules:
+            hear = self._looked_up if is_table(module) else self._given
+            self._stack.callback(module.register_forward_pre_hook(partial(hear, name)).remove)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def passing(self, batch: Batch) -> Iterator[None]:
+        """Within it, this batch goes through the model."""
+        self._lengths = batch.lengths
+        yield
+        self._first = None
+
+    def add_up(self, ctx: Context) -> None:
+        """Add what all processes have heard, each of which need not have had a row."""
+        if ctx.world_size == 1:
+            return
+        heard = [(self.sites, {n: len(m) for n, m in self.moments.items()}, {n: len(s) for n, s in self.seen.items()})]
+        for sites, widths, tables in gathered(heard, ctx):
+            self.sites |= sites
+            for name, width in widths.items():
+                self.moments.setdefault(name, torch.zeros(width, width, dtype=torch.float64, device=ctx.device))
+            for name, rows in tables.items():
+                self.seen.setdefault(name, torch.zeros(rows, dtype=torch.bool, device=ctx.device))
+        for name in sorted(self.moments):
+            torch.distributed.all_reduce(self.moments[name])
+        for name in sorted(self.seen):
+            told = self.seen[name].to(torch.uint8)
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+            self.seen[name] = told.bool()
+
+    def _given(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Forward pre-hook of a layer that multiplies its inputs."""
+        if self._first is not None and name not in self.sites:
+            _, sites = self._first.setdefault(id(args[0]), (args[0], {}))  # kept, so that its number is no other's
+            self.sites[name] = sites.setdefault(f"{kind_of(module) == 'conv'} {self._known.get(name)}", name)
+        if self.sites.get(name) != name:
+            return
+        rows = _flat_inputs(module, args[0]).to(_EXACT.get(args[0].device.type, torch.float64))
+        if self._lengths is not None and args[0].shape[:-1] == (len(self._lengths), max(self._lengths)):
+            places = torch.arange(args[0].shape[1], device=rows.device)  # padding is nothing to be held
+            rows = rows[(places < torch.tensor(self._lengths, device=rows.device)[:, None]).flatten()]
+        moment = self.moments.setdefault(name, rows.new_zeros(rows.shape[1], rows.shape[1]))
+        moment.addmm_(rows.mT, rows)
+
+    def _looked_up(self, name: str, module: Any, args: tuple[Any, ...]) -> None:
+        """Forward pre-hook of an embedding."""
+        places = args[0].flatten()
+        fresh = torch.zeros(module.num_embeddings, dtype=torch.bool, device=places.device)
+        self.seen.setdefault(name, fresh)[places] = True
+
+
+def _flat_inputs(module: Any, inputs: Tensor) -> Tensor:
+    """What each output is made of, ``(positions, inputs) float32``; of a convolution, patches."""
+    if kind_of(module) == "conv":
+        patches = F.unfold(inputs.float(), module.kernel_size, module.dilation, module.padding, module.stride)
+        return patches.mT.reshape(-1, patches.shape[1])
+    return inputs.float().reshape(-1, inputs.shape[-1])
