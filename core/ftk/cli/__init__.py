@@ -20,6 +20,7 @@ from ftk.plugin.variant import import_reference
 
 VERBS = {
     "run": ("ftk.cli.run:run", "Run a recipe, or go on with a run that was interrupted."),
+    "ablate": ("ftk.cli.ablate:ablate", "Say what each mitigation of a recipe is worth."),
     "compare": ("ftk.cli.compare:compare", "Show finished runs side by side, with intervals."),
     "report": ("ftk.cli.report:report", "Write the page of a run, with its charts."),
     "data": ("ftk.cli.data:data", "Say what a run would see of its data."),

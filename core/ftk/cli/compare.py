@@ -13,14 +13,19 @@ from ftk.comparing.comparison import compare as compare_runs
 from ftk.comparing.runs import read_runs
 from ftk.comparing.tables import FORMATS, as_csv, latex, markdown, notes, texts
 
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--metric", metavar="NAME", help="Compare all tasks by this metric. Default: each task's first.")
-@click.option(
+metric_option = click.option(
+    "--metric", metavar="NAME", help="Compare all tasks by this metric. Default: each task's first."
+)
+watts_option = click.option(
     "--watts", type=click.FloatRange(0, min_open=True),
     help="What a device draws, for the energy. Default: 65 for a CPU, 30 for Apple's, 400 for another GPU.",
 )  # fmt: skip
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@metric_option
+@watts_option
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Of the tables.")
 @json_option
 def compare(runs: tuple[Path, ...], metric: str | None, watts: float | None, form: str, as_json: bool) -> None:

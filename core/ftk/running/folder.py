@@ -33,6 +33,10 @@ CLAIM = "recipe.resolved.json"
 """The file that makes a folder a run's: the first that is written and the last that is deleted."""
 
 
+class InUse(UserError):
+    """Another process runs in the folder."""
+
+
 class RunFolder:
     """One run's folder, held by one process at a time.
 
@@ -190,7 +194,7 @@ class RunFolder:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             lock.close()
-            raise UserError(
+            raise InUse(
                 f"{self.path}: another process (id {owner}) runs here",
                 "wait for it, or choose another folder with --output",
             ) from None

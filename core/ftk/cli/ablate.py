@@ -1,0 +1,170 @@
+"""``ftk ablate``: what each mitigation of a recipe is worth: variants of it, run and set side by side."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftk.cli.common import console, json_option, print_json, registry, third_party_option
+from ftk.cli.compare import metric_option, print_comparison, watts_option
+from ftk.errors import Interrupted, UserError
+from ftk.report.console import SafeConsole
+
+if TYPE_CHECKING:
+    from ftk.comparing.comparison import Comparison
+    from ftk.comparing.series import Done, Planned
+    from ftk.comparing.variants import LeftOut, Variant
+
+
+@click.command()
+@click.argument("recipe", type=click.Path())
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the recipe before it is varied, as in training.epochs=5. May be repeated.",
+)
+@click.option("--seeds", metavar="N,N,...", help="Run each variant with each of these seeds. Default: the recipe's.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The folder of the runs. Default: runs/<name>-ablation."
+)
+@metric_option
+@watts_option
+@click.option("--fresh", is_flag=True, help="Start all runs over.")
+@json_option
+@third_party_option
+def ablate(
+    recipe: str,
+    settings: tuple[str, ...],
+    seeds: str | None,
+    output: Path | None,
+    metric: str | None,
+    watts: float | None,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Run RECIPE as it is, without each mitigation, with none, with each alone, and on all tasks at once.
+
+    Stages that variants share are trained once. Press Ctrl-C to stop with everything saved; the same command goes on,
+    and does not run again what has finished. If a run fails the others go on, and the exit code is 1.
+    """  # fmt: skip
+    plugins = registry()
+    out = SafeConsole(stderr=as_json, emoji=False, highlight=False)
+    out.soft_wrap = not out.is_terminal
+    with out.status("loading libraries") if out.is_terminal else nullcontext():
+        from ftk.comparing.series import Planned
+        from ftk.comparing.variants import parse_seeds, variants
+
+    found, left_out = variants(recipe, settings, plugins)
+    name, own = found[0].recipe.name, found[0].recipe.seed
+    if seeds is not None and any(setting.partition("=")[0].strip() == "seed" for setting in settings):
+        raise click.UsageError("--seeds and --set seed=... do not go together")
+    numbers = parse_seeds(seeds) if seeds is not None else [own]
+    folder = output or Path("runs") / f"{name}-ablation"
+    planned = [
+        Planned(variant.name, variant.seeded(seed), folder / variant.name / f"seed-{seed}")
+        for variant in found
+        for seed in numbers
+    ]
+    out.print(f"{name}: {len(found)} variants, {len(planned)} runs, in {folder}", markup=False)
+    for variant in found:
+        out.print(f"  {variant.name}: {variant.summary}", markup=False)
+    for gap in left_out:
+        out.print(f"  left out: {gap.name}: {gap.reason}", markup=False)
+    done = _run(planned, plugins, fresh, out)
+    comparison, failure = _compare(done, metric, watts)
+    told = _as_json(name, folder, found, left_out, done, comparison)
+    (folder / "ablation.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    failed = [each for each in done if each.error]
+    if as_json:
+        print_json(told)
+    elif comparison is not None:
+        out.print()
+        print_comparison(console(), comparison)
+        out.print(f"runs and ablation.json: {folder}", markup=False)
+    for each in failed:
+        lines = each.error.splitlines() or [""]
+        out.print(f"failed: {each.planned.folder}: {lines[0]}", *[f"\n{line}" for line in lines[1:]], markup=False)
+    if failure:
+        out.print(f"the runs cannot be set side by side: {failure}", markup=False)
+    if failed or failure:
+        raise click.exceptions.Exit(1)
+
+
+def _run(planned: Sequence[Planned], plugins: Any, fresh: bool, out: SafeConsole) -> list[Done]:
+    from ftk.comparing.series import Watcher, run_series
+    from ftk.report.rows import score_rows
+    from ftk.report.scores import Scores
+    from ftk.report.series import SeriesDisplay
+    from ftk.report.terminal import verdict
+
+    display = SeriesDisplay(out, len(planned))
+
+    def named(one: Planned) -> str:
+        return f"{one.name}, seed {one.recipe.seed}"
+
+    class Told(Watcher):
+        def began(self, number: int, planned: Planned) -> None:
+            display.began(number, named(planned))
+
+        def __call__(self, event: Any) -> None:
+            display(event)
+
+        def ended(self, number: int, done: Done, known: bool) -> None:
+            if done.report is None:
+                told = f"failed: {done.error.splitlines()[0] if done.error else ''}"
+            else:
+                told = verdict(score_rows(Scores.from_json(done.report))).plain.rstrip(".") or "nothing was measured"
+            display.ended(number, named(done.planned), told, known)
+
+    try:
+        return run_series(planned, plugins, Told(), fresh)
+    except (Interrupted, KeyboardInterrupt) as error:
+        command = shlex.join(["ftk", *(argument for argument in sys.argv[1:] if argument != "--fresh")])
+        said = str(error) or "interrupted; what was finished is saved"
+        raise Interrupted(f"{said}\n  go on with: {command}") from error
+    finally:
+        display.close()
+
+
+def _compare(done: Sequence[Done], metric: str | None, watts: float | None) -> tuple[Comparison | None, str]:
+    """The finished runs side by side, or why they cannot be."""
+    from ftk.comparing.comparison import compare
+    from ftk.comparing.runs import read_runs
+
+    finished = [each for each in done if each.report is not None]
+    if not finished:
+        return None, ""
+    try:
+        runs = read_runs(each.planned.folder for each in finished)
+        labels = {run.recipe_key: each.planned.name for run, each in zip(runs, finished, strict=True)}
+        return compare(runs, metric=metric, watts=watts, labels=labels), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _as_json(
+    name: str, folder: Path, found: Sequence[Variant], left_out: Sequence[LeftOut], done: Sequence[Done],
+    comparison: Comparison | None,
+) -> dict[str, Any]:  # fmt: skip
+    runs = [
+        {
+            "variant": each.planned.name, "seed": each.planned.recipe.seed, "folder": str(each.planned.folder),
+            "status": "failed" if each.report is None else "completed", "error": each.error,
+        }
+        for each in done
+    ]  # fmt: skip
+    return {
+        "schema": 1, "name": name, "folder": str(folder),
+        "variants": [{"name": variant.name, "summary": variant.summary} for variant in found],
+        "left_out": [{"name": gap.name, "reason": gap.reason} for gap in left_out],
+        "runs": runs, "comparison": comparison.to_json() if comparison else None,
+    }  # fmt: skip

@@ -1,0 +1,66 @@
+"""An ablation from the command to its table: a recipe that forgets, stopped in the middle and gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from ftk.events import RunEvent
+from ftk.report.series import SeriesDisplay
+from tests.core.command import ftk_
+from tests.system.small import events_of, report_of, written
+from tests.two_tasks import stream
+
+RECIPE = stream('[[stage.mitigation]]\nuse = "l2sp"\nstrength = 3.0', steps=60)
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """A signal comes in the second stage of the run in this folder."""
+    shown, here = SeriesDisplay.__call__, [""]
+
+    def show(self: SeriesDisplay, event: RunEvent) -> None:
+        here[0] = event.data["folder"] if event.kind == "run_started" else here[0]
+        if event.kind == "step" and event.data["stage"] == 2 and folder in here[0]:
+            signal.raise_signal(signal.SIGINT)
+        shown(self, event)
+
+    monkeypatch.setattr(SeriesDisplay, "__call__", show)
+
+
+def test_an_ablation_goes_on_where_it_was_stopped_and_says_what_a_mitigation_is_worth(
+    here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
+    recipe = str(written(here, RECIPE))
+    with monkeypatch.context() as patch:
+        stopping(patch, "without-l2sp")
+        stopped = ftk_("ablate", recipe, "--json")
+    assert stopped.exit_code == 130
+    assert "go on with: ftk" in stopped.stderr
+    folder = here / "runs" / "small-ablation"
+    done = ftk_("ablate", recipe, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert "[1/3] full, seed 3: Learned" in done.stderr
+    assert "finished before" in done.stderr
+
+    told = json.loads(done.stdout)
+    assert told == json.loads((folder / "ablation.json").read_text())
+    assert [variant["name"] for variant in told["variants"]] == ["full", "without-l2sp", "joint"]
+    assert {run["status"] for run in told["runs"]} == {"completed"}
+    full, without, joint = (folder / name / "seed-3" for name in ("full", "without-l2sp", "joint"))
+    assert [len(events_of(run, "run_started")) for run in (full, without, joint)] == [1, 2, 1]
+    assert [stage.get("from_cache") for stage in report_of(without)["stages"]] == [True, None]
+    assert [event["stage"] for event in events_of(without, "stage_started")] == [2, 2]
+    assert report_of(full)["matrix"]["perplexity"][0] == report_of(without)["matrix"]["perplexity"][0]
+
+    rows = {row["label"]: row for row in told["comparison"]["rows"]}
+    assert rows["without-l2sp"]["retention"]["difference"]["over_rows"][1] < 0, "the pull keeps the old"
+    assert rows["joint"]["retention"]["value"] > rows["without-l2sp"]["retention"]["value"]
+    assert rows["joint"]["joint"]
+    assert rows["joint"]["target"]["value"] < report_of(joint)["start"]["perplexity"][1] / 2, "it learned both"
+    side_by_side = ftk_("compare", *(str(run) for run in (full, without, joint)), "--json")
+    again = json.loads(side_by_side.stdout)
+    assert [row["retention"] for row in again["rows"]] == [row["retention"] for row in told["comparison"]["rows"]]
