@@ -10,8 +10,8 @@ from ftk.plugin.registry import Registry
 from ftk.recipe.members import TaskSpec, task_specs
 from ftk.recipe.reading import recipe_from_table
 from ftk.recipe.specs import PartSpec, Recipe
+from ftk.recipe.training import DEFAULT_EPOCHS
 from ftk.recipe.watching import Watching
-from ftk.running.stage import DEFAULT_EPOCHS
 
 STAGE = "joint"
 
