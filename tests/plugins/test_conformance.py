@@ -143,6 +143,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     },
     ("adaptation", "ia3"): {"known": {}, "named": {"targets": "all-linear", "feedforward": ["o_proj", "down_proj"]}},
     ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
+    ("mitigation", "freeze_important"): {"magnitude": {"by": "magnitude"}, "mas": {"by": "mas", "scope": "all"}},
     ("mitigation", "mas"): {"online": {"gamma": 0.9, "strength": 1.0}},
     ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},
     ("mitigation", "budget"): {"often": {"every": 2, "retention_floor": 1.0, "trials": 2}},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ftk.events import Events
 from ftk.parts.adaptation import Adaptation
@@ -58,6 +58,7 @@ class Context:
             training mode; never in ``eval`` mode, in which losses are measured.
         heads: the models of the run's heads over one body; None where there is but ``model``.
         knobs: the strengths of the stage's mitigations that have one, by the mitigation's name.
+        optimizer: what takes the stage's steps, once there is one; its state is to be read, as by :meth:`momentum`.
     """
 
     seed: int
@@ -85,6 +86,7 @@ class Context:
     heads: Heads | None = None
     beside: Sequence[Task] = ()
     knobs: Mapping[str, Knob] = field(default_factory=dict)
+    optimizer: torch.optim.Optimizer | None = None
 
     @property
     def taught(self) -> tuple[Task, ...]:
@@ -108,6 +110,15 @@ class Context:
     def common_name(self, name: str) -> str:
         """What to call a weight of the live model beyond this stage: see :meth:`ftk.parts.heads.Heads.common_name`."""
         return name if self.heads is None else self.heads.common_name(name)
+
+    def momentum(self, parameter: nn.Parameter) -> Tensor | None:
+        """The running mean of a parameter's gradients that the optimizer keeps; None before it has moved it once.
+
+        Needs the capability ``momentum``.
+        """
+        kept = {} if self.optimizer is None else self.optimizer.state.get(parameter, {})
+        found: Tensor | None = kept.get("exp_avg", kept.get("momentum_buffer"))
+        return found
 
     def measure_task(self, task: Task, split: str) -> list[Metric]:
         """Measure a task on its ``validation`` or ``test`` rows, with the model as it stands.

@@ -12,6 +12,7 @@ from ftk.plugin.registry import Registry
 from ftk.recipe.dividing import WHOLE_STEP, check_divided, check_placed
 from ftk.recipe.measured import check_watched, unmeasured
 from ftk.recipe.members import check_members, measurable
+from ftk.recipe.optimizers import keeps_momentum
 from ftk.recipe.sampled import TRAINED
 from ftk.recipe.specs import PartSpec, StageSpec
 from ftk.recipe.supplied import FROM_DATA, Surroundings, from_data, mend_of
@@ -24,6 +25,8 @@ ROW_GRADIENTS = "row-gradients"
 """What the core gives where the objectives of all earlier tasks take each row by itself."""
 SEVERAL_SOURCES = "several-sources"
 """Given where a step can hold rows of more than one task: its objective has several, or a mitigation mixes some in."""
+MOMENTUM = "momentum"
+"""Given where the optimizer keeps a running mean of the gradients that can be read."""
 KNOB = "strength-knob"
 """Provided by a mitigation whose strength can be turned, to the others beside it."""
 OF_TARGETS = {
@@ -72,6 +75,8 @@ def check_stage(
         offered |= {SEVERAL_SOURCES}
     if any(KNOB in spec.provides() for spec in stage.mitigations):
         offered |= {KNOB}
+    if keeps_momentum(stage.training.optimizer):
+        offered |= {MOMENTUM}
     members = stage.objective.parts
     for spec in (*chosen, *members, *stage.data.train.all_transforms(), *stage.mitigations):
         problems += _unmet(spec, chosen, offered, registry)
@@ -257,6 +262,9 @@ def _explain(name: str, need: str, chosen: Sequence[PartSpec], registry: Registr
     if need == SEVERAL_SOURCES:
         hint = "use it beside the objective multitask, or beside a mitigation that mixes rows in, such as replay"
         return f"{reason}: all rows of a step are of one task here, and nothing can be in conflict", hint
+    if need == MOMENTUM:
+        hint = "choose adamw, muon, or sgd with momentum"
+        return f"{reason}, and the optimizer of this stage keeps none that can be read", hint
     if need == KNOB:
         givers = sorted({e.variant.name for e in registry.entries("mitigation") if KNOB in e.variant.provides})
         return f"{reason}, and no other mitigation has a strength to turn", f"add one that has: {', '.join(givers)}"

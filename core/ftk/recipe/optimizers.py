@@ -71,5 +71,10 @@ class Muon(Options):
     epsilon: float = Field(default=1e-8, gt=0, description="AdamW's term against division by zero.")
 
 
+def keeps_momentum(chosen: Options) -> bool:
+    """Whether an optimizer keeps a running mean of each parameter's gradients, and as plain numbers."""
+    return isinstance(chosen, Adamw | Muon) or (isinstance(chosen, Sgd) and chosen.momentum > 0)
+
+
 Optimizer = Annotated[Adamw | Adamw8bit | Adafactor | Sgd | Muon, Field(discriminator="use"), Named("adamw")]
 """What ``[training] optimizer`` may say."""

@@ -119,7 +119,7 @@ class Stage:
         batches = Batches(self.mixer(), options)
         batches.mixer.begin(self.ctx)
         steps = self.steps(batches)
-        self.ctx = replace(self.ctx, steps=steps)
+        self.ctx = replace(self.ctx, steps=steps, optimizer=optimizer)
         scheduler = build_schedule(options, optimizer, steps)
         if saved:
             scheduler.load_state_dict(saved[1]["schedule"])

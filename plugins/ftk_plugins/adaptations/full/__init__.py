@@ -11,6 +11,14 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train the model's own weights: all of them, or those whose names match.",
             options="ftk_plugins.adaptations.full.options:FullOptions",
             build="ftk_plugins.adaptations.full.full:FullTuning",
-            provides=("merge", "reference", "weight-drift", "weight-scale", "sharding", "input-subspace"),
+            provides=(
+                "merge",
+                "reference",
+                "weight-drift",
+                "weight-scale",
+                "own-weights",
+                "sharding",
+                "input-subspace",
+            ),
         )
     ]

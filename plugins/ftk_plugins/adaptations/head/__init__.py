@@ -11,7 +11,15 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train only what stands behind the trunk: the head of the task.",
             options="ftk_plugins.adaptations.head.options:HeadOptions",
             build="ftk_plugins.adaptations.head.head:HeadTuning",
-            provides=("merge", "reference", "weight-drift", "weight-scale", "sharding", "input-subspace"),
+            provides=(
+                "merge",
+                "reference",
+                "weight-drift",
+                "weight-scale",
+                "own-weights",
+                "sharding",
+                "input-subspace",
+            ),
             paper="Alain & Bengio 2017, Understanding Intermediate Layers Using Linear Classifier Probes, https://arxiv.org/abs/1610.01644",
         )
     ]

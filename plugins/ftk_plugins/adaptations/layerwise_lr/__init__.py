@@ -11,7 +11,15 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train all weights, each block at a lower learning rate than the one above it.",
             options="ftk_plugins.adaptations.layerwise_lr.options:LayerwiseOptions",
             build="ftk_plugins.adaptations.layerwise_lr.layerwise_lr:LayerwiseTuning",
-            provides=("merge", "reference", "weight-drift", "weight-scale", "sharding", "input-subspace"),
+            provides=(
+                "merge",
+                "reference",
+                "weight-drift",
+                "weight-scale",
+                "own-weights",
+                "sharding",
+                "input-subspace",
+            ),
             paper="Howard & Ruder 2018, Universal Language Model Fine-tuning for Text Classification, https://arxiv.org/abs/1801.06146",
         )
     ]

@@ -11,7 +11,15 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train from the head downwards: block after block is thawed in the course of the stage.",
             options="ftk_plugins.adaptations.progressive.options:ProgressiveOptions",
             build="ftk_plugins.adaptations.progressive.progressive:ProgressiveTuning",
-            provides=("merge", "reference", "weight-drift", "weight-scale", "sharding", "input-subspace"),
+            provides=(
+                "merge",
+                "reference",
+                "weight-drift",
+                "weight-scale",
+                "own-weights",
+                "sharding",
+                "input-subspace",
+            ),
             paper="Howard & Ruder 2018, Universal Language Model Fine-tuning for Text Classification, https://arxiv.org/abs/1801.06146",
         )
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from ftk import UserError
-from ftk.parts import Batch, Context, Objective, Task
+from ftk.parts import Batch, Context, Task
 from ftk_plugins.mitigations.ewc.fisher import Estimate
 from ftk_plugins.mitigations.mas.options import MasOptions
 from ftk_plugins.mitigations.measured import MeasuredPull
@@ -29,23 +31,21 @@ class Mas(MeasuredPull):
         self.options = options
 
     def estimate(self, task: Task) -> Estimate:
-        def loss(batch: Batch, ctx: Context) -> Tensor:
-            return squared_outputs(task.objective, batch, ctx, task.name)
-
+        loss = partial(squared_outputs, task, self.name)
         options, what = self.options, "sensitivity of the outputs"
         return Estimate(options.samples, options.batch_size, of="absolute", loss=loss, method="mas", what=what)
 
 
-def squared_outputs(objective: Objective, batch: Batch, ctx: Context, name: str) -> Tensor:
-    """``Σ ‖f(x)‖²`` over a batch's rows: a scalar, with its graph.
+def squared_outputs(task: Task, method: str, batch: Batch, ctx: Context) -> Tensor:
+    """``Σ ‖f(x)‖²`` over a batch's rows of ``task``: a scalar, with its graph.
 
     Raises:
         UserError: the objective tells no logits.
     """
-    outputs = objective.loss(ctx.model, batch, ctx).outputs
+    outputs = task.objective.loss(ctx.model, batch, ctx).outputs
     if "logits" not in outputs:
         raise UserError(
-            f"mitigation mas: the objective of `{name}` gives no logits, whose sensitivity could be measured",
+            f"mitigation {method}: the objective of `{task.name}` gives no logits, whose sensitivity could be measured",
             "guard that task with another mitigation, such as ewc or replay",
         )
     return outputs["logits"].float().square().sum()
