@@ -61,6 +61,13 @@ def test_an_ablation_goes_on_where_it_was_stopped_and_says_what_a_mitigation_is_
     assert rows["joint"]["retention"]["value"] > rows["without-l2sp"]["retention"]["value"]
     assert rows["joint"]["joint"]
     assert rows["joint"]["target"]["value"] < report_of(joint)["start"]["perplexity"][1] / 2, "it learned both"
+    points = json.loads((folder / "points.json").read_text())["points"]
+    assert [(point["label"], point["group"]) for point in points] == [
+        ("full", "variants"), ("without-l2sp", "variants"), ("joint", "upper bound"),
+    ]  # fmt: skip
+    assert points[1]["y"] == rows["without-l2sp"]["retention"]["value"]
+    assert (folder / points[2]["run"]) == joint
+    assert "without-l2sp" in (folder / "report.html").read_text()
     side_by_side = ftk_("compare", *(str(run) for run in (full, without, joint)), "--json")
     again = json.loads(side_by_side.stdout)
     assert [row["retention"] for row in again["rows"]] == [row["retention"] for row in told["comparison"]["rows"]]

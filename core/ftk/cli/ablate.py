@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftk.cli.common import console, json_option, print_json, registry, third_party_option
+from ftk.cli.common import console, json_option, print_json, registry, seeds_option, third_party_option
 from ftk.cli.compare import metric_option, print_comparison, watts_option
+from ftk.comparing.tables import points
 from ftk.errors import Interrupted, UserError
+from ftk.pictures.reading import POINTS
 from ftk.report.console import SafeConsole
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="Change the recipe before it is varied, as in training.epochs=5. May be repeated.",
 )
-@click.option("--seeds", metavar="N,N,...", help="Run each variant with each of these seeds. Default: the recipe's.")
+@seeds_option
 @click.option(
     "--output", type=click.Path(path_type=Path), help="The folder of the runs. Default: runs/<name>-ablation."
 )
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 def ablate(
     recipe: str,
     settings: tuple[str, ...],
-    seeds: str | None,
+    seeds: tuple[int, ...],
     output: Path | None,
     metric: str | None,
     watts: float | None,
@@ -61,18 +63,19 @@ def ablate(
     out.soft_wrap = not out.is_terminal
     with out.status("loading libraries") if out.is_terminal else nullcontext():
         from ftk.comparing.series import Planned
-        from ftk.comparing.variants import parse_seeds, variants
+        from ftk.comparing.variants import variants
+        from ftk.disk.manifest import write_text
+        from ftk.pictures.page import write_page
 
     found, left_out = variants(recipe, settings, plugins)
     name, own = found[0].recipe.name, found[0].recipe.seed
-    if seeds is not None and any(setting.partition("=")[0].strip() == "seed" for setting in settings):
+    if seeds and any(setting.partition("=")[0].strip() == "seed" for setting in settings):
         raise click.UsageError("--seeds and --set seed=... do not go together")
-    numbers = parse_seeds(seeds) if seeds is not None else [own]
     folder = output or Path("runs") / f"{name}-ablation"
     planned = [
         Planned(variant.name, variant.seeded(seed), folder / variant.name / f"seed-{seed}")
         for variant in found
-        for seed in numbers
+        for seed in seeds or (own,)
     ]
     out.print(f"{name}: {len(found)} variants, {len(planned)} runs, in {folder}", markup=False)
     for variant in found:
@@ -82,14 +85,18 @@ def ablate(
     done = _run(planned, plugins, fresh, out)
     comparison, failure = _compare(done, metric, watts)
     told = _as_json(name, folder, found, left_out, done, comparison)
-    (folder / "ablation.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(folder / "ablation.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    if comparison is not None:
+        drawn = points(f"{name}: ablation", comparison, folder)
+        write_text(folder / POINTS, json.dumps(drawn, indent=2, ensure_ascii=False) + "\n")
+        write_page(folder)
     failed = [each for each in done if each.error]
     if as_json:
         print_json(told)
     elif comparison is not None:
         out.print()
         print_comparison(console(), comparison)
-        out.print(f"runs and ablation.json: {folder}", markup=False)
+        out.print(f"runs, report.html and ablation.json: {folder}", markup=False)
     for each in failed:
         lines = each.error.splitlines() or [""]
         out.print(f"failed: {each.planned.folder}: {lines[0]}", *[f"\n{line}" for line in lines[1:]], markup=False)

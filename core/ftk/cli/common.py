@@ -14,6 +14,7 @@ from rich.text import Text
 from ftk.cli.settings import Settings
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Registry
+from ftk.recipe.reading import SEEDS
 from ftk.report.console import SafeConsole
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,19 +38,19 @@ def json_option(command: Command) -> Command:
 
 
 def seeds_option(command: Command) -> Command:
-    """Give a verb ``--seeds``, as ``seeds``: whole numbers, each once; ``(0,)`` by default."""
+    """Give a verb ``--seeds``, as ``seeds``: whole numbers, each once; none where the recipe's own is meant."""
 
-    def read(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    def read(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
         try:
-            found = tuple(int(part) for part in value.split(","))
+            found = () if value is None else tuple(int(part) for part in value.split(","))
         except ValueError:
-            found = ()
-        if not found or len(set(found)) < len(found) or min(found) < 0:
+            found = (-1,)
+        if len(set(found)) < len(found) or not all(0 <= seed < SEEDS for seed in found):
             raise click.BadParameter(f"`{value}` are no seeds; write whole numbers, each once: 0,1,2")
         return found
 
     return click.option(
-        "--seeds", default="0", show_default=True, metavar="N,N", callback=read, help="Run each with these seeds."
+        "--seeds", metavar="N,N", callback=read, help="Run each with these seeds, as 0,1,2. Default: the recipe's."
     )(command)
 
 

@@ -90,6 +90,7 @@ def sweep(
         raise UserError(f"{best}: there is such a file already", "choose another name for the recipe")
     first = [setting(space, space.ends[0]) for space in searched]
     base = load_recipe(recipe, overrides=[*settings, *first], without=without, registry=plugins)
+    seeds = seeds or (base.seed,)
     watched = any(stage.training.evaluate_every for stage in base.stages)
     if pruner != "none" and len(seeds) == 1 and not watched:
         hint = "add --set training.evaluate_every=50, or more --seeds"

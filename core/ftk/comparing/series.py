@@ -105,7 +105,7 @@ def _run(number: int, planned: Planned, registry: Registry, watcher: Watcher, fr
     try:
         result = run(
             planned.recipe, output=planned.folder, fresh=fresh, registry=registry, observers=[observe],
-            keeper=KeptStages(),
+            keeper=KeptStages(keep_last=False),
         )  # fmt: skip
         done = Done(planned, result.report)
     except (Interrupted, InUse):

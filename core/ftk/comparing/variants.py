@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftk.comparing.joint import CannotJoin, joint_recipe
-from ftk.errors import RecipeError, UserError
+from ftk.errors import RecipeError
 from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
@@ -75,20 +75,3 @@ def variants(path: str | Path, settings: Sequence[str], registry: Registry) -> t
     except CannotJoin as error:
         left_out.append(LeftOut(JOINT, str(error)))
     return found, left_out
-
-
-def parse_seeds(text: str) -> list[int]:
-    """``0,1,2`` as numbers.
-
-    Raises:
-        UserError: it is something else, or names one twice.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and int(part) < 2**32 for part in parts):
-        raise UserError(
-            f"--seeds {text}: seeds are whole numbers from 0, with commas between them", "as in --seeds 0,1,2"
-        )
-    seeds = [int(part) for part in parts]
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: names a seed twice")
-    return seeds
