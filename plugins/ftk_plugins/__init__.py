@@ -62,6 +62,7 @@ PLUGINS = (
     "ftk_plugins.mitigations.synaptic_intelligence",
     "ftk_plugins.mitigations.replay",
     "ftk_plugins.mitigations.distill",
+    "ftk_plugins.mitigations.der",
     "ftk_plugins.mitigations.interpolation",
     "ftk_plugins.evaluators.perplexity",
     "ftk_plugins.evaluators.keyword_accuracy",

@@ -25,9 +25,9 @@ def items_of(task: Task, rows: Sequence[int]) -> Sequence[Features]:
     return task.train.subset(sorted(rows)).items
 
 
-def at_random(task: Task, ctx: Context, name: str) -> list[int]:
-    """All rows of a task in an order of the recipe's seed, the stage and the mitigation's ``name``."""
-    order: list[int] = torch.randperm(len(task.train), generator=ctx.generator(name, task.name)).tolist()
+def at_random(rows: int, ctx: Context, *keys: str) -> list[int]:
+    """So many rows in an order of the recipe's seed, the stage and ``keys``."""
+    order: list[int] = torch.randperm(rows, generator=ctx.generator(*keys)).tolist()
     return order
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -41,7 +41,12 @@ def logits_of(objective: Objective, model: nn.Module, batch: Batch, ctx: Context
 
 
 def live(
-    objective: Objective, batch: Batch, ctx: Context, temperature: float = 1.0, kind: Divergence = "forward_kl"
+    objective: Objective,
+    batch: Batch,
+    ctx: Context,
+    temperature: float = 1.0,
+    kind: Divergence = "forward_kl",
+    known: Sequence[int] | None = None,
 ) -> Apart:
     """Holds logits against those of the stage's starting model on the same batch, which goes through it once.
 
@@ -51,6 +56,7 @@ def live(
         ctx: its model is that of the objective's head, and its adaptation can refer.
         temperature: see :func:`~ftk_plugins.objectives.divergence.divergence`.
         kind: likewise.
+        known: the classes that are compared; None: all.
     """
     with _reference(ctx), evaluated(ctx.model):
         taught = logits_of(objective, ctx.model, batch, ctx)
@@ -58,13 +64,22 @@ def live(
     def apart(logits: Tensor, piece: slice) -> Tensor:
         with _reference(ctx), ctx.autocast():
             right = taught(piece)
-        return of_head(objective.head, logits, right, temperature, kind)
+        return of_head(objective.head, logits, right, temperature, kind, known)
 
     return apart
 
 
-def of_head(head: Head, logits: Tensor, right: Tensor, temperature: float, kind: Divergence) -> Tensor:
+def of_head(
+    head: Head,
+    logits: Tensor,
+    right: Tensor,
+    temperature: float,
+    kind: Divergence,
+    known: Sequence[int] | None = None,
+) -> Tensor:
     """The divergence of logits ``(targets, classes)``; of several labels in one row the mean over them."""
+    if known is not None:
+        logits, right = logits[:, list(known)], right[:, list(known)]
     if head.problem == SEVERAL:
         return divergence(as_pairs(logits), as_pairs(right), temperature, kind).mean(1)
     return divergence(logits, right, temperature, kind)
@@ -117,6 +132,16 @@ def as_read_by(objective: Objective, batch: Batch) -> Batch:
     else:
         labels = ids.masked_fill(mask == 0, IGNORED)
     return replace(batch, inputs={**inputs, "labels": labels}, count=len(ids))
+
+
+def can_refer(ctx: Context) -> bool:
+    """Whether the adaptation can go back to the stage's start."""
+    assert ctx.adaptation is not None
+    try:
+        with ctx.adaptation.reference():
+            return True
+    except UserError:
+        return False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How the tasks of a memory divide its share of the training mix."""
+"""How the tasks of a memory divide its share of the training mix, and its room."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ def divided(share: float | ChangingShare, weights: Sequence[float]) -> list[floa
         course = Course(share.start, share.end, share.over)
         return [course * (weight / whole) for weight in weights]
     return [share * weight / whole for weight in weights]
+
+
+def evenly(size: int, most: Sequence[int]) -> list[int]:
+    """How many rows each task may keep of ``size``: as even as may be, none more than its ``most``."""
+    given = [0] * len(most)
+    for left, index in enumerate(sorted(range(len(most)), key=lambda index: (most[index], index))):
+        given[index] = min(most[index], (size - sum(given)) // (len(most) - left))
+    return given

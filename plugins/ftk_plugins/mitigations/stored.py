@@ -61,13 +61,20 @@ class Stored:
         lines = first[rows] + torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
         return lines.clamp(max=len(self.values) - 1)
 
-    def apart(self, head: Head, lines: Tensor, temperature: float = 1.0, kind: Divergence = "forward_kl") -> Apart:
-        """Holds logits against what is kept at these lines, made with the same temperature."""
+    def apart(
+        self,
+        head: Head,
+        lines: Tensor,
+        temperature: float = 1.0,
+        kind: Divergence = "forward_kl",
+        known: Sequence[int] | None = None,
+    ) -> Apart:
+        """Holds logits against what is kept at these lines, made with the same temperature; of ``known`` classes."""
 
         def apart(logits: Tensor, piece: slice) -> Tensor:
             values = self.values[lines[piece]].to(logits.device)
             if not self.ids.shape[1]:
-                return of_head(head, logits, values, temperature, kind)
+                return of_head(head, logits, values, temperature, kind, known)
             ids = self.ids[lines[piece]].to(logits.device).long()
             p = torch.log_softmax(values.float(), dim=-1)  # what float16 rounds off must not look like mass
             q = coarse(torch.log_softmax(logits / temperature, dim=-1, dtype=torch.float32), ids)
@@ -82,6 +89,13 @@ class Stored:
             return (logits.float() - self.values[lines[piece]].to(logits.device)).square().mean(1)
 
         return apart
+
+    def of_items(self, places: Sequence[int]) -> Stored:
+        """What is kept of some of the items, in this order."""
+        chosen = torch.as_tensor(places, dtype=torch.long)
+        rows = torch.repeat_interleave(torch.arange(len(chosen)), self.counts[chosen])
+        lines = self.lines(places, rows)
+        return Stored(self.values[lines], self.ids[lines], self.counts[chosen])
 
     @property
     def bytes(self) -> int:

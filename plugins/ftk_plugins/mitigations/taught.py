@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -71,27 +72,36 @@ class Taught(Objective):
 
 
 class Fixed(Sequence[Features]):
-    """Items that are never varied anew: of each there is one version, that of which something was said."""
+    """Items that are never varied anew: of each there is one version, that of which something was said.
 
-    def __init__(self, items: Sequence[Features]) -> None:
+    Args:
+        items: all there are.
+        chosen: which of them, in this order; None: all.
+    """
+
+    def __init__(self, items: Sequence[Features], chosen: Sequence[int] | None = None) -> None:
         self._items = items
+        self._chosen = np.asarray(range(len(items)) if chosen is None else chosen, np.int64)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._chosen)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._items[index]
+        if isinstance(index, slice):
+            return [self._items[int(each)] for each in self._chosen[index]]
+        return self._items[int(self._chosen[index])]
 
     @property
     def lengths(self) -> np.ndarray:
         """Positions of each item."""
-        return lengths_of(self._items)
+        found: np.ndarray = lengths_of(self._items)[self._chosen]
+        return found
 
     @property
     def digest(self) -> str:
         """Of all that the items hold, where they know it; else there is none, and whoever asks reads them."""
-        found: str = self._items.digest  # type: ignore[attr-defined]
-        return found
+        known: str = self._items.digest  # type: ignore[attr-defined]
+        return hashlib.sha256(known.encode() + self._chosen.tobytes()).hexdigest()
 
 
 def refuse_unteachable(task: Task, name: str) -> None:

@@ -16,8 +16,9 @@ from ftk.parts import Course, Task
 from ftk.testing import toy_context, toy_model, toy_rows, toy_task
 from ftk_plugins.mitigations.choosing import balanced, by_loss, features_of, herded, losses_of, reservoir
 from ftk_plugins.mitigations.replay.options import ReplayOptions
-from ftk_plugins.mitigations.replay.replay import Replay, evenly
+from ftk_plugins.mitigations.replay.replay import Replay
 from ftk_plugins.mitigations.share_options import ChangingShare, even_share
+from ftk_plugins.mitigations.sharing import evenly
 from tests.core.loops import build
 from tests.plugins.objectives import classes
 

@@ -15,7 +15,7 @@ from ftk.parts import Batch, Context, Features, Knob, Loss, Mitigation, Objectiv
 from ftk_plugins.mitigations.choosing import at_random, items_of
 from ftk_plugins.mitigations.distill.heads import Lesson, lessons_of
 from ftk_plugins.mitigations.distill.options import DistillOptions
-from ftk_plugins.mitigations.predicted import Apart, live, rows_of_targets
+from ftk_plugins.mitigations.predicted import Apart, can_refer, live, rows_of_targets
 from ftk_plugins.mitigations.sharing import divided
 from ftk_plugins.mitigations.stored import Stored, predict_all
 from ftk_plugins.mitigations.taught import Fixed, Taught, refuse_unteachable
@@ -47,7 +47,9 @@ class Distill(Mitigation):
             return
         refuse_unteachable(task, "distill")
         size = self.options.buffer_size
-        self._kept[task.name] = sorted(at_random(task, ctx, "distill")[: None if size == "all" else size])
+        self._kept[task.name] = sorted(
+            at_random(len(task.train), ctx, "distill", task.name)[: None if size == "all" else size]
+        )
 
     def begin(self, ctx: Context) -> None:
         """Find what the starting model is asked, and where the teacher is cached, ask it about every row.
@@ -59,7 +61,7 @@ class Distill(Mitigation):
         if self.options.rows != "retained":
             for source, task in _own_sources(ctx).items():
                 self._lessons[source] = lessons_of(task, ctx, self.options.tasks)
-        self._is_live = self.options.teacher == "live" or (self.options.teacher == "auto" and _can_refer(ctx))
+        self._is_live = self.options.teacher == "live" or (self.options.teacher == "auto" and can_refer(ctx))
         if not self._is_live and not self._stored:
             self._ask(ctx)
         if not self._kept and not any(self._lessons.values()):
@@ -122,25 +124,32 @@ class Distill(Mitigation):
             weights = weights * lesson.targets(batch, len(own)) / said.clamp(min=1)
         weights = weights[rows]
         if self._is_live or not batch.origins:
-            apart = live(lesson.objective, asked, here, self.options.temperature, self.options.divergence)
+            apart = self._live(lesson.objective, asked, here)
         else:
             stored = self._stored[f"{source}|{lesson.name}"]
             numbers = [number if mine else 0 for mine, (_, number) in zip(own, origins, strict=True)]
-            apart = self._of_stored(stored, numbers, rows, lesson.objective)
+            apart = self._of_stored(stored, numbers, rows, lesson.objective, ctx)
         return sum_of_logits(outputs, lambda logits, piece: apart(logits, piece) * weights[piece])
 
     def _taught(self, task: Task, batch: Batch, loss: Loss, rows: Sequence[int], ctx: Context) -> Tensor:
         """The lesson of an earlier task's rows."""
         if self._is_live:
-            apart = live(task.objective, batch, ctx, self.options.temperature, self.options.divergence)
+            apart = self._live(task.objective, batch, ctx)
         else:
             targets = rows_of_targets(task.objective, batch)
-            apart = self._of_stored(self._stored[task.name], rows, targets, task.objective)
+            apart = self._of_stored(self._stored[task.name], rows, targets, task.objective, ctx)
         return self.knob.value * sum_of_logits(loss.outputs, apart)
 
-    def _of_stored(self, stored: Stored, numbers: Sequence[int], rows: Tensor, objective: Objective) -> Apart:
-        options = self.options
-        return stored.apart(objective.head, stored.lines(numbers, rows), options.temperature, options.divergence)
+    def _live(self, objective: Objective, batch: Batch, ctx: Context) -> Apart:
+        known = objective.known(ctx.earlier)
+        return live(objective, batch, ctx, self.options.temperature, self.options.divergence, known)
+
+    def _of_stored(
+        self, stored: Stored, numbers: Sequence[int], rows: Tensor, objective: Objective, ctx: Context
+    ) -> Apart:
+        options, lines = self.options, stored.lines(numbers, rows)
+        known = objective.known(ctx.earlier)
+        return stored.apart(objective.head, lines, options.temperature, options.divergence, known)
 
     def _ask(self, ctx: Context) -> None:
         """Have the starting model predict all that it will be asked about."""
@@ -163,7 +172,7 @@ class Distill(Mitigation):
         assert ctx.adaptation is not None
         here, options = ctx.through(objective), self.options
         # Where it can be gone back to; else nothing has moved yet.
-        with ctx.adaptation.reference() if _can_refer(ctx) else nullcontext():
+        with ctx.adaptation.reference() if can_refer(ctx) else nullcontext():
             self._stored[name] = predict_all(
                 items, objective, here.model, here,
                 top_k=options.top_k, temperature=options.temperature, collate=collate,
@@ -182,16 +191,6 @@ def _own_sources(ctx: Context) -> dict[str, Task]:
     """What the stage teaches, by the names of the sources that its rows are drawn from."""
     named = {f"train/{task.name.partition('/')[2]}": task for task in ctx.taught}
     return named if ctx.beside else dict(zip(["train"], ctx.taught, strict=False))
-
-
-def _can_refer(ctx: Context) -> bool:
-    """Whether the adaptation can go back to the stage's start."""
-    assert ctx.adaptation is not None
-    try:
-        with ctx.adaptation.reference():
-            return True
-    except UserError:
-        return False
 
 
 def _refuse_varied(task: Task) -> None:

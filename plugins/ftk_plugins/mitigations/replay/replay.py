@@ -10,7 +10,7 @@ import numpy as np
 from ftk import UserError
 from ftk.parts import Context, Mitigation, Source, State, Task
 from ftk_plugins.mitigations import choosing
-from ftk_plugins.mitigations.sharing import divided
+from ftk_plugins.mitigations.sharing import divided, evenly
 
 from .options import ReplayOptions
 
@@ -86,7 +86,7 @@ class Replay(Mitigation):
 
     def _ranked(self, task: Task, ctx: Context, size: int) -> list[int]:
         """Rows of a task in the order in which they are to be kept, ``size`` of them at least where there are."""
-        options, rows = self.options, choosing.at_random(task, ctx, "replay")
+        options, rows = self.options, choosing.at_random(len(task.train), ctx, "replay", task.name)
         if options.choice == "balanced":
             classes = choosing.classes_of(task, rows, options.class_column, "replay", needed=True)
             return choosing.balanced(rows, classes)
@@ -113,11 +113,3 @@ class Replay(Mitigation):
         self._kept[task.name] = []
         held = choosing.reservoir(slots, seen, task.name, len(task.train), size, rng)
         self._kept = {name: sorted(row for whose, row in held if whose == name) for name in self._kept}
-
-
-def evenly(size: int, most: Sequence[int]) -> list[int]:
-    """How many rows each task may keep of ``size``: as even as may be, none more than its ``most``."""
-    given = [0] * len(most)
-    for left, index in enumerate(sorted(range(len(most)), key=lambda index: (most[index], index))):
-        given[index] = min(most[index], (size - sum(given)) // (len(most) - left))
-    return given
