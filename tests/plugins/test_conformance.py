@@ -154,6 +154,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9, "label_weight": 0.5},
     },
     ("mitigation", "synaptic_intelligence"): {"raw": {"normalise": False, "gamma": 0.9, "strength": 1.0}},
+    ("mitigation", "der"): {"few": {"memory": 3, "top_k": 9, "share": 0.3}},
     ("mitigation", "replay"): {
         "even": {"share": 0.3},
         "few": {"memory": 3, "by": "rows", "choice": "herding", "share": {"start": 0.4, "end": 0.1}},

@@ -10,7 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ftk.parts import Context, Gradients, Mitigation, Objective, Source, State
+from ftk.data.batches import as_batch
+from ftk.data.mixing import Item
+from ftk.parts import Context, Features, Gradients, Mitigation, Objective, Source, State
 from ftk.recipe.building import build
 from ftk.recipe.specs import DataSpec, PartSpec, StageSpec
 from ftk.recipe.training import Training
@@ -128,17 +130,30 @@ def penalty_of(part: Mitigation, ctx: Context, items: Sequence[Any]) -> Tensor |
 
 
 def added_by(stage: Stage) -> dict[str, Tensor]:
-    """The gradients of the stage's first rows, with what its mitigation adds by penalty and by editing."""
+    """The gradients of the stage's first rows, with what its mitigation adds by rows, by penalty and by editing."""
     ctx = stage.ctx
     gradients = Gradients(ctx.model)
     ctx.model.zero_grad()
     batch = ctx.objective.collate(ctx.taught[0].train.items[:2])
     torch.autograd.backward(stage.mitigations.penalty(batch, ctx.objective.loss(ctx.model, batch, ctx), ctx))
+    for source in stage.mitigations.sources(ctx):
+        batch, here = as_batch(source.objective, first_items(source, 2)), ctx.through(source.objective)
+        torch.autograd.backward(source.objective.loss(here.model, batch, here).total)
     if stage.by_source:
         gradients.set_aside("train")
         gradients.join()
     stage.mitigations.edit_gradients(gradients, ctx)
     return {name: gradient.clone() for name, gradient in gradients.items()}
+
+
+def first_items(source: Source, count: int) -> list[Features]:
+    """The first items of a source, as the mixer hands them on."""
+    found: list[Features] = []
+    for number in range(min(count, len(source.items))):
+        item = Item(source.items[number])
+        item.origin = source.name, number
+        found.append(item)
+    return found
 
 
 def stop_after(steps: int) -> Callable[[], bool]:

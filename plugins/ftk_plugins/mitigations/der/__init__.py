@@ -13,7 +13,7 @@ def ftk_mitigations() -> list[Variant]:
             build="ftk_plugins.mitigations.der.der:Der",
             needs=("earlier-data",),
             provides=("strength-knob",),
-            paper="Buzzega, Boschini, Porrello, Abati and Calderara 2020, Dark Experience for General Continual Learning: "
-            "a Strong, Simple Baseline, https://arxiv.org/abs/2004.07211",
+            paper="Buzzega, Boschini, Porrello, Abati and Calderara 2020, Dark Experience for General Continual "
+            "Learning: a Strong, Simple Baseline, https://arxiv.org/abs/2004.07211",
         )
     ]
