@@ -17,6 +17,7 @@ from ftk.testing import Case, Subject, clauses, toy_model, toy_rows, toy_tokeniz
 from tests.plugins.objectives import captions, classes, pictures, retrieval, tagging
 
 Options = Mapping[str, Any]
+FALLING = {"start": 0.4, "end": 0.1}
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 4}
 
 CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] = {
@@ -150,15 +151,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("mitigation", "agem"): {"average": {"rows_per_step": 3}, "each": {"buffer_size": 3, "constraint": "each"}},
     ("mitigation", "gpm"): {"few": {"samples": 3, "threshold": 0.9}},
     ("mitigation", "pcgrad"): {"all": {}, "tensor": {"scope": "tensor"}},
-    ("mitigation", "distill"): {
-        "new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9, "label_weight": 0.5},
-    },
+    ("mitigation", "distill"): {"new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9}},
     ("mitigation", "synaptic_intelligence"): {"raw": {"normalise": False, "gamma": 0.9, "strength": 1.0}},
     ("mitigation", "der"): {"few": {"memory": 3, "top_k": 9, "share": 0.3}},
-    ("mitigation", "replay"): {
-        "even": {"share": 0.3},
-        "few": {"memory": 3, "by": "rows", "choice": "herding", "share": {"start": 0.4, "end": 0.1}},
-    },
+    ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"memory": 3, "choice": "herding", "share": FALLING}},
     ("merge", "ties"): {"some": {"density": 0.4}, "all": {"density": 1.0}},
     ("merge", "dare"): {"added": {"density": 0.5}, "elected": {"density": 0.5, "then": "ties"}},
     ("mitigation", "interpolation"): {
