@@ -26,7 +26,7 @@ from ftk.parts.kinds import PART_OF_KIND
 from ftk.plugin.discovery import load_registry
 from ftk.plugin.registry import Entry, Registry
 from ftk.plugin.variant import Variant
-from ftk.recipe.checking import EARLIER, MOMENTUM, OF_TARGETS, ROW_GRADIENTS, SEVERAL_SOURCES, SOURCE_GRADIENTS
+from ftk.recipe.checking import GIVEN_BY_CORE
 from ftk.recipe.overrides import TOP_KEYS
 from ftk.recipe.reading import load_recipe, recipe_from_table
 from ftk.recipe.supplied import FROM_DATA
@@ -110,7 +110,7 @@ def test_every_event_stands_in_the_docs() -> None:
 
 
 def test_every_capability_stands_in_the_docs_with_those_that_give_it() -> None:
-    core = (EARLIER, MOMENTUM, *OF_TARGETS, ROW_GRADIENTS, SEVERAL_SOURCES, SOURCE_GRADIENTS, TESTED, *FROM_DATA)
+    core = (*GIVEN_BY_CORE, TESTED, *FROM_DATA)
     given: dict[str, set[str]] = {name: set() for name in core}
     for entry in BUILTIN:
         for name in entry.variant.provides:

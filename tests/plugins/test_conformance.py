@@ -159,6 +159,8 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("merge", "dare"): {"added": {"density": 0.5}, "elected": {"density": 0.5, "then": "ties"}},
     ("mitigation", "interpolation"): {
         "half": {"alpha": 0.5}, "validation": {"alpha": "validation", "alphas": [0.0, 0.5, 1.0]},
+        "moving": {"method": {"use": "ties", "density": 0.5}, "trained_weights": "ema"},
+        "fisher": {"method": "fisher", "samples": 4},
     },
 }  # fmt: skip
 """Options by variant. A variant that is not named here is checked with its defaults."""

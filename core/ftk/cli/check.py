@@ -84,7 +84,7 @@ def describe(spec: PartSpec) -> str:
     """A part on one line: its name and the options that the recipe sets."""
     named = spec.name if spec.name == spec.variant.name else f"{spec.name} ({spec.variant.name})"
     through = "".join(f" > {describe(transform)}" for transform in spec.transforms)
-    if spec.kind == "evaluator":
+    if spec.kind in ("evaluator", "mitigation"):
         inside = "".join(f", {part.name}: {describe(part)}" for part in spec.parts)
     else:
         inside = f" of {', '.join(_part(spec, part) for part in spec.parts)}" if spec.parts else ""
@@ -116,6 +116,7 @@ def _stage_rows(stage: StageSpec) -> list[list[str]]:
 def _given(options: Options) -> list[str]:
     apart = {"parts", *options.data_sets()} if options.data_sets() else set()  # described one by one
     apart |= {"tasks"} if options.objectives() else set()
+    apart |= set(options.merges())
     given = options.model_dump(mode="json", exclude_unset=True, exclude=apart)
     return [f"{key}={show(value)}" for key, value in given.items()]
 

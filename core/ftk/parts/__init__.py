@@ -1,6 +1,6 @@
 """The contracts between the core and the plugins: everything that a part needs is imported from here."""
 
-from ftk.parts.adaptation import Adaptation
+from ftk.parts.adaptation import Adaptation, Rewrite, rewrite_weight
 from ftk.parts.attention import attention_by
 from ftk.parts.comparing import ComparingObjective
 from ftk.parts.computed import ComputedDrift
@@ -12,7 +12,7 @@ from ftk.parts.evaluator import Evaluator, Metric, Note, Resampling
 from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.joint import JointObjective
-from ftk.parts.merging import Depths, MergeMethod, MergePiece, MergeWeight, WeightedSum
+from ftk.parts.merging import Depths, MergeMethod, MergePiece, MergeWeight, WeightedSum, weighted_sum
 from ftk.parts.mitigation import Course, Importance, Knob, Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.modes import evaluated
@@ -62,6 +62,7 @@ __all__ = [
     "Predictions",
     "Product",
     "Resampling",
+    "Rewrite",
     "Row",
     "Source",
     "Split",
@@ -81,6 +82,8 @@ __all__ = [
     "lengths_of",
     "own_rows",
     "predictions",
+    "rewrite_weight",
     "tested",
     "weight_kinds",
+    "weighted_sum",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ftk.parts.drift import Drift
 from ftk.parts.gradients import Gradients
@@ -16,6 +16,28 @@ from ftk.parts.part import Part
 
 if TYPE_CHECKING:
     from ftk.parts.context import Context
+
+
+Rewrite = Callable[[str, Tensor, Tensor], Iterator[tuple[int, int, Tensor]]]
+"""See :meth:`Adaptation.rewrite`."""
+
+
+def rewrite_weight(name: str, weight: Tensor, start: Tensor, end: Tensor, drifts: Rewrite | None) -> None:
+    """:meth:`Adaptation.rewrite` for one weight that is a parameter of its own: in place, under ``no_grad``.
+
+    Args:
+        name: of the weight.
+        weight: what is written, and not read.
+        start: its starting values.
+        end: its trained values.
+        drifts: what its drift becomes; None: ``weight`` becomes ``end``.
+    """
+    if drifts is None:
+        weight.copy_(end)
+        return
+    rows, began = weight.view(weight.shape or (1,)), start.view(start.shape or (1,))
+    for first, last, drift in drifts(name, began, end.view(began.shape)):
+        rows[first:last] = drift.to(rows.device).add_(began[first:last].to(rows.device))
 
 
 class Adaptation(Part):
@@ -80,7 +102,24 @@ class Adaptation(Part):
 
         Calls are absolute: 0 is exactly the start, 1 exactly the trained model. Needs ``weight-scale``.
         """
+        self.scale_each(lambda name: alpha)
+
+    def scale_each(self, share: Callable[[str], float]) -> None:
+        """As :meth:`scale`, by a share for each weight, which is asked by its name in the plain model.
+
+        What one layer has beside its ``weight``, as a bias, goes by the share of that. Needs ``layer-scale``.
+        """
         raise TypeError(f"{type(self).__name__} cannot scale its drift")
+
+    def rewrite(self, drifts: Rewrite | None) -> None:
+        """Set the drift of each weight to what ``drifts`` makes of it; None: back to exactly the trained weights.
+
+        ``drifts(name, start, end)`` is given a weight's name, its starting values and those at the first call of this
+        or of :meth:`scale`, to be read, at least one-dimensional and in the weight's own type. It yields
+        ``(first row, row after the last, their new drift in float32)``, which cover all rows. Calls are absolute.
+        Needs ``weight-set``.
+        """
+        raise TypeError(f"{type(self).__name__} cannot set single entries of a weight")
 
     @abstractmethod
     def export(self, directory: Path) -> str | None:

@@ -68,9 +68,9 @@ class MergeWeight:
 class MergeMethod(Part):
     """Merges weight by weight; without state and without memory of other weights.
 
-    Used by ``ftk merge`` on models that are saved, and by the mitigation ``interpolation`` on the two ends of a stage:
-    of a method with ``vectors`` the stage's movement is the only model and its share α, of another the start and the
-    trained weights are two, with the shares ``1 − α`` and ``α``.
+    Used by ``ftk merge`` on models that are saved, and by the mitigation ``interpolation`` on the two ends of a stage.
+    There a method with ``vectors`` has the stage's movement as its only model, and what it makes of it is multiplied by
+    α; another has the start and the trained weights, with the shares ``1 − α`` and ``α``.
     """
 
     vectors: ClassVar[bool] = False
@@ -106,7 +106,8 @@ class MergeMethod(Part):
 class WeightedSum(MergeMethod):
     """A method that multiplies each model's weight by one factor and adds up.
 
-    In a stage such a method of ``vectors`` scales the movement, which an adaptation with ``layer-scale`` can express.
+    The factors follow from depth and shares alone; of a method without ``vectors`` they sum to 1. In a stage it so
+    scales the movement, weight by weight.
     """
 
     @abstractmethod
@@ -117,12 +118,17 @@ class WeightedSum(MergeMethod):
         return self.factors(weight)
 
     def combine(self, piece: MergePiece, weight: MergeWeight, known: Any) -> Tensor:
-        total, *others = piece.models
-        if known[0] != 1:
-            total.mul_(known[0])
-        for tensor, factor in zip(others, known[1:], strict=True):
-            total.add_(tensor, alpha=factor)
-        return total
+        return weighted_sum(piece.models, known)
+
+
+def weighted_sum(tensors: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
+    """``Σ factor · tensor``, in the first of the tensors."""
+    total, *others = tensors
+    if factors[0] != 1:
+        total.mul_(factors[0])
+    for tensor, factor in zip(others, factors[1:], strict=True):
+        total.add_(tensor, alpha=factor)
+    return total
 
 
 class Depths:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ftk.parts.gradients import Gradients
+from ftk.parts.merging import MergeMethod
 from ftk.parts.objective import Batch, Loss, Objective
 from ftk.parts.part import Features, Part
 
@@ -98,6 +99,9 @@ class Mitigation(Part):
 
     knob: Knob | None = None
     """Its strength, if it has one that can be turned. Needs the capability ``strength-knob``."""
+
+    def take(self, methods: Mapping[str, MergeMethod]) -> None:
+        """Take the methods of merging that the options name (`Options.merges`), right after it is built."""
 
     def remember(self, task: Task, ctx: Context) -> None:
         """Once per body of knowledge, before the first stage that this mitigation guards it in.

@@ -58,6 +58,14 @@ class Options(BaseModel):
         """
         return {}
 
+    def merges(self) -> Mapping[str, Mapping[str, Any]]:
+        """For a mitigation, the tables of methods of merging that stand among its options, by the option's name.
+
+        The core checks each like a table of its own, and hands on what it builds: see `ftk.parts.Mitigation.take`. What
+        such a method needs the mitigation needs, and it provides no more than the method does.
+        """
+        return {}
+
     def objectives(self) -> Mapping[str, Mapping[str, Any]]:
         """For an objective made of others, their tables by name, as a recipe writes them under the option ``tasks``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftk.parts import Adaptation, ComputedDrift, Context, Drift, Gradients, State
+from ftk.parts import Adaptation, ComputedDrift, Context, Drift, Gradients, Rewrite, State, rewrite_weight
 
 PREFIX = "beside/"
 """Before the names of their weights in a state."""
@@ -73,13 +73,27 @@ class SeveralHeads(Adaptation):
                 for name, parameter in self._beside.items():
                     parameter.data = kept[name]
 
-    @torch.no_grad()
     def scale(self, alpha: float) -> None:
         self.adaptation.scale(alpha)
+        self._scale_beside(lambda name: alpha)
+
+    def scale_each(self, share: Callable[[str], float]) -> None:
+        self.adaptation.scale_each(share)
+        self._scale_beside(share)
+
+    @torch.no_grad()
+    def _scale_beside(self, share: Callable[[str], float]) -> None:
         self._end = self._end or self._copies()
         for name, parameter in self._beside.items():
-            start, end = self._start[name].to(parameter.device), self._end[name]
+            alpha, start, end = share(name), self._start[name].to(parameter.device), self._end[name]
             parameter.copy_(end if alpha == 1 else start if alpha == 0 else start + alpha * (end - start))
+
+    @torch.no_grad()
+    def rewrite(self, drifts: Rewrite | None) -> None:
+        self.adaptation.rewrite(drifts)
+        self._end = self._end or self._copies()
+        for name, parameter in self._beside.items():
+            rewrite_weight(name, parameter, self._start[name], self._end[name], drifts)
 
     def export(self, directory: Path) -> str | None:
         return self.adaptation.export(directory)

@@ -34,6 +34,8 @@ def build(spec: PartSpec, kind: type[SomePart]) -> SomePart:
         raise RunFailed(f"{who} cannot be built: {one_line(error)}") from error
     if not isinstance(part, kind):
         raise RunFailed(f"{who} builds {type(part).__name__}, which is not {article(kind.__name__)}")
+    if spec.kind == "mitigation" and spec.parts:
+        part.take({inside.name: build(inside, object) for inside in spec.parts})  # type: ignore[attr-defined]
     return part
 
 

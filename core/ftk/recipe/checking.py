@@ -38,6 +38,12 @@ MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 SCALE = "weight-scale"
 """Provided by an adaptation whose drift can be scaled as a whole."""
+SEVERAL_MODELS = "several-models"
+"""Needed by a method of merging that makes no sense of the two ends of a stage; only `ftk merge` gives it."""
+GIVEN_BY_CORE = (
+    EARLIER, MOMENTUM, *OF_TARGETS, ROW_GRADIENTS, SEVERAL_MODELS, SEVERAL_SOURCES, SOURCE_GRADIENTS,
+)  # fmt: skip
+"""Capabilities that no variant has to provide."""
 MOST_SHARED = 0.99
 """The most of a training mix that mitigations may fill. An epoch holds ``1 / (1 - share)`` rows for each of the
 stage's own, so that near 1 it has no end; a hundred are more than any method asks for."""

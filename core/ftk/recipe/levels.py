@@ -175,10 +175,10 @@ class Reader:
         return tuple(spec for spec in read if spec is not None)
 
     def _inside(self, options: Options, kind: str, path: str) -> tuple[PartSpec, ...]:
-        """The data sets that stand among a part's options, or the objectives of which an objective is made."""
-        below = {"dataset": f"{path}.parts", "evaluator": path, "objective": f"{path}.tasks"}
-        inner = "objective" if kind == "objective" else "dataset"
-        tables = options.objectives() if kind == "objective" else options.data_sets()
+        """The data sets or methods of merging among a part's options, or the objectives of which one is made."""
+        below = {"dataset": f"{path}.parts", "evaluator": path, "objective": f"{path}.tasks", "mitigation": path}
+        inner = {"objective": "objective", "mitigation": "merge"}.get(kind, "dataset")
+        tables = {"objective": options.objectives, "mitigation": options.merges}.get(kind, options.data_sets)()
         read = []
         for name, table in tables.items() if kind in below else ():
             place = f"{below[kind]}.{name}"
@@ -207,7 +207,7 @@ class Reader:
             if options is not None:
                 # Whatever these raise is told now, and not in the middle of a run.
                 options.withheld(), options.more_needs(), options.metrics(), options.data_share()
-                options.earlier_tasks(), options.data_sets(), options.objectives()
+                options.earlier_tasks(), options.data_sets(), options.objectives(), options.merges()
         except Exception as error:
             self.add(path, f"the options of `{who}` failed: {one_line(error)}", "this is a mistake of the plugin")
             return None

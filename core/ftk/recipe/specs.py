@@ -28,7 +28,7 @@ class PartSpec:
         path: the place in the recipe, as in ``stage.currencies.adaptation``.
         transforms: for a data set, what its rows go through, in order.
         parts: for a data set or an objective made of others, these, and for an evaluator the data sets among its
-            options; each by its name.
+            options, for a mitigation the methods of merging there; each by its name.
     """
 
     kind: str
@@ -44,20 +44,24 @@ class PartSpec:
     def provides(self) -> frozenset[str]:
         """The capabilities that it gives to the others under these options.
 
-        A data set made of others gives those that one of them gives, an objective those that all of them give.
+        A data set made of others gives those that one of them gives, an objective those that all of them give, and a
+        mitigation those of its own that its methods of merging give too.
         """
         own = frozenset(self.variant.provides) - frozenset(self.options.withheld())
         given = [part.provides() for part in self.parts]
         match self.kind:
             case "dataset" if given:
                 return own & frozenset().union(*given)
+            case "mitigation" if given:
+                return own & frozenset.intersection(*given)
             case "objective" if given:
                 return own | frozenset.intersection(*given)
         return own
 
     def needs(self) -> tuple[str, ...]:
-        """The capabilities that it needs under these options."""
-        return tuple(dict.fromkeys((*self.variant.needs, *self.options.more_needs())))
+        """The capabilities that it needs under these options, of a mitigation those of its methods among them."""
+        inside = [name for part in self.parts for name in part.needs()] if self.kind == "mitigation" else []
+        return tuple(dict.fromkeys((*self.variant.needs, *self.options.more_needs(), *inside)))
 
     def all_transforms(self) -> tuple[PartSpec, ...]:
         """Its own transforms and those of its parts."""

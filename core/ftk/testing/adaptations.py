@@ -25,10 +25,10 @@ STEPS = 3
 def attaching_keeps_the_function(subject: Subject) -> None:
     """`attach` makes the model trainable, and it still computes what it computed; without `merge`, in `reference`."""
     plain = subject.model()
-    expected = _logits(subject, plain)
+    expected = logits_of(subject, plain)
     adaptation, model = attached(subject.spec, plain)
     with nullcontext() if MERGE in subject.spec.provides() else adaptation.reference():
-        _hold_close(_logits(subject, model), expected, "logits after attach and before")
+        hold_close(logits_of(subject, model), expected, "logits after attach and before")
 
 
 def trains_what_it_says(subject: Subject) -> None:
@@ -60,15 +60,15 @@ def drift_is_the_real_displacement(subject: Subject) -> None:
             tuple(drift.shape or (1,)) == tuple(start[name].shape or (1,)),
             f"the drift of {name} has another shape",
         )
-        _hold_close(_whole(drift), torch.zeros_like(_whole(drift)), f"the drift of {name} before training and zero")
-    _train(subject, adaptation, model)
-    drifts = {name: _whole(drift) for name, drift in adaptation.drift().items()}
+        hold_close(whole(drift), torch.zeros_like(whole(drift)), f"the drift of {name} before training and zero")
+    train_shortly(subject, adaptation, model)
+    drifts = {name: whole(drift) for name, drift in adaptation.drift().items()}
     end = _weights(adaptation.merge())
     hold(any(drift.abs().sum() > 0 for drift in drifts.values()), "no weight has drifted after training")
     for name, weight in start.items():
         moved = end[name].float() - weight.float()
         told = drifts[name].view(moved.shape) if name in drifts else torch.zeros_like(moved)
-        _hold_close(told, moved, f"the drift of {name} and what the weight moved")
+        hold_close(told, moved, f"the drift of {name} and what the weight moved")
 
 
 def pull_back_is_the_chain_rule(subject: Subject) -> None:
@@ -76,7 +76,7 @@ def pull_back_is_the_chain_rule(subject: Subject) -> None:
     if "weight-drift" not in subject.spec.provides():
         return
     adaptation, model = attached(subject.spec, subject.model())
-    _train(subject, adaptation, model)
+    train_shortly(subject, adaptation, model)
     drifts = adaptation.drift()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with seeded(1):
@@ -105,12 +105,12 @@ def products_are_the_drift(subject: Subject) -> None:
     if "weight-drift" not in subject.spec.provides():
         return
     adaptation, model = attached(subject.spec, subject.model())
-    _train(subject, adaptation, model)
+    train_shortly(subject, adaptation, model)
     for name, drift in adaptation.drift().items():
         if not drift.products():
             continue
         total = sum(p.scale * p.left.float() @ p.right.float() for p in drift.products())
-        _hold_close(torch.as_tensor(total), _whole(drift), f"the products of {name} and its drift")
+        hold_close(torch.as_tensor(total), whole(drift), f"the products of {name} and its drift")
         slope, pulls = torch.randn(drift.shape), []
         for by_products in (False, True):
             model.zero_grad()
@@ -121,44 +121,21 @@ def products_are_the_drift(subject: Subject) -> None:
                     p.left_grad.add_(slope @ p.right.mT, alpha=p.scale)
                     p.right_grad.add_(p.left.mT @ slope, alpha=p.scale)
             pulls.append(torch.cat([q.grad.flatten() for q in model.parameters() if q.grad is not None]))
-        _hold_close(pulls[1], pulls[0], f"what {name} is pulled by its products and by pull_back")
+        hold_close(pulls[1], pulls[0], f"what {name} is pulled by its products and by pull_back")
 
 
 def reference_is_the_start(subject: Subject) -> None:
     """Within `reference` the model computes what the starting model did; after it, what it did before."""
     plain = subject.model()
-    start = _logits(subject, plain)
+    start = logits_of(subject, plain)
     adaptation, model = attached(subject.spec, plain)
-    _train(subject, adaptation, model)
-    trained, before = _logits(subject, model), bearing(model)
+    train_shortly(subject, adaptation, model)
+    trained, before = logits_of(subject, model), bearing(model)
     hold(not torch.equal(trained, start), "training did not change the model")
     with adaptation.reference():
-        _hold_close(_logits(subject, model), start, "logits within reference() and of the starting model")
-    hold(torch.equal(_logits(subject, model), trained), "after reference() the model is not what it was before")
+        hold_close(logits_of(subject, model), start, "logits within reference() and of the starting model")
+    hold(torch.equal(logits_of(subject, model), trained), "after reference() the model is not what it was before")
     hold_equal(before, bearing(model), "changed by reference()")
-
-
-def scaling_is_absolute(subject: Subject) -> None:
-    """`weight-scale`: `scale(0)` is the start, `scale(1)` exactly the trained model, in any order."""
-    if "weight-scale" not in subject.spec.provides():
-        return
-    plain = subject.model()
-    start = _logits(subject, plain)
-    adaptation, model = attached(subject.spec, plain)
-    _train(subject, adaptation, model)
-    trained = _logits(subject, model)
-    drifts = {name: _whole(drift) for name, drift in adaptation.drift().items()}
-    for alpha in (0.5, 0.25):
-        adaptation.scale(alpha)
-        for name, drift in adaptation.drift().items():
-            _hold_close(_whole(drift), alpha * drifts[name], f"the drift of {name} after scale({alpha})")
-    adaptation.scale(0.0)
-    _hold_close(_logits(subject, model), start, "logits after scale(0) and of the starting model")
-    adaptation.scale(1.0)
-    hold(
-        torch.equal(_logits(subject, model), trained),
-        "after scale(1) the model is not exactly the trained one",
-    )
 
 
 def merging_gives_the_plain_model(subject: Subject) -> None:
@@ -168,10 +145,10 @@ def merging_gives_the_plain_model(subject: Subject) -> None:
     """
     fresh = subject.model()
     adaptation, model = attached(subject.spec, subject.model())
-    _train(subject, adaptation, model)
-    expected = _logits(subject, model)
+    train_shortly(subject, adaptation, model)
+    expected = logits_of(subject, model)
     if MERGE not in subject.spec.provides():
-        expected = _logits(subject, fresh)
+        expected = logits_of(subject, fresh)
         with tempfile.TemporaryDirectory() as folder:
             adaptation.export(Path(folder))
             hold(any(path.is_file() for path in Path(folder).rglob("*")), "nothing holds what it has learned")
@@ -179,20 +156,20 @@ def merging_gives_the_plain_model(subject: Subject) -> None:
     hold(type(merged) is type(fresh), f"merge returned a {type(merged).__name__}, not a {type(fresh).__name__}")
     strange = merged.state_dict().keys() ^ fresh.state_dict().keys()
     hold(not strange, f"other weights than the plain model: {', '.join(sorted(strange)[:4])}")
-    _hold_close(_logits(subject, merged), expected, "logits after merge and what they should be")
+    hold_close(logits_of(subject, merged), expected, "logits after merge and what they should be")
 
 
 def state_brings_the_model_back(subject: Subject) -> None:
     """`attach` on the starting model and `load_state_dict` give the trained model back bit for bit."""
     adaptation, model = attached(subject.spec, subject.model())
-    _train(subject, adaptation, model)
+    train_shortly(subject, adaptation, model)
     states = through_disk({"adaptation": adaptation.state_dict()})
     again, restored = attached(subject.spec, subject.model())
     again.load_state_dict(states["adaptation"])
     again.before_step(at_step(subject, again, restored, STEPS - 1, STEPS))
     hold_same_state(adaptation.state_dict(), again.state_dict(), "the state differs in")
     hold(
-        torch.equal(_logits(subject, restored), _logits(subject, model)),
+        torch.equal(logits_of(subject, restored), logits_of(subject, model)),
         "the restored model gives other logits",
     )
     hold_equal(bearing(model), bearing(restored), "differs in the restored model")
@@ -209,7 +186,7 @@ def attached_it_refuses_unknown_state(subject: Subject) -> None:
 def exporting_changes_nothing(subject: Subject) -> None:
     """`export` writes in a folder of its own under the one it is given, no pickles, and changes nothing."""
     adaptation, model = attached(subject.spec, subject.model())
-    _train(subject, adaptation, model)
+    train_shortly(subject, adaptation, model)
     before = {**snapshot(model), **bearing(model)}
     with tempfile.TemporaryDirectory() as folder:
         adaptation.export(Path(folder))
@@ -221,7 +198,7 @@ def exporting_changes_nothing(subject: Subject) -> None:
     hold_equal(before, {**model.state_dict(), **bearing(model)}, "changed by export")
 
 
-def _train(subject: Subject, adaptation: Adaptation, model: nn.Module) -> None:
+def train_shortly(subject: Subject, adaptation: Adaptation, model: nn.Module) -> None:
     objective = subject.companion("objective")
     ctx = subject.context(model, objective, adaptation=adaptation)
     items = subject.examples(objective).pieces
@@ -231,7 +208,7 @@ def _train(subject: Subject, adaptation: Adaptation, model: nn.Module) -> None:
         train(model, adaptation.param_groups(model, 1e-2), objective, ctx, items, steps=1)
 
 
-def _logits(subject: Subject, model: Any) -> Tensor:
+def logits_of(subject: Subject, model: Any) -> Tensor:
     """What the model computes on the rows, in ``eval`` mode."""
     objective = subject.companion("objective")
     batch = objective.collate(subject.examples(objective).pieces)
@@ -245,7 +222,7 @@ def _weights(model: Any) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def _whole(drift: Drift) -> Tensor:
+def whole(drift: Drift) -> Tensor:
     rows = torch.zeros(drift.shape or (1,))
     for start, stop in drift.chunks():
         rows[start:stop] = drift.rows(start, stop)
@@ -266,14 +243,14 @@ def _directional_derivative(
         for parameter, value, step in zip(parameters, kept, direction, strict=True):
             parameter.copy_(value + sign * size * step)
         values.append(
-            torch.stack([(_whole(d).double() * slopes[name].double()).sum() for name, d in drifts.items()]).sum()
+            torch.stack([(whole(d).double() * slopes[name].double()).sum() for name, d in drifts.items()]).sum()
         )
     for parameter, value in zip(parameters, kept, strict=True):
         parameter.copy_(value)
     return (values[0] - values[1]) / (2 * size)
 
 
-def _hold_close(one: Tensor, other: Tensor, what: str) -> None:
+def hold_close(one: Tensor, other: Tensor, what: str) -> None:
     """Equal up to float32 rounding."""
     distance = float((one - other).abs().max()) if one.numel() else 0.0
     hold(distance <= 1e-5 * max(1.0, float(other.abs().max())), f"{what} are {distance:.3g} apart")
@@ -287,7 +264,6 @@ CLAUSES = (
     pull_back_is_the_chain_rule,
     products_are_the_drift,
     reference_is_the_start,
-    scaling_is_absolute,
     merging_gives_the_plain_model,
     state_brings_the_model_back,
     attached_it_refuses_unknown_state,

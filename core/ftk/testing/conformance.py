@@ -17,6 +17,7 @@ from ftk.testing import (
     mitigations,
     objectives,
     predictions,
+    scaling,
     sources,
 )
 from ftk.testing.subject import Subject
@@ -28,7 +29,7 @@ _CLAUSES: dict[str, tuple[Check, ...]] = {
     "dataset": sources.DATASET_CLAUSES,
     "transform": sources.TRANSFORM_CLAUSES,
     "objective": (*objectives.CLAUSES, *comparing.CLAUSES, *predictions.CLAUSES),
-    "adaptation": adaptations.CLAUSES,
+    "adaptation": (*adaptations.CLAUSES, *scaling.CLAUSES),
     "mitigation": mitigations.CLAUSES,
     "evaluator": evaluators.CLAUSES,
     "merge": merges.CLAUSES,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ftk.disk.bundles import Bundler, read_bundle
 from ftk.parts import Part, State
-from ftk.recipe.checking import EARLIER, MOMENTUM, OF_TARGETS, ROW_GRADIENTS, SOURCE_GRADIENTS
+from ftk.recipe.checking import GIVEN_BY_CORE
 from ftk.recipe.supplied import FROM_DATA
 from ftk.recipe.tested import TESTED
 from ftk.testing.subject import Subject, hold, hold_equal
@@ -58,7 +58,7 @@ def withholds_what_could_be_given(subject: Subject) -> None:
 
 
 def _hold_known(subject: Subject, names: Iterable[str]) -> None:
-    given = {EARLIER, MOMENTUM, *OF_TARGETS, ROW_GRADIENTS, SOURCE_GRADIENTS, TESTED, *FROM_DATA}
+    given = {*GIVEN_BY_CORE, TESTED, *FROM_DATA}
     given |= {name for entry in subject.registry.entries() for name in entry.variant.provides}
     unknown = set(names) - given
     hold(not unknown, f"nothing provides {', '.join(sorted(unknown))}; known here: {', '.join(sorted(given))}")

@@ -55,7 +55,7 @@ class Injected(Adaptation):
         self._layers: dict[str, Any] = {}
         self._trained: list[nn.Parameter] = []
         self._beside: list[FullTuning | NewRows] = []
-        self._share = 1.0
+        self._shares: dict[str, float] = {}
         self._blends: list[Any] = []
 
     def targets(self, model: Any) -> Literal["all-linear"] | tuple[str, ...]:
@@ -80,7 +80,10 @@ class Injected(Adaptation):
             by_rows: see :class:`ComputedDrift`.
         """
         weight, trained = layer.get_base_layer().get_parameter(key), {id(parameter) for parameter in self._trained}
-        rows = effective if self._share == 1 else partial(_mixed, weight, effective, self._share)
+        share = next(
+            (self._shares[name] for name, it in self._layers.items() if it is layer and name in self._shares), 1.0
+        )
+        rows = effective if share == 1 else partial(_mixed, weight, effective, share)
         own = [parameter for parameter in layer.parameters() if id(parameter) in trained]
         return ComputedDrift(weight, rows, own, by_rows=by_rows)
 
@@ -104,7 +107,7 @@ class Injected(Adaptation):
         if wrapped != set(targets):
             raise RunFailed(f"PEFT wrapped other layers than chosen: {', '.join(sorted(wrapped ^ set(targets)))}")
         self._layers = {name: model.get_submodule(name) for name in targets}
-        self._saved, self._share, self._blends = saved, 1.0, []
+        self._saved, self._shares, self._blends = saved, {}, []
         for layer in self._layers.values():
             layer.train(layer.get_base_layer().training)
         apart = {id(parameter) for parameter in beside}
@@ -149,23 +152,27 @@ class Injected(Adaptation):
                 stack.enter_context(part.reference())
             yield
 
-    def scale(self, alpha: float) -> None:
+    def scale_each(self, share: Callable[[str], float]) -> None:
         for blend in self._blends:
             blend.remove()
-        self._share, mix = alpha, partial(_mix_outputs, alpha)
-        layers = self._layers.values() if alpha != 1 else ()
-        self._blends = [layer.register_forward_hook(mix, with_kwargs=True) for layer in layers]
+        self._shares = {name: alpha for name in self._layers if (alpha := share(f"{name}.weight")) != 1}
+        self._blends = [
+            self._layers[name].register_forward_hook(partial(_mix_outputs, alpha), with_kwargs=True)
+            for name, alpha in self._shares.items()
+        ]
         for part in self._beside:
-            part.scale(alpha)
+            part.scale_each(share)
 
     def export(self, directory: Path) -> str | None:
         """Write ``adapter/``: a plain PEFT adapter; loaded on the starting model it gives this one.
 
         Nothing is written where the drift is scaled: the method's parameters cannot say that.
         """
-        if self._share != 1:
+        if self._shares:
+            held = sorted(set(self._shares.values()))
+            share = f"{held[0]:g}" if len(held) == 1 else f"{held[0]:g} to {held[-1]:g}"
             return (
-                f"There is no adapter beside the model: it holds {self._share:g} of what `{self.name}` learned, a step "
+                f"There is no adapter beside the model: it holds {share} of what `{self.name}` learned, a step "
                 "between weights that the method's own parameters cannot express."
             )
         shell = _Shell(self._tuner)
@@ -228,7 +235,7 @@ class Injected(Adaptation):
         take_back(self.state_dict(), state)
         for blend in self._blends:
             blend.remove()
-        self._share, self._blends = 1.0, []
+        self._shares, self._blends = {}, []
         for part in self._beside:
             part.load_state_dict({name: state[name] for name in part.weights()})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ class NewRows(Adaptation):
         self._tables: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         self._homes: dict[str, nn.Module] = {}
         self._hooks: list[Any] = []
-        self._share = 1.0
+        self._shares: dict[int, float] = {}
         self._off = False
 
     def attach(self, model: Any) -> nn.Module:
@@ -52,7 +52,7 @@ class NewRows(Adaptation):
             raise UserError(
                 f"adaptation `{self._owner}`: the model has no new tokens", "Name them in [model]: `new_tokens`."
             )
-        self._first, self._stop, self._off, self._share = ids[0], ids[-1] + 1, False, 1.0
+        self._first, self._stop, self._off, self._shares = ids[0], ids[-1] + 1, False, {}
         output = model.get_output_embeddings()
         tables = [model.get_input_embeddings().weight, *([output.weight] if output is not None else [])]
         for table in {id(table): table for table in tables}.values():
@@ -85,15 +85,16 @@ class NewRows(Adaptation):
             self._hooks.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def _effective(self, table: nn.Parameter, rows: nn.Parameter) -> Tensor:
-        if self._share == 1:
+        share = self._shares.get(id(table), 1.0)
+        if share == 1:
             return rows
         start = table[self._first : self._stop].detach().float()
-        return start + self._share * (rows - start)
+        return start + share * (rows - start)
 
     def _look_up(
         self, table: nn.Parameter, rows: nn.Parameter, module: Any, args: Any, kwargs: Any, output: Tensor
     ) -> Tensor:
-        if self._off or self._share == 0:
+        if self._off or self._shares.get(id(table)) == 0:
             return output
         ids = args[0] if args else kwargs["input"]
         inside = (ids >= self._first) & (ids < self._stop)
@@ -104,7 +105,7 @@ class NewRows(Adaptation):
     def _multiply(
         self, table: nn.Parameter, rows: nn.Parameter, module: Any, args: Any, kwargs: Any, output: Tensor
     ) -> Tensor:
-        if self._off or self._share == 0:
+        if self._off or self._shares.get(id(table)) == 0:
             return output
         hidden = args[0] if args else kwargs["input"]
         bias = None if module.bias is None else module.bias[self._first : self._stop].to(hidden.dtype)
@@ -121,7 +122,10 @@ class NewRows(Adaptation):
         return {f"{name.removesuffix('.weight')}.{NAME}": rows for name, (_, rows) in self._tables.items()}
 
     def drift(self) -> Mapping[str, Drift]:
-        return {name: RowsDrift(table, rows, self._first, self._share) for name, (table, rows) in self._tables.items()}
+        return {
+            name: RowsDrift(table, rows, self._first, self._shares.get(id(table), 1.0))
+            for name, (table, rows) in self._tables.items()
+        }
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -131,8 +135,8 @@ class NewRows(Adaptation):
         finally:
             self._off = before
 
-    def scale(self, alpha: float) -> None:
-        self._share = alpha
+    def scale_each(self, share: Callable[[str], float]) -> None:
+        self._shares = {id(table): share(name) for name, (table, _) in self._tables.items()}
 
     def export(self, directory: Path) -> None:
         """Nothing of its own: whoever this stands beside writes it."""
@@ -164,7 +168,7 @@ class NewRows(Adaptation):
 
     def load_state_dict(self, state: State) -> None:
         take_back(self.weights(), state)
-        self._share = 1.0
+        self._shares = {}
 
 
 class RowsDrift(Drift):

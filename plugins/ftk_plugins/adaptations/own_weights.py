@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ftk import UserError
-from ftk.parts import Adaptation, Drift, State, own_rows, weight_kinds
+from ftk.parts import Adaptation, Drift, Rewrite, State, own_rows, rewrite_weight, weight_kinds
 from ftk_plugins.adaptations.named import remember_requires_grad, take_back
 from ftk_plugins.adaptations.start_options import StartOptions
 
@@ -116,18 +116,28 @@ class OwnWeights(Adaptation):
             own_rows(parameter)[0].copy_(values[name])
 
     @torch.no_grad()
-    def scale(self, alpha: float) -> None:
-        self._need_start("scaling")
-        if not self._end:
-            self._end = {name: self._copy(parameter) for name, parameter in self._trained.items()}
+    def scale_each(self, share: Callable[[str], float]) -> None:
+        self._keep_end("scaling")
         for name, parameter in self._trained.items():
             start, end, own = self._start[name], self._end[name], own_rows(parameter)[0]
+            alpha = share(name)
             if alpha in (0, 1):
                 own.copy_(end if alpha else start)
             else:
                 precise = torch.promote_types(own.dtype, torch.float32)
                 first, last = (value.to(own.device, precise) for value in (start, end))
                 own.copy_(first + alpha * (last - first))
+
+    @torch.no_grad()
+    def rewrite(self, drifts: Rewrite | None) -> None:
+        self._keep_end("setting weights")
+        for name, parameter in self._trained.items():
+            rewrite_weight(name, parameter, self._start[name], self._end[name], drifts)
+
+    def _keep_end(self, what: str) -> None:
+        self._need_start(what)
+        if not self._end:
+            self._end = {name: self._copy(parameter) for name, parameter in self._trained.items()}
 
     def export(self, directory: Path) -> None:
         """Nothing of its own: the merged model is the result."""

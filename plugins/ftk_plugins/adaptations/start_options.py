@@ -19,4 +19,5 @@ class StartOptions(Options):
     )
 
     def withheld(self) -> tuple[str, ...]:
-        return ("reference", "weight-drift", "weight-scale") if self.start_copy == "none" else ()
+        kept = ("reference", "weight-drift", "weight-scale", "layer-scale", "weight-set")
+        return kept if self.start_copy == "none" else ()

@@ -153,7 +153,9 @@ def test_restarting_gives_the_model_and_its_drift_back() -> None:
 
 
 def test_without_a_copy_what_needs_the_start_is_withheld_and_refused() -> None:
-    assert FullOptions(start_copy="none").withheld() == ("reference", "weight-drift", "weight-scale")
+    assert FullOptions(start_copy="none").withheld() == (
+        "reference", "weight-drift", "weight-scale", "layer-scale", "weight-set",
+    )  # fmt: skip
     assert FullOptions().withheld() == ()
     adaptation, _ = attached(start_copy="none")
     for use in (adaptation.drift, lambda: adaptation.scale(0.5), adaptation.reference().__enter__):

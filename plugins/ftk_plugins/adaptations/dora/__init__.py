@@ -11,7 +11,7 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train magnitude and direction of each weight row apart, the direction by a low-rank update.",
             options="ftk_plugins.adaptations.dora.options:DoraOptions",
             build="ftk_plugins.adaptations.dora.dora:Dora",
-            provides=("merge", "reference", "weight-drift", "weight-scale", "quantized-base"),
+            provides=("merge", "reference", "weight-drift", "weight-scale", "layer-scale", "quantized-base"),
             paper="Liu et al. 2024, DoRA: Weight-Decomposed Low-Rank Adaptation, https://arxiv.org/abs/2402.09353",
         )
     ]

@@ -16,6 +16,7 @@ def ftk_adaptations() -> list[Variant]:
                 "reference",
                 "weight-drift",
                 "weight-scale",
+                "layer-scale",
                 "quantized-base",
                 "sharding",
                 "input-subspace",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +85,15 @@ class Lora(Injected):
             parameter.grad = pull.clone() if parameter.grad is None else parameter.grad.add_(pull)
 
     @torch.no_grad()
-    def scale(self, alpha: float) -> None:
+    def scale_each(self, share: Callable[[str], float]) -> None:
         """Scale B of every adapter: B is linear in the drift, and the trained B is kept for later calls."""
         matrices = {key: tensor for key, tensor in self.tensors().items() if ".lora_B" in key}
         if not self._trained_b:
             self._trained_b = {key: tensor.clone() for key, tensor in matrices.items()}
         for key, tensor in matrices.items():
-            tensor.copy_(alpha * self._trained_b[key])
+            tensor.copy_(share(f"{key.partition('.lora_B')[0]}.weight") * self._trained_b[key])
         for part in self._beside:
-            part.scale(alpha)
+            part.scale_each(share)
 
     def export(self, directory: Path) -> str | None:
         """Write ``adapter/``, the adapters joined into one; loaded on the starting model it gives this one."""

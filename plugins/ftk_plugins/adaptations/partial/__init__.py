@@ -16,6 +16,8 @@ def ftk_adaptations() -> list[Variant]:
                 "reference",
                 "weight-drift",
                 "weight-scale",
+                "layer-scale",
+                "weight-set",
                 "own-weights",
                 "sharding",
                 "input-subspace",

@@ -11,7 +11,7 @@ def ftk_adaptations() -> list[Variant]:
             summary="Train by any other method of the installed PEFT that changes weights: OFT, VeRA, LoKr and more.",
             options="ftk_plugins.adaptations.peft.options:PeftOptions",
             build="ftk_plugins.adaptations.peft.any_method:AnyMethod",
-            provides=("merge", "reference", "weight-drift", "weight-scale"),
+            provides=("merge", "reference", "weight-drift", "weight-scale", "layer-scale"),
             paper="Mangrulkar et al. 2022, PEFT: State-of-the-art Parameter-Efficient Fine-Tuning methods, "
             "https://github.com/huggingface/peft",
         )

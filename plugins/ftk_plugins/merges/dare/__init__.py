@@ -11,6 +11,7 @@ def ftk_merges() -> list[Variant]:
             summary="Drop entries of each task vector at random, rescale the rest, then add up or elect signs.",
             options="ftk_plugins.merges.dare.options:DareOptions",
             build="ftk_plugins.merges.dare.dare:Dare",
+            needs=("weight-set",),
             paper="Yu et al. 2023, Language models are super Mario, https://arxiv.org/abs/2311.03099",
         )
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftk.parts import MergeMethod, MergePiece, MergeWeight
+from ftk.parts import MergeMethod, MergePiece, MergeWeight, weighted_sum
 from ftk_plugins.merges.dare.options import DareOptions
 from ftk_plugins.merges.electing import agreed_mean
 
@@ -28,8 +28,4 @@ class Dare(MergeMethod):
             tensor.mul_(kept.to(tensor.device)).div_(density)
         if self._options.then == "ties":
             return agreed_mean(piece.models, weight.shares)
-        total, *others = piece.models
-        total.mul_(weight.shares[0])
-        for tensor, share in zip(others, weight.shares[1:], strict=True):
-            total.add_(tensor, alpha=share)
-        return total
+        return weighted_sum(piece.models, weight.shares)

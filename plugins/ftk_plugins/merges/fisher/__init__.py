@@ -11,6 +11,7 @@ def ftk_merges() -> list[Variant]:
             summary="The average of the models, each entry weighed by its Fisher information.",
             options="ftk_plugins.merges.fisher.options:FisherOptions",
             build="ftk_plugins.merges.fisher.fisher:FisherWeighted",
+            needs=("weight-set", "weight-drift", "earlier-data", "row-gradients"),
             paper="Matena and Raffel 2021, Merging models with Fisher-weighted averaging, https://arxiv.org/abs/2111.09832",
         )
     ]

@@ -11,6 +11,8 @@ def ftk_merges() -> list[Variant]:
             summary="Add task vectors scaled by depth: little in the first blocks, all in the last.",
             options="ftk_plugins.merges.lines.options:LinesOptions",
             build="ftk_plugins.merges.lines.lines:Lines",
+            needs=("layer-scale",),
+            provides=("sharding",),
             paper="Wang et al. 2024, LiNeS: post-training layer scaling prevents forgetting, https://arxiv.org/abs/2410.17146",
         )
     ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from ftk.parts import MergeWeight, WeightedSum
+from ftk.parts import MergeMethod, MergePiece, MergeWeight, weighted_sum
 from ftk_plugins.merges.slerp.options import SlerpOptions
 
 STRAIGHT = 0.9995
@@ -16,7 +18,7 @@ LEAST = 1e-8
 """The norm below which a weight has no direction."""
 
 
-class Slerp(WeightedSum):
+class Slerp(MergeMethod):
     """``(sin((1 − t)θ)·a + sin(tθ)·b) / sin θ``, each weight a vector of all its entries, θ the angle between the two.
 
     ``t`` is the second model's share. Weights on one line are averaged.
@@ -27,7 +29,11 @@ class Slerp(WeightedSum):
     def __init__(self, options: SlerpOptions) -> None:
         pass
 
-    def factors(self, weight: MergeWeight) -> Sequence[float]:
+    def combine(self, piece: MergePiece, weight: MergeWeight, known: Any) -> Tensor:
+        return weighted_sum(piece.models, known)
+
+    def survey(self, weight: MergeWeight) -> Sequence[float]:
+        """What the two models are multiplied by."""
         t = weight.normalized()[1]
         products = torch.zeros(3, dtype=torch.float64)
         for piece in weight.pieces():

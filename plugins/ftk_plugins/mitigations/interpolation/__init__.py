@@ -8,10 +8,9 @@ def ftk_mitigations() -> list[Variant]:
     return [
         Variant(
             name="interpolation",
-            summary="After training, step back towards the starting weights (WiSE-FT).",
+            summary="After training, step back towards the starting weights: WiSE-FT, or another method of merging.",
             options="ftk_plugins.mitigations.interpolation.options:InterpolationOptions",
             build="ftk_plugins.mitigations.interpolation.interpolation:Interpolation",
-            needs=("weight-scale",),
             provides=("sharding",),
             paper="Wortsman et al. 2022, Robust fine-tuning of zero-shot models, https://arxiv.org/abs/2109.01903",
         )

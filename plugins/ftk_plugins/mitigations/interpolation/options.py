@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ftk import Options
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+OF_WEIGHTS = {"every": ("average", "ema"), "begin": ("average",), "decay": ("ema",)}
+"""Options that only some choices of ``trained_weights`` look at."""
+
+WITHOUT_IMPORTANCES = ("linear", "slerp", "ties", "dare", "task_arithmetic", "lines", "ema")
+"""Methods of ftk's own to which ``samples`` says nothing; a third party's is asked when it is built."""
 
 
 class InterpolationOptions(Options):
-    """How far to go from the starting weights (0) to the trained ones (1)."""
+    """How far to go from the starting weights (0) to the trained ones (1), and on which way."""
 
     alpha: Fraction | Literal["validation"] = Field(
         default=0.5, description="Share of the drift that is kept, 0 to 1; `validation`: chosen by measuring."
@@ -32,6 +38,26 @@ class InterpolationOptions(Options):
         default=None,
         description="The metric that `validation` compares; by default each task's first metric.",
     )
+    method: str | dict[str, Any] = Field(
+        default="linear",
+        description="How the two ends are merged: a method of merging, by name or as a table with its options.",
+    )
+    trained_weights: Literal["last", "average", "ema"] = Field(
+        default="last",
+        description="The trained end: the last step's weights, their average over the stage's steps, or a moving one.",
+    )
+    every: int | None = Field(
+        default=None, gt=0, description="Steps from one taken into an average to the next; by default 1."
+    )
+    begin: float | None = Field(
+        default=None, ge=0, lt=1, description="Share of the stage after which `average` begins; by default 0.5."
+    )
+    decay: float | None = Field(
+        default=None, ge=0, lt=1, description="What `ema` keeps of the average at each step; by default 0.999."
+    )
+    samples: int | None = Field(
+        default=None, gt=0, description="Rows of each task for the Fisher information of `fisher`; by default 500."
+    )
 
     @field_validator("alphas")
     @classmethod
@@ -40,5 +66,22 @@ class InterpolationOptions(Options):
             raise ValueError("the shares must rise, each above the one before it")
         return alphas
 
+    @model_validator(mode="after")
+    def _acting(self) -> InterpolationOptions:
+        for name, choices in OF_WEIGHTS.items():
+            if getattr(self, name) is not None and self.trained_weights not in choices:
+                told = " or ".join(f'"{choice}"' for choice in choices)
+                raise ValueError(f"`{name}` says nothing unless trained_weights is {told}")
+        if self.samples is not None and self.merges()["method"].get("use") in WITHOUT_IMPORTANCES:
+            raise ValueError("`samples` says nothing unless the method needs importances, as `fisher` does")
+        return self
+
+    def merges(self) -> Mapping[str, Mapping[str, Any]]:
+        return {"method": {"use": self.method} if isinstance(self.method, str) else self.method}
+
     def more_needs(self) -> tuple[str, ...]:
-        return ("validation-data", "retain-validation-data") if self.alpha == "validation" else ()
+        rows = ("validation-data", "retain-validation-data") if self.alpha == "validation" else ()
+        return rows if self.trained_weights == "last" else (*rows, "weight-set", "weight-drift")
+
+    def withheld(self) -> tuple[str, ...]:
+        return () if self.trained_weights == "last" else ("sharding",)
