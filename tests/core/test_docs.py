@@ -116,9 +116,8 @@ def test_every_capability_stands_in_the_docs_with_those_that_give_it() -> None:
         for name in entry.variant.provides:
             given.setdefault(name, set()).add(entry.variant.name)
     needed = {name for entry in BUILTIN for name in entry.variant.needs}
-    rows = table_of(HOOKS_PAGE, "capability", "given by")
+    rows, variants = table_of(HOOKS_PAGE, "capability", "given by"), {entry.variant.name for entry in BUILTIN}
     assert set(rows) == set(given) >= needed
-    variants = {entry.variant.name for entry in BUILTIN}
     for name, (givers, _) in rows.items():
         assert set(re.findall(r"`(\w+)`", givers)) & variants == given[name], name
 

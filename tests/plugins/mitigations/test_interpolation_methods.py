@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from ftk import UserError
 from ftk.parts import Adaptation, Context, Evaluator, Metric, Task
 from ftk.plugin.discovery import load_registry
 from ftk.recipe.building import build
@@ -263,42 +261,3 @@ def test_a_share_of_ties_is_chosen_under_the_floor_and_an_interruption_goes_back
     with pytest.raises(KeyboardInterrupt):
         interpolation(alpha="validation", method="ties").finish(replace(ctx, check_interrupt=interrupted))
     assert all(torch.equal(tensor, end[name]) for name, tensor in ctx.model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"decay": 0.9}, {"decay": 0.9, "trained_weights": "average"}, {"begin": 0.5, "trained_weights": "ema"},
-        {"every": 2}, {"samples": 10}, {"samples": 10, "method": "ties"},
-    ],
-)  # fmt: skip
-def test_options_that_say_nothing_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="says nothing unless"):
-        InterpolationOptions(**wrong)
-
-
-def test_a_third_partys_method_without_importances_is_asked_when_it_is_built() -> None:
-    mitigation = Interpolation(InterpolationOptions(method="magmax", samples=10))
-    with pytest.raises(UserError, match="says nothing to a method that needs no importances"):
-        mitigation.take({"method": interpolation(method="ties")._method})
-
-
-def test_needs_are_those_of_the_method() -> None:
-    def needs(**options: Any) -> tuple[set[str], bool]:
-        spec = Reader(REGISTRY).part("mitigation", {"use": "interpolation", **options}, "mitigation.interpolation")
-        assert spec is not None
-        return set(spec.needs()), "sharding" in spec.provides()
-
-    assert needs() == ({"weight-scale"}, True)
-    assert needs(method="lines") == ({"layer-scale"}, True)
-    assert needs(method="ties") == ({"weight-set"}, False)
-    assert needs(trained_weights="ema") == ({"weight-scale", "weight-set", "weight-drift"}, False)
-    assert needs(method="ema")[0] == {"several-models"}
-    reader = Reader(REGISTRY)
-    assert reader.part("mitigation", {"use": "interpolation", "method": {"use": "ties", "density": 3}}, "it") is None
-    assert reader.part("mitigation", {"use": "interpolation", "method": "tis"}, "it") is None
-    told = [f"{problem.path}: {problem.reason} {problem.hint}" for problem in reader.problems]
-    assert told == [
-        "it.method.density: must be at most 1, got 3 ",
-        "it.method.use: unknown merge `tis` did you mean `ties`?",
-    ]
