@@ -155,12 +155,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("mitigation", "synaptic_intelligence"): {"raw": {"normalise": False, "gamma": 0.9, "strength": 1.0}},
     ("mitigation", "der"): {"few": {"memory": 3, "top_k": 9, "share": 0.3}},
     ("mitigation", "replay"): {"even": {"share": 0.3}, "few": {"memory": 3, "choice": "herding", "share": FALLING}},
-    ("merge", "ties"): {"some": {"density": 0.4}, "all": {"density": 1.0}},
     ("merge", "dare"): {"added": {"density": 0.5}, "elected": {"density": 0.5, "then": "ties"}},
     ("mitigation", "interpolation"): {
         "half": {"alpha": 0.5}, "validation": {"alpha": "validation", "alphas": [0.0, 0.5, 1.0]},
-        "moving": {"method": {"use": "ties", "density": 0.5}, "trained_weights": "ema"},
-        "fisher": {"method": "fisher", "samples": 4},
+        "moving": {"method": "ties", "trained_weights": "ema"}, "fisher": {"method": "fisher", "samples": 4},
     },
 }  # fmt: skip
 """Options by variant. A variant that is not named here is checked with its defaults."""
