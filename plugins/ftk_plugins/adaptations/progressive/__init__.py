@@ -8,7 +8,7 @@ def ftk_adaptations() -> list[Variant]:
     return [
         Variant(
             name="progressive",
-            summary="Train from the head downwards: block after block is thawed in the course of the stage.",
+            summary="Thaw block after block in the course of the stage: downwards from the head, or as they matter.",
             options="ftk_plugins.adaptations.progressive.options:ProgressiveOptions",
             build="ftk_plugins.adaptations.progressive.progressive:ProgressiveTuning",
             provides=(

@@ -11,7 +11,7 @@ def ftk_mitigations() -> list[Variant]:
             summary="Gradient projection memory: layers change only for inputs that earlier tasks did not give them.",
             options="ftk_plugins.mitigations.gpm.options:GpmOptions",
             build="ftk_plugins.mitigations.gpm.gpm:Gpm",
-            needs=("input-subspace", "earlier-data"),
+            needs=("input-subspace", "weight-drift", "earlier-data"),
             paper="Saha, Garg and Roy 2021, Gradient Projection Memory for Continual Learning, "
             "https://arxiv.org/abs/2103.09762",
         )
