@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ftk.parts import Drift, Product
+from ftk.parts import Drift, Product, own_rows
 from ftk_plugins.mitigations.pulling import Piece
+
+from .sums import COLUMNS, ROWS
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,34 @@ class Factors:
         """The sum of the diagonal of F, a scalar."""
         return (self.rows if self.rows.ndim == 1 else self.rows.diagonal()).float().sum()
 
+    def times(self, moved: Tensor) -> Tensor:
+        """F times a displacement, of the rows that this process holds."""
+        flat = moved.flatten(1)
+        if self.rows.ndim == 2:
+            found = _divided(self.rows, self.total()) @ (flat @ self.columns.float())
+        else:
+            first = own_rows(self.drift.weight)[1]
+            u = _divided(self.rows, self.total())[first : first + len(flat)]
+            found = flat * u[:, None] * self.columns
+        return found.view_as(moved)
+
     def pieces(self, limit: int) -> list[Piece]:
         """What to pull at, where the drift has no products."""
         if self.rows.ndim == 2:
             return [Whole(self)]
         u = _divided(self.rows, self.total())
         return [OuterRows(self.drift, u[i:j], self.columns, i, j) for i, j in self.drift.chunks(limit)]
+
+
+def factors_of(drifts: Mapping[str, Drift], parts: dict[str, Tensor]) -> dict[str, Factors]:
+    """Those of the weights that ``parts`` holds in factors; these go to where the weights are."""
+    found = {}
+    for name, drift in drifts.items():
+        if name + ROWS in parts:
+            for key in (name + ROWS, name + COLUMNS):
+                parts[key] = parts[key].to(drift.weight.device)
+            found[name] = Factors(drift, parts[name + ROWS], parts[name + COLUMNS])
+    return found
 
 
 def pieces_of(factors: Sequence[Factors], limit: int) -> list[Piece]:
@@ -81,21 +105,17 @@ class Whole(Piece):
 
     def pull(self, strength: float) -> None:
         drift = self._factors.drift
-        pulled = self._times(self._drift()).mul_(strength)
+        pulled = self._factors.times(self._drift()).mul_(strength)
         for start, stop in drift.chunks():
             drift.pull_back(start, stop, pulled[start:stop])
 
     def cost(self) -> Tensor:
         moved = self._drift()
-        return (moved * self._times(moved)).sum() / 2
+        return (moved * self._factors.times(moved)).sum() / 2
 
     def _drift(self) -> Tensor:
         drift = self._factors.drift
         return torch.cat([drift.rows(start, stop) for start, stop in drift.chunks()])
-
-    def _times(self, moved: Tensor) -> Tensor:
-        factors = self._factors
-        return _divided(factors.rows, factors.total()) @ (moved @ factors.columns.float())
 
 
 class LowRank(Piece):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ftk import Options
 
@@ -16,6 +16,12 @@ class EwcOptions(Options):
         default=0.1,
         ge=0,
         description="Weight of the penalty ½ · strength · Σ F · drift² beside the mean loss, in nats.",
+    )
+    allowed_loss: float | None = Field(
+        default=None,
+        gt=0,
+        description="By how much the loss of any earlier task may rise in a stage, in nats for each target; the "
+        "strength is then found. Unset: `strength` holds.",
     )
     every: int = Field(
         default=1,
@@ -43,6 +49,10 @@ class EwcOptions(Options):
         le=1,
         description="What the Fisher of earlier tasks is multiplied by when a task is added.",
     )
+    anchors: Literal["online", "separate"] = Field(
+        default="online",
+        description="Where earlier tasks are held: all at the stage's start, or each where it was learned.",
+    )
     normalise: bool = Field(
         default=True,
         description="Scale each task's Fisher to mean 1 over all weights, so that `strength` travels.",
@@ -56,9 +66,16 @@ class EwcOptions(Options):
         description="In what type it is held where it has more than one dimension; bfloat16 takes half the memory.",
     )
 
+    @model_validator(mode="after")
+    def _found_or_given(self) -> EwcOptions:
+        if self.allowed_loss is not None and "strength" in self.model_fields_set:
+            raise ValueError("`allowed_loss` finds the strength: leave out `strength`, or `allowed_loss`")
+        return self
+
     def more_needs(self) -> tuple[str, ...]:
         needs = {"sample": ("earlier-target-sampling",), "exact": ("earlier-target-listing",)}
-        return needs.get(self.labels, ())
+        return needs.get(self.labels, ()) + (() if self.allowed_loss is None else ("weight-scale",))
 
     def withheld(self) -> tuple[str, ...]:
-        return ("sharding",) if self.fisher == "kfac" else ()
+        cut = ("sharding",) if self.fisher == "kfac" else ()
+        return cut if self.allowed_loss is None else (*cut, "strength-knob")
