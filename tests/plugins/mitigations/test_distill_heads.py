@@ -135,3 +135,54 @@ def test_it_keeps_what_new_rows_show_of_the_old_task(tmp_path: Path) -> None:
         kept[name] = result.report["matrix"]["perplexity"][-1]
     assert kept["distill"][0] < 0.8 * kept["none"][0], kept
     assert result.report["stages"][1]["mitigations"]["distill"]["teacher"] == "live"
+
+
+@pytest.mark.parametrize("teacher", ["live", "cached"])
+def test_where_classes_come_with_the_stages_those_of_before_are_compared(teacher: str) -> None:
+    names = ["bad", "even", "good"]
+    old, new = (classes.objective(labels=names, incremental=True, taught=its) for its in (["bad", "good"], ["even"]))
+    model = classes.bert(3)
+    start, part = deepcopy(model), build("adaptation", "full")
+    attached = part.attach(model)
+    with torch.no_grad():
+        attached.classifier.weight.mul_(0.5)
+    rows = {
+        name: [row for row in classes.ROWS if (row["label"] == "even") == (name == "new")] for name in ("new", "old")
+    }
+    tasks = {
+        name: toy_task(rows[name], made, name, processor=classes.tokenizer())
+        for name, made in (("new", new), ("old", old))
+    }
+    ctx = toy_context(attached, new, part, tasks["new"], [tasks["old"]], processor=classes.tokenizer())
+    distill = Distill(DistillOptions(teacher=teacher))
+    distill.begin(ctx)
+    batch = replace(new.collate(list(tasks["new"].train.items)), origins=[("train", 0)])
+    loss = new.loss(attached, batch, ctx)
+    inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        p = (start(**inputs).logits[:, [0, 2]] / 2).softmax(1)
+    q = (attached(**inputs).logits[:, [0, 2]] / 2).softmax(1)
+    expected = 4 * (p * (p / q).log()).sum()
+    assert expected > 1e-4
+    torch.testing.assert_close(distill.penalty(batch, loss, ctx), expected)
+
+
+def test_of_several_tasks_in_a_stage_each_row_is_asked_by_its_own_head() -> None:
+    one, other = classes.objective(), classes.objective(label="other")
+    models = {one.head: classes.bert(3), other.head: classes.bert(len(other.head.labels))}
+    heads = Heads(models, one.head, classes.tokenizer(), lambda model: model.base_model, [other.head])
+    part = build("adaptation", "full")
+    attached = part.attach(heads.model)
+    pairs = (("both/one", one), ("both/other", other), ("old", other))
+    first, second, earlier = (toy_task(classes.ROWS, made, name, processor=classes.tokenizer()) for name, made in pairs)
+    ctx = toy_context(attached, one, part, first, [earlier], heads=heads.following(attached), beside=[second])
+    distill = Distill(DistillOptions())
+    distill.begin(ctx)
+    assert distill.report()["heads"] == ["both/other", "old"], "of `one` the head is new, and that of `old` is asked"
+    for name, made in (("one", one), ("other", other)):
+        batch = replace(made.collate(list(first.train.items)[:2] if name == "one" else list(second.train.items)[:2]))
+        batch = replace(batch, origins=[(f"train/{name}", 0), (f"train/{name}", 1)])
+        here = ctx.through(made)
+        found = distill.penalty(batch, made.loss(here.model, batch, here), here)
+        assert found is not None
+        assert found.item() == pytest.approx(0, abs=1e-6), "nothing has moved"
