@@ -18,6 +18,7 @@ from ftk.comparing.comparison import compare
 from ftk.comparing.intervals import over_seeds
 from ftk.comparing.quality import Matrix, asked_of, quality
 from ftk.comparing.runs import read_run, read_runs
+from ftk.comparing.tables import texts
 from ftk.errors import UserError
 from tests.core.command import ftk_
 from tests.core.finished import hits, mean_of, two_stages, write_run
@@ -198,6 +199,18 @@ def test_markdown_latex_and_csv_say_what_a_name_holds_and_obey_none_of_it(hostil
     )
     text = ftk_("compare", *hostile).stdout
     assert "\x1b" not in markdown + latex + text
+
+
+def test_on_a_narrow_terminal_columns_go_below_and_none_is_cut(hostile: list[str]) -> None:
+    [whole, _] = texts(compare(read_runs([Path(run) for run in hostile])))
+    assert whole.fitted(1000) == [whole]
+    pieces = whole.fitted(80)
+    assert len(pieces) > 1
+    assert [piece.columns[0] for piece in pieces] == ["run"] * len(pieces)
+    assert tuple(column for piece in pieces for column in piece.columns[1:]) == whole.columns[1:]
+    for piece in pieces:
+        assert sum(max(map(len, cells)) + 2 for cells in zip(piece.columns, *piece.rows, strict=True)) <= 80
+        assert [row[0] for row in piece.rows] == [row[0] for row in whole.rows]
 
 
 def test_json_tells_everything_and_goes_with_no_format(hostile: list[str]) -> None:

@@ -119,8 +119,11 @@ def test_seeds_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     assert (done.exit_code, "write whole numbers, each once" in done.output) == (2, True)
 
 
-def test_what_the_command_refuses(tmp_path: Path) -> None:
+def test_what_the_command_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = str(written(tmp_path, ONE_STAGE))
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        assert "runs in one process" in ftk_("ablate", recipe).output
     assert ftk_("ablate", recipe, "--seeds", "1", "--set", "seed=2").exit_code == 2
     assert ftk_("ablate", recipe, "--set", "training.step=1").exit_code == 2
     assert ftk_("ablate", str(tmp_path / "nowhere.toml")).exit_code == 2

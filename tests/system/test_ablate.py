@@ -43,7 +43,7 @@ def test_an_ablation_goes_on_where_it_was_stopped_and_says_what_a_mitigation_is_
     folder = here / "runs" / "small-ablation"
     done = ftk_("ablate", recipe, "--json")
     assert done.exit_code == 0, done.stderr
-    assert "[1/3] full, seed 3: Learned" in done.stderr
+    assert "[1/3] full, seed 3: perplexity " in done.stderr
     assert "finished before" in done.stderr
 
     told = json.loads(done.stdout)

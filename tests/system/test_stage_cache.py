@@ -12,8 +12,14 @@ from typing import Any
 import pytest
 
 import ftk
+from ftk.comparing.keys import measured_keys, stage_keys
 from ftk.comparing.stages import KeptStages
-from ftk.events import RunEvent
+from ftk.events import Events
+from ftk.parts import ModelSource
+from ftk.processes.meeting import make_accelerator
+from ftk.recipe.building import build
+from ftk.recipe.reading import load_recipe
+from ftk.running.pipeline import Run
 from tests.system.small import PIPELINE, events_of, report_of, untimed, weights, written
 
 RANK = "stage.currencies.adaptation.rank=2"
@@ -30,9 +36,9 @@ def alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
-def run(folder: Path, *settings: str, keeper: KeptStages | None = None, observers: Any = ()) -> Path:
+def run(folder: Path, *settings: str, keeper: KeptStages | None = None) -> Path:
     recipe = written(folder.parent, PIPELINE)
-    ftk.run(recipe, output=folder, overrides=settings, keeper=keeper, observers=observers)
+    ftk.run(recipe, output=folder, overrides=settings, keeper=keeper)
     return folder
 
 
@@ -80,21 +86,51 @@ def test_a_task_that_is_measured_otherwise_is_measured_anew(first: Path, tmp_pat
     assert cards[0] == cards[1], "the card tells of this run"
 
 
+def keys(folder: Path, *settings: str) -> tuple[list[str], dict[str, str]]:
+    """The keys of a run's stages and of its measurements, by its rows and nothing that it trained."""
+    recipe = load_recipe(written(folder, PIPELINE), overrides=settings)
+    run = Run(recipe, None, make_accelerator(), Events([]), lambda: False)
+    run.source = build(recipe.model, ModelSource)
+    run.read_rows()
+    return stage_keys(run), measured_keys(run)
+
+
 @pytest.mark.parametrize(
-    "setting",
-    ["seed=4", "training.learning_rate=1e-3", "mitigation.ewc.strength=0.3", "stage.capitals.data.train.limit=5",
-     "data.retain.limit=5", "model.layers=2", "stage.currencies.data.train.limit=5", "mitigation.replay.share=0.2",
-     "training.precision=bf16"],
+    ("setting", "shared"),
+    [
+        ("seed=4", 0), ("model.layers=2", 0), ("data.retain.limit=5", 0), ("stage.capitals.data.train.limit=5", 0),
+        ("stage.currencies.data.train.limit=5", 0),  # this model source trains its tokenizer on all rows
+        ("training.precision=bf16", 0), ("training.batch_size=2", 0),
+        ("training.learning_rate=1e-3", 1), ("mitigation.ewc.strength=0.3", 1), ("training.steps=8", 1),
+        ("mitigation.replay.share=0.2", 1), ("stage.capitals.adaptation.use=layerwise_lr", 1),
+        ("stage.currencies.adaptation.rank=2", 2), ("stage.currencies.training.optimizer=sgd", 2),
+        ("training.log_every=5", 3), ("name=other", 3), ("stage.capitals.data.test.limit=2", 3),
+        ("evaluator.keyword_accuracy.max_new_tokens=2", 3),
+    ],
 )  # fmt: skip
-def test_whatever_a_stage_depends_on_makes_another_of_it(first: Path, tmp_path: Path, setting: str) -> None:
-    """That of a later stage's rows too: this model source trains its tokenizer on all of them."""
+def test_whatever_a_stage_depends_on_makes_another_of_it(tmp_path: Path, setting: str, shared: int) -> None:
+    """That is: of the starting model's scores and the two stages so many are those of the recipe as it is."""
+    found, expected = keys(tmp_path, setting)[0], keys(tmp_path)[0]
+    assert [one == other for one, other in zip(found, expected, strict=True)] == [n < shared for n in range(3)]
 
-    def stop(event: RunEvent) -> None:
-        if event.kind == "stage_started" and event.data["stage"] == 1:
-            signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(ftk.Interrupted):
-        run(tmp_path / "run", setting, keeper=KeptStages(), observers=[stop])
+def test_evaluators_count_where_a_stage_can_choose_by_them(tmp_path: Path) -> None:
+    validated = 'stage.capitals.data.validation={ use = "world_facts", relations = "capital", limit = 2 }'
+    fewer = "evaluator.keyword_accuracy.max_new_tokens=2"
+    found, expected = keys(tmp_path, validated, fewer)[0], keys(tmp_path, validated)[0]
+    assert [one == other for one, other in zip(found, expected, strict=True)] == [True, False, False]
+
+
+def test_scores_go_with_the_test_rows_and_evaluators_of_their_task(tmp_path: Path) -> None:
+    expected = keys(tmp_path)[1]
+    for setting, others in (
+        ("stage.capitals.data.test.limit=2", {"capitals"}),
+        ("data.retain_test.limit=2", {"retain"}),
+        ("evaluator.keyword_accuracy.max_new_tokens=2", {"retain", "capitals", "currencies"}),
+        ("mitigation.ewc.strength=0.3", set()),
+    ):
+        found = keys(tmp_path, setting)[1]
+        assert {task for task in expected if found[task] != expected[task]} == others
 
 
 def test_damage_in_the_cache_is_no_harm(first: Path, cache: Path, tmp_path: Path) -> None:

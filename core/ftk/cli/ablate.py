@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,16 @@ import click
 
 from ftk.cli.common import console, json_option, print_json, registry, seeds_option, third_party_option
 from ftk.cli.compare import metric_option, print_comparison, watts_option
+from ftk.comparing.comparison import Comparison, compare
+from ftk.comparing.quality import Matrix, asked_of, quality
+from ftk.comparing.runs import read_run, read_runs
 from ftk.comparing.tables import points
 from ftk.errors import Interrupted, UserError
 from ftk.pictures.reading import POINTS
 from ftk.report.console import SafeConsole
+from ftk.report.rows import number, percent
 
 if TYPE_CHECKING:
-    from ftk.comparing.comparison import Comparison
     from ftk.comparing.series import Done, Planned
     from ftk.comparing.variants import LeftOut, Variant
 
@@ -58,6 +63,8 @@ def ablate(
     Stages that variants share are trained once. Press Ctrl-C to stop with everything saved; the same command goes on,
     and does not run again what has finished. If a run fails the others go on, and the exit code is 1.
     """  # fmt: skip
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("`ftk ablate` runs in one process", "run variants with `ftk run --without`, then `ftk compare`")
     plugins = registry()
     out = SafeConsole(stderr=as_json, emoji=False, highlight=False)
     out.soft_wrap = not out.is_terminal
@@ -82,7 +89,7 @@ def ablate(
         out.print(f"  {variant.name}: {variant.summary}", markup=False)
     for gap in left_out:
         out.print(f"  left out: {gap.name}: {gap.reason}", markup=False)
-    done = _run(planned, plugins, fresh, out)
+    done = _run(planned, plugins, fresh, out, metric)
     comparison, failure = _compare(done, metric, watts)
     told = _as_json(name, folder, found, left_out, done, comparison)
     write_text(folder / "ablation.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
@@ -106,12 +113,9 @@ def ablate(
         raise click.exceptions.Exit(1)
 
 
-def _run(planned: Sequence[Planned], plugins: Any, fresh: bool, out: SafeConsole) -> list[Done]:
+def _run(planned: Sequence[Planned], plugins: Any, fresh: bool, out: SafeConsole, metric: str | None) -> list[Done]:
     from ftk.comparing.series import Watcher, run_series
-    from ftk.report.rows import score_rows
-    from ftk.report.scores import Scores
     from ftk.report.series import SeriesDisplay
-    from ftk.report.terminal import verdict
 
     display = SeriesDisplay(out, len(planned))
 
@@ -126,10 +130,8 @@ def _run(planned: Sequence[Planned], plugins: Any, fresh: bool, out: SafeConsole
             display(event)
 
         def ended(self, number: int, done: Done, known: bool) -> None:
-            if done.report is None:
-                told = f"failed: {done.error.splitlines()[0] if done.error else ''}"
-            else:
-                told = verdict(score_rows(Scores.from_json(done.report))).plain.rstrip(".") or "nothing was measured"
+            failed = f"failed: {done.error.splitlines()[0] if done.error else ''}"
+            told = failed if done.report is None else _told(done.planned.folder, metric)
             display.ended(number, named(done.planned), told, known)
 
     try:
@@ -142,11 +144,22 @@ def _run(planned: Sequence[Planned], plugins: Any, fresh: bool, out: SafeConsole
         display.close()
 
 
+def _told(folder: Path, metric: str | None) -> str:
+    """What a run learned and kept, in a few words."""
+    try:
+        run = read_run(folder)
+    except UserError as error:
+        return str(error)
+    asked = asked_of(run.scores, metric)
+    if asked is None:
+        return "nothing was measured"
+    found = quality(Matrix(run, asked))
+    kept = f", retention {percent(float(found['retention'][0]))}" if isfinite(found["retention"][0]) else ""
+    return f"{asked.target} {number(float(found['target'][0]))}{kept}"
+
+
 def _compare(done: Sequence[Done], metric: str | None, watts: float | None) -> tuple[Comparison | None, str]:
     """The finished runs side by side, or why they cannot be."""
-    from ftk.comparing.comparison import compare
-    from ftk.comparing.runs import read_runs
-
     finished = [each for each in done if each.report is not None]
     if not finished:
         return None, ""

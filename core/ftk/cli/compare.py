@@ -48,8 +48,9 @@ def print_comparison(out: Console, comparison: Comparison, form: str = "text") -
     if form != "text":
         click.echo({"markdown": markdown, "latex": latex, "csv": as_csv}[form](comparison), nl=False)
         return
-    for table in texts(comparison):
-        print_table(out, table.columns, table.rows, wide=0)
-        out.print()
+    for whole in texts(comparison):
+        for table in whole.fitted(out.width) if out.is_terminal else [whole]:
+            print_table(out, table.columns, table.rows, wide=0)
+            out.print()
     for note in notes(comparison):
         out.print(note, style="dim")

@@ -27,6 +27,19 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def fitted(self, width: int, gap: int = 2) -> list[Table]:
+        """Tables below each other that fit a width, as far as can be; each begins with the first column."""
+        sizes = [max(len(line[at]) for line in (self.columns, *self.rows)) + gap for at in range(len(self.columns))]
+        pieces: list[list[int]] = [[0]]
+        for at in range(1, len(sizes)):
+            if len(pieces[-1]) > 1 and sum(sizes[column] for column in pieces[-1]) + sizes[at] > width:
+                pieces.append([0])
+            pieces[-1].append(at)
+        return [
+            Table(tuple(self.columns[at] for at in piece), tuple(tuple(row[at] for at in piece) for row in self.rows))
+            for piece in pieces
+        ]
+
 
 def score_table(comparison: Comparison) -> Table:
     """What was learned and what was kept; each beside its difference to the first row."""
@@ -34,7 +47,7 @@ def score_table(comparison: Comparison) -> Table:
     several = len(comparison.rows) > 1
     columns = ["run", "seeds", f"target{arrow}", "retention", f"average{arrow}", "forgetting"]
     if several:
-        columns[3:3], columns[5:5] = ["vs first"], ["vs first"]
+        columns[3:3], columns[5:5] = ["Δ target"], ["Δ retention"]
     rows = []
     for index, row in enumerate(comparison.rows):
         cells = [row.label, _seeds(row)]
@@ -62,9 +75,11 @@ def cost_table(comparison: Comparison) -> Table:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know of the numbers."""
     first = comparison.rows[0]
+    told = [f"target, average and forgetting: {comparison.metric}; retention: mean over tasks, each by its own metric"]
+    if len(comparison.rows) > 1:
+        told.append(f"Δ: difference to {first.label}, of retention in points of a percent")
     several = any(len(row.runs) > 1 for row in comparison.rows)
     alone = any(len(row.runs) == 1 for row in comparison.rows)
-    told = [f"target, average and forgetting: {comparison.metric}; retention: mean over tasks, each by its own metric"]
     if several:
         told.append("± : 95% interval of the mean over seeds (Student's t)")
     if alone:
@@ -150,7 +165,7 @@ def _markdown(text: str) -> str:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$",
-    "–": "--", "↓": r"$\downarrow$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "–": "--", "↓": r"$\downarrow$", "Δ": r"$\Delta$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }  # fmt: skip
 
