@@ -132,12 +132,17 @@ def test_a_comparison_has_its_plot_and_links_to_its_runs(tmp_path: Path) -> None
     points = [
         {"label": HOSTILE, "x": 0.9, "y": 0.5, "x_interval": [0.85, 0.95], "run": "a b#?"},
         {"label": "worse", "x": 0.8, "y": 0.4, "run": "../elsewhere"},
+        {"label": "without a page", "x": 0.7, "y": 0.6, "run": "none"},
         {"label": "unmeasured", "x": None, "y": 0.4, "run": "javascript:alert(1)"},
     ]
     table = {"schema": 1, "name": HOSTILE, "x": {"label": "accuracy", "higher_is_better": True}}
     table |= {"y": {"label": "loss", "higher_is_better": False}, "points": points}
-    (tmp_path / "points.json").write_text(json.dumps(table))
-    page = Page(page_of(tmp_path))
+    folder = tmp_path / "series"
+    for run in ("series/a b#?", "elsewhere"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / PAGE).touch()
+    (folder / "points.json").write_text(json.dumps(table))
+    page = Page(page_of(folder))
     assert [attributes["href"] for tag, attributes in page.elements if tag == "a"] == [f"a%20b%23%3F/{PAGE}"]
     told = " ".join(page.texts)
     assert "0.900 (0.850 to 0.950)" in told

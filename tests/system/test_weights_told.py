@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import Tensor
 
 import ftk
 import ftk.pictures
+from ftk.cli import cli
 from ftk.disk.bundles import read_bundle
 from ftk.events import Events
 from tests.system.small import PIPELINE, written
@@ -101,3 +103,15 @@ def test_a_page_that_cannot_be_drawn_is_a_warning(tmp_path: Path) -> None:
     [text] = told
     assert "there is no such folder" in text
     assert f"ftk report {tmp_path / 'none'}" in text
+
+
+def test_a_terminal_is_shown_curves_and_a_pipe_is_not(stages: Path) -> None:
+    run = stages.parent
+    call = ["run", str(run.parent / "recipe.toml"), "--output", str(run), "--set", "training.steps=4"]
+    piped = CliRunner().invoke(cli, call)  # the run is finished: its end is shown again
+    shown = CliRunner().invoke(cli, call, env={"FORCE_COLOR": "1", "COLUMNS": "90"})
+    assert (piped.exit_code, shown.exit_code) == (0, 0)
+    lines = [line for line in shown.output.splitlines() if "loss" in line]
+    assert [line.split()[0] for line in lines] == ["capitals", "currencies"]
+    assert all("█" in line and "▁" in line for line in lines)
+    assert "█" not in piped.output

@@ -75,6 +75,8 @@ def _run(
     console.soft_wrap = not console.is_terminal  # a line of a pipe or a log is one line, however long
     with console.status("loading libraries") if console.is_terminal else nullcontext():
         from ftk.comparing.stages import KeptStages
+        from ftk.pictures.reading import read_story
+        from ftk.pictures.sparklines import spark_lines
         from ftk.report.progress import ProgressDisplay
         from ftk.report.terminal import final_table, plain_text
         from ftk.running.runner import run as run_recipe
@@ -100,6 +102,9 @@ def _run(
         console.print("this run is finished; --fresh starts it over", highlight=False, markup=False)
     if console.is_terminal:
         console.print(final_table(result.report))
+        if (console.encoding or "").lower().startswith("utf"):
+            lines = spark_lines(read_story(result.folder).stages, console.width)
+            console.print(*lines, sep="\n", end="\n\n" if lines else "")
     else:
         click.echo(plain_text(result.report), nl=False)
     console.print(f"model and report: {result.folder}", highlight=False, markup=False)

@@ -105,7 +105,7 @@ def _run(number: int, planned: Planned, registry: Registry, watcher: Watcher, fr
     try:
         result = run(
             planned.recipe, output=planned.folder, fresh=fresh, registry=registry, observers=[observe],
-            keeper=KeptStages(keep_last=False),
+            keeper=KeptStages(keep_last=False), page=False,
         )  # fmt: skip
         done = Done(planned, result.report)
     except (Interrupted, InUse):

@@ -155,7 +155,7 @@ class Sweep:
         recipe = self.swept.at(point.values, seed, self.registry)
         run(
             recipe, output=path, registry=self.registry, observers=[watch], keeper=KeptStages(keep_last=False),
-            choosing=self.swept.choosing, stop=lambda: watch.hopeless,
+            choosing=self.swept.choosing, stop=lambda: watch.hopeless, page=False,
         )  # fmt: skip
         done = read_run(path)
         if not self.keep_models:

@@ -33,6 +33,16 @@ class Line:
     fine_y: Sequence[float | None] = ()
 
 
+def framed(width: float, height: float, left: float, right: float, top: float, bottom: float) -> Figure:
+    """A figure with these margins, all in inches.
+
+    They are told and not found: to lay a figure out by the sizes of its texts takes as long as to draw it.
+    """
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.12)
+    return figure
+
+
 def curves(
     paint: Paint,
     losses: Sequence[Segment],
@@ -40,7 +50,7 @@ def curves(
     borders: Sequence[tuple[float, str]],
 ) -> Figure:
     """Loss, thin as it was and bold as a running mean, over the learning rate; where each stage begins is marked."""
-    figure = Figure(figsize=(WIDE, 3.6), layout="constrained")
+    figure = framed(WIDE, 3.6, 0.75, 0.1, 0.25, 0.5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     colour = paint["series0"]
     for steps, values in losses:
@@ -51,6 +61,7 @@ def curves(
     upper.set_ylabel("loss")
     lower.set_ylabel("learning rate")
     lower.set_xlabel("optimizer step")
+    figure.align_ylabels()
     lower.set_ylim(bottom=0)
     lower.yaxis.set_major_locator(MaxNLocator(3))
     lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
@@ -70,9 +81,10 @@ def lines(
     share: bool = False,
 ) -> Figure:
     """A line for each task; of many tasks thin ones and their mean. Numbers far apart stand on a logarithmic scale."""
-    figure = Figure(figsize=(HALF, 3.1), layout="constrained")
-    axes = figure.subplots()
     few = len(drawn) <= MOST_LINES
+    legend = 0.2 * -(-len(drawn) // 2) if few else 0.2
+    figure = framed(HALF, 2.9 + legend, 0.72, 0.1, 0.25, 0.62 + legend)
+    axes = figure.subplots()
     for number, line in enumerate(drawn):
         colour = paint[f"series{number % SERIES}"] if few else paint["soft"]
         y = [math.nan if value is None else value for value in line.y]
@@ -93,7 +105,7 @@ def lines(
     axes.set_xlabel("optimizer step")
     _whole_steps(axes)
     known = [y for line in drawn for y in (*line.y, *line.fine_y) if y is not None]
-    if not share and min(known) > 0 and max(known) > 30 * min(known):
+    if known and not share and min(known) > 0 and max(known) > 30 * min(known):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -105,7 +117,7 @@ def lines(
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, 0.0 if low < 0.5 else low), max(high, 1.02))
     _stages(axes, borders, paint)
-    figure.legend(loc="outside lower left", ncols=2, handlelength=1.4, columnspacing=1.2)
+    figure.legend(loc="lower left", ncols=2, handlelength=1.4, columnspacing=1.2)
     return figure
 
 

@@ -158,7 +158,8 @@ def _matrix(place: int, metric: str, scores: Scores, names: Sequence[str]) -> Ch
     grid = numbers.Grid(labels, list(scores.tasks), cells)
     return Chart(
         f"matrix-{place}", "scores", f"Score matrix: {metric}",
-        f"A row is a model, a column a task; {'more' if higher else 'less'} is better and darker. Framed: just taught.",
+        "A row is a model, a column a task; "
+        f"{'more' if higher else 'less'} is better, its colour stronger. Framed: just taught.",
         partial(
             heat_map, shown=grid, across="task", down="", lower_is_better=not higher, outlined=outlined,
             limits=(0.0, 1.0) if share and higher else None, logarithmic=not share and min(known, default=0) > 0,

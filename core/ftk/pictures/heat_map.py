@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -11,6 +12,9 @@ from matplotlib.patches import Rectangle
 from ftk.pictures.charts import WIDE
 from ftk.pictures.numbers import Grid, brief, short
 from ftk.pictures.paint import LEVELS, Paint, hinted
+
+LETTER = 0.066
+"""Inches that a letter of a name takes, about."""
 
 
 def heat_map(
@@ -38,12 +42,17 @@ def heat_map(
         limits: what the palest and the strongest colour stand for; by default the smallest and largest number.
         outlined: cells with a frame.
     """
-    rows, columns = len(shown.rows), len(shown.columns)
-    longest = max(map(len, shown.rows), default=1)
-    width = min(WIDE, max(2.6, 0.75 + 0.065 * min(longest, 28) + 0.5 * columns))
-    height = min(9.0, 0.9 + 0.062 * min(22, max(map(len, shown.columns), default=1)) + 0.26 * rows)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
+    rows, columns = [short(name, 28) for name in shown.rows], [short(name, 22) for name in shown.columns]
+    longest, highest = (max(map(len, names), default=1) for names in (rows, columns))
+    crowded = highest > 6  # names of columns lean, and reach beyond the last
+    left, right = 0.3 * bool(down) + 0.1 + LETTER * longest, 0.1 + 0.7 * LETTER * len(columns[-1]) * crowded
+    top, bottom = 0.15 + (0.7 * LETTER * highest if crowded else 0.1), 0.3 * bool(across) + 0.05
+    wide, high = len(columns) * min(0.5, (WIDE - left - right) / len(columns)), 0.27 * len(rows)
+    width, height = left + wide + right, top + high + bottom
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
+    axes.set_axis_off()
+    axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
     known = [value for row in shown.cells for value in row if value is not None]
     scale = _scale(known, limits, logarithmic)
     for i, row in enumerate(shown.cells):
@@ -52,7 +61,7 @@ def heat_map(
             if level is not None and lower_is_better:
                 level = LEVELS - 1 - level
             text = "" if value is None else brief(value, unit)
-            place = f"{shown.rows[i]}, {shown.columns[j]}: {text or 'none'}"
+            place = f"{rows[i]}, {columns[j]}: {text or 'none'}"
             axes.add_patch(
                 Rectangle(
                     (j, i), 0.96, 0.94, linewidth=0, gid=hinted(place),
@@ -62,23 +71,20 @@ def heat_map(
             if level is not None:
                 axes.text(
                     j + 0.48, i + 0.5, text, ha="center", va="center", color=paint[f"on{level}"],
-                    fontsize=8 if columns <= 14 else 6.5,
+                    fontsize=8 if len(columns) <= 14 else 6.5,
                 )  # fmt: skip
     for i, j in outlined:
         axes.add_patch(Rectangle((j, i), 0.96, 0.94, fill=False, edgecolor=paint["series1"], linewidth=1.6))
-    axes.set(xlim=(0, columns), ylim=(rows, 0), xlabel=across, ylabel=down)
-    axes.set_xticks([j + 0.48 for j in range(columns)], [short(name, 22) for name in shown.columns])
-    axes.set_yticks([i + 0.5 for i in range(rows)], [short(name, 28) for name in shown.rows])
-    crowded = max(map(len, shown.columns), default=0) > 6
-    axes.tick_params(
-        axis="x", rotation=45 if crowded else 0, length=0, top=True, labeltop=True, bottom=False, labelbottom=False
-    )
-    if crowded:
-        for tick in axes.get_xticklabels():
-            tick.set(ha="left", rotation_mode="anchor")
-    axes.xaxis.set_label_position("bottom")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
+    soft: dict[str, Any] = {"color": paint["soft"], "fontsize": 8.5}
+    for i, name in enumerate(rows):
+        axes.text(-0.15, i + 0.5, name, ha="right", va="center", **soft)
+    for j, name in enumerate(columns):
+        if crowded:
+            axes.text(j + 0.4, -0.15, name, rotation=45, rotation_mode="anchor", ha="left", va="bottom", **soft)
+        else:
+            axes.text(j + 0.48, -0.2, name, ha="center", va="bottom", **soft)
+    axes.text(len(columns) / 2, len(rows) + 0.35, across, ha="center", va="top", **soft)
+    figure.text(0.12 / width, (bottom + high / 2) / height, down, rotation=90, ha="center", va="center", **soft)
     return figure
 
 

@@ -95,7 +95,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[Chart]]:
     """What the page says beside its charts, and these."""
     if (folder / POINTS).is_file() and not (folder / "recipe.resolved.json").is_file():
         comparison = read_comparison(folder)
-        return _of_comparison(comparison), list(charts_of_comparison(comparison))
+        return _of_comparison(comparison, folder), list(charts_of_comparison(comparison))
     story = read_story(folder)
     try:
         return _of_run(story), list(charts_of(story))
@@ -129,8 +129,9 @@ def _of_run(story: Story) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _of_comparison(comparison: Comparison) -> dict[str, Any]:
-    runs = [(point.label, f"{quote(point.run)}/{PAGE}") for point in comparison.points if _inside(point.run)]
+def _of_comparison(comparison: Comparison, folder: Path) -> dict[str, Any]:
+    pages = [point for point in comparison.points if _inside(point.run) and (folder / point.run / PAGE).is_file()]
+    runs = [(point.label, f"{quote(point.run)}/{PAGE}") for point in pages]
     return {
         "name": comparison.name, "kind": "comparison", "status": "", "head": {"ftk": own_version()}, "said": {},
         "progress": "" if comparison.drawn() else "No variant has been measured in both yet.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ftk.pictures.charts import MARKERS, WIDE
+from ftk.pictures.charts import MARKERS, WIDE, framed
 from ftk.pictures.numbers import brief, short
 from ftk.pictures.paint import SERIES, Paint, hinted
 
@@ -29,7 +29,7 @@ def pareto(
     paint: Paint, dots: Sequence[Dot], best: Sequence[int], x_label: str, y_label: str, groups: Sequence[str]
 ) -> Figure:
     """Every variant by what it learned and what it kept, with the front of those that none is better than in both."""
-    figure = Figure(figsize=(WIDE, 4.6), layout="constrained")
+    figure = framed(WIDE, 4.6, 0.75, 0.15, 0.1, 0.85)
     axes = figure.subplots()
     axes.grid(visible=True, axis="both")
     if len(best) > 1:
@@ -55,7 +55,7 @@ def pareto(
     axes.margins(0.08, 0.12)
     axes.set(xlabel=short(x_label, 60), ylabel=short(y_label, 40))
     if len(groups) > 1 or len(best) > 1:
-        figure.legend(loc="outside lower left", ncols=6, handlelength=1.6)
+        figure.legend(loc="lower left", ncols=6, handlelength=1.6)
     return figure
 
 

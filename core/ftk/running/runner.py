@@ -57,6 +57,7 @@ def run(
     keeper: StageKeeper | None = None,
     choosing: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    page: bool = True,
 ) -> RunResult:
     """Run a recipe, or go on with it where an earlier run of it in the same folder was stopped.
 
@@ -71,6 +72,7 @@ def run(
         keeper: knows stages that other runs have trained; by default every stage is trained here.
         choosing: measure everything on validation rows, and test rows not at all: the scores are to choose by.
         stop: asks the run to stop at the next step, as a signal does.
+        page: write ``report.html`` at the end; ``ftk report`` writes it any time.
 
     Raises:
         UserError: the recipe or its data are wrong.
@@ -110,7 +112,7 @@ def run(
                 if lost:
                     raise lost from error
                 raise
-        if accelerator.is_main_process:
+        if page and accelerator.is_main_process:
             pictures.write_at_end(folder.path, events)
         return RunResult(folder.path, report)
     finally:
