@@ -128,7 +128,10 @@ class Mitigation(Part):
         return ()
 
     def penalty(self, batch: Batch, loss: Loss, ctx: Context) -> Tensor | None:
-        """An extra loss for this micro-batch: a SUM over the same targets as ``loss.total``; with its graph."""
+        """An extra loss for this micro-batch: a SUM over the same targets as ``loss.total``; with its graph.
+
+        Called between the forward and the backward pass of every micro-batch that is trained on, and of no other.
+        """
         return None
 
     def read_gradients(self, gradients: Gradients, ctx: Context) -> None:

@@ -15,6 +15,7 @@ from ftk.running.composition import Composition
 from ftk.testing import toy_model
 from ftk_plugins.mitigations.synaptic_intelligence.options import SynapticIntelligenceOptions
 from ftk_plugins.mitigations.synaptic_intelligence.synaptic_intelligence import SynapticIntelligence
+from ftk_plugins.mitigations.synaptic_intelligence.taps import Taps
 from tests.core.loops import build
 from tests.plugins.mitigations.ewc_stage import OBJECTIVE, gpt2, stage, task, wander
 from tests.plugins.mitigations.test_l2sp import derived, effective
@@ -141,6 +142,29 @@ def effective_of(ctx: Context) -> dict[str, Tensor]:
         if id(drift.weight) not in trained:
             found[name] = found[name] + drift.rows(0, drift.shape[0])
     return found
+
+
+def test_in_bfloat16_the_products_are_those_of_training() -> None:
+    """The gradient of a weight in full tuning is what is heard of it under an adapter, in either precision."""
+    found = {}
+    for precision in ("fp32", "bf16"):
+        ctx = replace(stage(build("adaptation", "lora", rank=4), task=task("new")), precision=precision)
+        plain = toy_model()
+        taps = Taps(ctx, ctx.adaptation.drift())
+        batch = OBJECTIVE.collate(ctx.task.train.items)
+        for model in (ctx.model, plain):
+            with ctx.autocast():
+                loss = OBJECTIVE.loss(model, batch, ctx).total
+            taps.count()
+            loss.backward()
+        found[precision] = {name: taps.take(name, ctx, 1.0) for name in ctx.adaptation.drift()}
+        taps.remove()
+        for name, gradient in found[precision].items():
+            expected = plain.get_parameter(name).grad
+            error = float((gradient - expected).norm() / expected.norm())
+            assert error < (1e-5 if precision == "fp32" else 2e-2), (precision, name, error)
+    name = next(iter(found["fp32"]))
+    assert not torch.allclose(found["bf16"][name], found["fp32"][name], rtol=1e-4)
 
 
 def test_the_whole_path_is_what_the_loss_went_down_by() -> None:

@@ -97,28 +97,28 @@ class Taps:
                 )
             with torch.no_grad():
                 for name, (base, rule) in rules.items():
-                    self._add(name, rule(base, inputs, gradient.detach()))
+                    self._add(name, rule(base, inputs, gradient.detach()), gradient.dtype)
 
         output.register_hook(hear)  # type: ignore[no-untyped-call]
 
-    def _add(self, name: str, part: Part) -> None:
+    def _add(self, name: str, part: Part, dtype: torch.dtype) -> None:
         weight, (first, _) = self._weights[name]
         if name not in self._heard:
             self._heard[name] = self._empty(name)
         total = self._heard[name]
         if isinstance(weight, DTensor):
             whole = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-            _sum_into(whole, part)
+            _sum_into(whole, part, dtype)
             summed = DTensor.from_local(whole, weight.device_mesh, [Partial()], run_check=False)
             total.add_(own_rows(summed.redistribute(placements=[Shard(0)]))[0])
             return
         device = part.left.device if isinstance(part, Outer) else part.values.device
         some = None if len(total) == weight.shape[0] else first
         if total.device == device:
-            _sum_into(total, part, some)
+            _sum_into(total, part, dtype, some)
         else:  # the weight lies away from where its layer computes
             there = torch.zeros_like(total, device=device)
-            _sum_into(there, part, some)
+            _sum_into(there, part, dtype, some)
             total.add_(there.to(total.device))
 
     def _empty(self, name: str) -> Tensor:
@@ -132,12 +132,20 @@ def span(drift: Drift) -> tuple[int, int]:
     return (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
 
 
-def _sum_into(total: Tensor, part: Part, some: int | None = None) -> None:
-    """Add the gradient of all samples; where ``total`` has but some rows of the weight, those from ``some`` on."""
+def _sum_into(total: Tensor, part: Part, dtype: torch.dtype, some: int | None = None) -> None:
+    """Add the gradient of all samples, whose products are made in ``dtype`` as training makes those of its weights.
+
+    Where ``total`` has but some rows of the weight, they are those from ``some`` on.
+    """
     rows, first = len(total), some or 0
     if isinstance(part, Outer):
         left = part.left[..., first : first + rows].flatten(0, 1)
-        total.view(rows, -1).addmm_(left.mT, part.right.flatten(0, 1))
+        right = part.right.flatten(0, 1)
+        with torch.autocast(total.device.type, enabled=False):
+            if dtype == torch.float32:
+                total.view(rows, -1).addmm_(left.mT, right)
+            else:
+                total.view(rows, -1).add_(left.to(dtype).mT @ right.to(dtype))
     elif isinstance(part, Scatter):
         indices, values = part.indices.flatten() - first, part.values.flatten(0, 1)
         if some is not None:
