@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ftk.pictures import numbers
+from ftk.pictures.charts import Line, lines
+from ftk.pictures.gallery import charts_of
 from ftk.pictures.paint import DARK, LEVELS, LIGHT, contrast
 from ftk.pictures.reading import StageStory, read_story
 from ftk.report.scores import Scores
@@ -119,7 +122,7 @@ def test_the_front_is_what_no_other_point_beats() -> None:
     ("value", "unit", "text"),
     [
         (0, "", "0"), (0.5, "", "0.50"), (0.0123, "", "0.012"), (12.34, "", "12.3"), (964.2, "", "964"),
-        (4e-5, "", "4e-5"), (123456, "", "1e5"), (0.0371, "%", "3.71"), (-0.25, "", "-0.25"),
+        (4e-5, "", "4e-5"), (123456, "", "1e5"), (0.0371, "%", "3.71"), (0.0371, "share", "0.04"), (-0.25, "", "-0.25"),
     ],
 )  # fmt: skip
 def test_numbers_fit_a_cell(value: float, unit: str, text: str) -> None:
@@ -132,3 +135,22 @@ def test_numbers_can_be_read_on_every_shade_and_lines_on_their_ground() -> None:
         assert contrast(theme["ink"], theme["ground"]) >= 7
         assert contrast(theme["soft"], theme["ground"]) >= 4.5
         assert all(contrast(theme[name], theme["ground"]) >= 3 for name in theme if name.startswith("series"))
+
+
+def test_of_many_stages_the_weights_of_the_last_are_drawn(tmp_path: Path) -> None:
+    story = read_story(write_run(tmp_path / "run"))
+    many = replace(story, stages=story.stages * 4, scores=None)
+    keys = [chart.key for chart in charts_of(many) if chart.key.endswith("-drift")]
+    assert keys == [f"stage-{number}-drift" for number in range(3, 9)]
+
+
+def test_stages_are_named_where_there_is_room(tmp_path: Path) -> None:
+    def named(count: int) -> list[str]:
+        points = [Line("task", list(range(count)), [0.5] * count)]
+        figure = lines(LIGHT, points, "score", [(at, f"stage {at:03d}") for at in range(count)], end=count)
+        return [text.get_text() for text in figure.axes[0].texts]
+
+    assert named(3) == ["stage 000", "stage 001", "stage 002"]
+    few = named(60)
+    assert 3 <= len(few) <= 7
+    assert few[0] == "stage 000"

@@ -122,11 +122,16 @@ def lines(
 
 
 def _stages(axes: Axes, borders: Sequence[tuple[float, str]], paint: Paint) -> None:
-    """Mark where each stage begins, and name it above; not at the start of the first."""
+    """Mark where each stage begins, and name it above where there is room; no mark at the start of the first."""
+    low, high = axes.get_xlim()
+    free = -math.inf
     for at, name in borders:
         if at:
-            axes.axvline(at, color=paint["soft"], linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
-        if name:
+            crowded = len(borders) > MOST_LINES
+            axes.axvline(at, color=paint["line" if crowded else "soft"], linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
+        place = (at - low) / (high - low) * axes.bbox.width / axes.figure.dpi  # inches
+        if name and place >= free:
+            free = place + 0.06 * len(short(name, 24)) + 0.15
             axes.annotate(
                 short(name, 24), (at, 1), (4, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
                 fontsize=8, color=paint["soft"], va="bottom", annotation_clip=False,

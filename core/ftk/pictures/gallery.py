@@ -19,6 +19,9 @@ from ftk.pictures.reading import StageStory, Story, finite
 from ftk.report.rows import number, percent
 from ftk.report.scores import Scores
 
+MOST_STAGES_DRAWN = 6
+"""Stages whose weights and mitigations are drawn: the last ones."""
+
 TABLE_STEPS = 24
 """Rows of the table under a curve."""
 
@@ -58,7 +61,7 @@ def charts_of(story: Story) -> Iterator[Chart]:
     """The charts of a run, in the order of the page; those that it has numbers for."""
     yield from _scores(story)
     yield from _training(story)
-    for at, stage in enumerate(story.stages, start=1):
+    for at, stage in list(enumerate(story.stages, start=1))[-MOST_STAGES_DRAWN:]:
         yield from _weights(at, stage)
         yield from _courses(at, stage)
 
@@ -162,7 +165,8 @@ def _matrix(place: int, metric: str, scores: Scores, names: Sequence[str]) -> Ch
         f"{'more' if higher else 'less'} is better, its colour stronger. Framed: just taught.",
         partial(
             heat_map, shown=grid, across="task", down="", lower_is_better=not higher, outlined=outlined,
-            limits=(0.0, 1.0) if share and higher else None, logarithmic=not share and min(known, default=0) > 0,
+            limits=(0.0, 1.0) if share and higher else None, unit="share" if share else "",
+            logarithmic=not share and min(known, default=0) > 0,
         ),
         [Column("model", False), *(Column(task) for task in scores.tasks)],
         [[label, *map(number, row)] for label, row in zip(labels, cells, strict=True)],

@@ -36,7 +36,7 @@ def heat_map(
         shown: the numbers.
         across: what the columns are.
         down: what the rows are.
-        unit: ``%`` to show hundredths.
+        unit: as in :func:`ftk.pictures.numbers.brief`.
         lower_is_better: turn the colours round.
         logarithmic: spread the colours by the logarithm.
         limits: what the palest and the strongest colour stand for; by default the smallest and largest number.

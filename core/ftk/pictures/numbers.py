@@ -237,7 +237,14 @@ def front(points: Sequence[tuple[float, float]], higher_x: bool, higher_y: bool)
 
 
 def brief(value: float, unit: str = "") -> str:
-    """A number of three significant digits or fewer, as it fits a cell; hundredths where the unit is ``%``."""
+    """A number of three significant digits or fewer, as it fits a cell.
+
+    Args:
+        value: the number.
+        unit: ``%`` to show hundredths, ``share`` for numbers from 0 to 1, with two digits each.
+    """
+    if unit == "share":
+        return f"{value:.2f}"
     if unit == "%":
         value *= 100
     size = abs(value)

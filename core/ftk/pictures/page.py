@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ftk.errors import UserError, visible
+from ftk.pictures.charts import HALF
 from ftk.pictures.gallery import Chart, Column, charts_of, charts_of_comparison
 from ftk.pictures.paint import DARK, LIGHT, css, file_png, file_svg, page_svg
 from ftk.pictures.points import Comparison, read_comparison
@@ -239,8 +241,14 @@ def _drawn(chart: Chart) -> dict[str, Any]:
     picture = page_svg(chart.draw, chart.key, f"{chart.title}. {chart.note} Its numbers are in the table below.")
     return {
         "title": chart.title, "group": chart.key.rpartition("-")[2], "note": chart.note, "columns": chart.columns,
-        "rows": chart.rows, "picture": Markup(picture),
+        "rows": chart.rows, "picture": Markup(picture), "wide": _width(picture) > HALF * 96 + 1,
     }  # fmt: skip
+
+
+def _width(picture: str) -> int:
+    """In CSS pixels."""
+    found = re.search(r"width: ([0-9]+)px", picture)
+    return int(found[1]) if found else 0
 
 
 def _shown(value: Any) -> Any:
