@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 from ftk.parts import Context, Task
 from ftk_plugins.mitigations.ewc.fisher import Estimate, Fisher, estimate_fisher, rehearse_fisher
@@ -18,10 +19,11 @@ class MeasuredPull(WeightedPull):
         every: as in :class:`Pull`.
         gamma: as in :class:`WeightedPull`.
         normalise: whether each task's Ω is scaled to mean 1 over all weights.
+        held: as in :class:`WeightedPull`, what its state is called and in which type it is.
     """
 
-    def __init__(self, name: str, *, strength: float, every: int, gamma: float, normalise: bool) -> None:
-        super().__init__(name, strength=strength, every=every, gamma=gamma)
+    def __init__(self, name: str, *, strength: float, every: int, gamma: float, normalise: bool, **held: Any) -> None:
+        super().__init__(name, strength=strength, every=every, gamma=gamma, **held)
         self.normalise = normalise
 
     @abstractmethod

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ftk.parts import CHUNK_ELEMENTS, Context, Gradients, Importance, State, Task, add_up, own_rows
-from ftk_plugins.mitigations.pulling import Piece, WeightedPull
+from ftk_plugins.mitigations.measured import MeasuredPull
+from ftk_plugins.mitigations.pulling import Piece
 
 from .allowance import CALIBRATED, PERIOD, Allowance
 from .anchors import Anchors
 from .factors import Factors, factors_of, pieces_of
-from .fisher import Estimate, Fisher, estimate_fisher, rehearse_fisher
+from .fisher import Estimate
 from .measured import Probe
 from .options import EwcOptions
 from .sums import COLUMNS, ROWS
@@ -27,7 +28,7 @@ HALVINGS = 7
 """How often the share of the drift that keeps to the allowance is halved in on, where the stage ends above it."""
 
 
-class Ewc(WeightedPull):
+class Ewc(MeasuredPull):
     """Adds the gradient of ``½ · strength · Σ F · drift²`` to each step (Kirkpatrick et al. 2017, eq. 3).
 
     ``F`` is one running sum over the tasks remembered (online EWC, Schwarz et al. 2018, section 4), and the
@@ -44,6 +45,7 @@ class Ewc(WeightedPull):
             strength=options.strength,
             every=options.every,
             gamma=options.gamma,
+            normalise=options.normalise,
             kept="fisher/",
             dtype=getattr(torch, options.dtype),
         )
@@ -57,34 +59,23 @@ class Ewc(WeightedPull):
         self._anchors = Anchors(self.dtype) if options.anchors == "separate" else None
         self._leans: list[Piece] = []
 
-    def remember(self, task: Task, ctx: Context) -> None:
-        """Estimate the Fisher information of ``task`` and take it into the sum.
+    def estimate(self, task: Task) -> Estimate:
+        return self._how
 
-        Raises:
-            UserError: the task has no training rows.
-            RunFailed: its gradients are not finite.
-        """
-        assert ctx.adaptation is not None
+    def remember(self, task: Task, ctx: Context) -> None:
         self._rebase(ctx)
-        # Where a stage begins nothing has moved, and each base layer does its own work.
-        with ctx.adaptation.reference():
-            estimate = estimate_fisher(task, ctx, self.weights(ctx), self._how)
-        if estimate.trace == 0:
-            ctx.events(
-                "warning",
-                text=f"ewc: the gradients of `{task.name}` are all zero, so nothing of it is guarded",
-            )
-        self._add(estimate, ctx)
-        self.tasks[task.name] = {"trace": estimate.trace, "samples": estimate.samples}
+        super().remember(task, ctx)
         if self._allowance is not None:
             self.tasks[task.name]["stage"] = ctx.stage
 
     def rehearse(self, task: Task, ctx: Context) -> None:
-        assert ctx.adaptation is not None
         self._rebase(ctx)
-        with ctx.adaptation.reference():
-            parts = rehearse_fisher(task, ctx, self.weights(ctx), self._how)
-        self._add(Fisher(parts, 1.0, self.options.samples), ctx)
+        super().rehearse(task, ctx)
+
+    def accumulate(self, new: Mapping[str, Tensor], scale: float = 1.0) -> None:
+        if self._anchors is not None:
+            self._anchors.fade(self.gamma)
+        super().accumulate(new, scale)
 
     def begin(self, ctx: Context) -> None:
         drifts = self.drifts(ctx)
@@ -98,7 +89,7 @@ class Ewc(WeightedPull):
             return
         batch_size = self._how.batch_size or ctx.micro_batch_size
         self._probes = {
-            task.name: Probe(task, ctx, self._how.samples, batch_size, int(self.tasks[task.name]["stage"]))
+            task.name: Probe(task, ctx, self._how.samples, batch_size, int(self.tasks[task.name].get("stage", ctx.stage)))
             for task in ctx.earlier
             if task.name in self.tasks
         }
@@ -170,12 +161,6 @@ class Ewc(WeightedPull):
         if name + ROWS in self.importances:
             return len(self.importances[name + ROWS]), len(self.importances[name + COLUMNS])
         return super().remembered_shape(name)
-
-    def _add(self, new: Fisher, ctx: Context) -> None:
-        count = sum(weight.numel() for weight in self.weights(ctx).values())
-        if self._anchors is not None:
-            self._anchors.fade(self.gamma)
-        self.accumulate(new.parts, count / new.trace if self.options.normalise and new.trace > 0 else 1.0)
 
     def _rebase(self, ctx: Context) -> None:
         """Where tasks have anchors of their own, the stage's start is farther from those of earlier ones."""
