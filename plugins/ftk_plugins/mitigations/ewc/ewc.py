@@ -89,7 +89,9 @@ class Ewc(MeasuredPull):
             return
         batch_size = self._how.batch_size or ctx.micro_batch_size
         self._probes = {
-            task.name: Probe(task, ctx, self._how.samples, batch_size, int(self.tasks[task.name].get("stage", ctx.stage)))
+            task.name: Probe(
+                task, ctx, self._how.samples, batch_size, int(self.tasks[task.name].get("stage", ctx.stage))
+            )
             for task in ctx.earlier
             if task.name in self.tasks
         }

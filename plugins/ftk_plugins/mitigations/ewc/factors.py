@@ -129,6 +129,14 @@ class LowRank(Piece):
         self._members = members
         chunks = list(members[0].drift.chunks())
         self._own = slice(chunks[0][0], chunks[-1][1]) if chunks else slice(0, 0)
+        first = members[0]
+        if first.rows.ndim == 2:  # alone, and too large to be copied
+            self._u, self._v, self._share = (
+                first.rows[None],
+                first.columns[None],
+                _divided(first.rows.new_ones(1), first.total()),
+            )
+            return
         self._u = torch.stack([_divided(each.rows, each.total()) for each in members])[:, self._own]
         self._v = torch.stack([each.columns for each in members])
 
@@ -172,7 +180,7 @@ class LowRank(Piece):
         """``U L`` and ``R V``."""
         if self._u.ndim == 2:
             return self._u[:, :, None] * left, right * self._v[:, None]
-        return self._u @ left, right @ self._v
+        return self._u.float() @ (left * self._share), right @ self._v.float()
 
 
 def _divided(rows: Tensor, total: Tensor) -> Tensor:
