@@ -18,6 +18,7 @@ BENCHMARKS = (
     "step_small", "step_smollm2", "ewc_step", "ewc_factored", "ewc_full", "mitigation_step", "fisher_loop",
     "fisher_batched", "checkpoint_step", "list_plugins", "loss_memory", "plan_memory",
     "data_first", "data_second", "text_first", "text_second", "data_memory", "transforms", "packing",
+    "merge_linear", "merge_slerp", "merge_ties",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 
