@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 CHUNK_ELEMENTS = 4_000_000
 """How many elements of a weight :meth:`Drift.chunks` lets a method hold at a time."""
@@ -20,11 +24,17 @@ def own_rows(tensor: Tensor) -> tuple[Tensor, int]:
     A sharded tensor (a ``DTensor``) is cut along its first dimension into even pieces, of which the last may be
     smaller or empty. What is returned is no copy: writing to it writes to the tensor.
     """
-    if not isinstance(tensor, DTensor):
+    if not is_distributed(tensor):
         return tensor, 0
     rows, mesh = tensor.shape[0], tensor.device_mesh
     with torch.no_grad():  # else it would be a view with a graph
         return tensor.to_local(), min(rows, -(-rows // mesh.size()) * mesh.get_local_rank())
+
+
+def is_distributed(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is a ``DTensor``; what makes such is not imported for it, which takes a third as long as torch."""
+    made_by = sys.modules.get("torch.distributed.tensor")
+    return made_by is not None and isinstance(tensor, made_by.DTensor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from ftk.parts.drift import is_distributed
 
 
 class Gradients(Mapping[str, Tensor]):
@@ -114,7 +115,7 @@ class Gradients(Mapping[str, Tensor]):
     def norm(self) -> Tensor:
         """The joint L2 norm of all gradients, a scalar on their device."""
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None])
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return norm.full_tensor() if is_distributed(norm) else norm
 
     def clip_(self, max_norm: float) -> Tensor:
         """Scale all gradients so that their joint L2 norm is at most ``max_norm``; return the norm before.
