@@ -49,7 +49,8 @@ def write_run(
             "peak_memory_bytes": 2**28, "adaptation": "lora", "objective": "instruction", "precision": "fp32",
             "trainable_parameters": 10, "total_parameters": 100, "stopped_at": None, "kept_step": 20,
             "mitigations": {"ewc": {"seconds": 0.5, "note": text, "course": [
-                {"step": step, "strength": step / 10, "told": 1 - step / 40} for step in (5, 10, 20)]}},
+                {"step": step, "strength": step / 10, "kept": dict.fromkeys(tasks, 1 - step / 40), "said": text}
+                for step in (5, 10, 20)]}},
             "history": [
                 {"step": step, "tokens": step, "scores": {name: {"accuracy": step / 30} for name in tasks}}
                 for step in (0, 10, 20)

@@ -39,7 +39,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 def test_every_chart_is_drawn_and_nothing_runs_or_is_asked_for(tab: Tab, pages: list[Path], which: int) -> None:
     tab.open(pages[which])
     sizes = tab.evaluate("[...document.querySelectorAll('figure svg')].map(e => [e.clientWidth, e.clientHeight])")
-    assert len(sizes) == (15, 1)[which]
+    assert len(sizes) == (17, 1)[which]
     assert all(width > 180 and height > 80 for width, height in sizes)
     marks = tab.evaluate(
         "[...document.querySelectorAll('figure svg')].map(e => [...e.querySelectorAll('path, use, text')]"

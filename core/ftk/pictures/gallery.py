@@ -218,16 +218,15 @@ def _weights(at: int, stage: StageStory) -> Iterator[Chart]:
 
 
 def _courses(at: int, stage: StageStory) -> Iterator[Chart]:
-    """What a mitigation tells of its way: lists of entries with a ``step`` in what it reports of itself."""
+    """What a mitigation tells of its way: lists of entries with a ``step`` in what it reports, a chart for each key."""
     told = stage.facts.get("mitigations", {}) if stage.facts else {}
     for place, (method, facts) in enumerate(told.items()):
-        for key, entries in facts.items() if isinstance(facts, Mapping) else ():
-            drawn = _course_lines(entries)
-            if drawn:
+        for course, entries in facts.items():
+            for nth, (key, drawn) in enumerate(_course(entries).items()):
                 yield Chart(
-                    f"stage-{at}-{place}-{_plain(key)}", f"mitigations of {stage.name}", f"{method}: {key}",
-                    "What the method reports of its way through the stage.",
-                    partial(charts.lines, drawn=drawn, label="", borders=[]),
+                    f"stage-{at}-way-{place}-{_plain(course)}-{nth}", f"mitigations of {stage.name}",
+                    f"{method}: {key}", "What the method reports of its way through the stage.",
+                    partial(charts.lines, drawn=drawn, label=key, borders=[]),
                     [Column("step"), *(Column(line.name) for line in drawn)],
                     [
                         [f"{step:,.0f}", *(_or_dash(line.y[row]) for line in drawn)]
@@ -236,14 +235,22 @@ def _courses(at: int, stage: StageStory) -> Iterator[Chart]:
                 )  # fmt: skip
 
 
-def _course_lines(entries: Any) -> list[Line]:
+def _course(entries: Any) -> dict[str, list[Line]]:
+    """The lines by key of the entries: one of a number, one for each entry of a table of numbers."""
     if not isinstance(entries, list) or len(entries) < 2:
-        return []
+        return {}
     if not all(isinstance(entry, Mapping) and finite(entry.get("step")) is not None for entry in entries):
-        return []
+        return {}
     steps = [float(entry["step"]) for entry in entries]
-    keys = [key for key in entries[0] if key != "step" and finite(entries[0][key]) is not None]
-    return [Line(key, steps, [finite(entry.get(key)) for entry in entries]) for key in keys]
+    found: dict[str, list[Line]] = {}
+    for key in dict.fromkeys(key for entry in entries for key in entry if key != "step"):
+        tables = [entry[key] if isinstance(entry.get(key), Mapping) else {key: entry.get(key)} for entry in entries]
+        names = dict.fromkeys(name for table in tables for name in table)
+        drawn = [Line(name, steps, [finite(table.get(name)) for table in tables]) for name in names]
+        drawn = [line for line in drawn if any(value is not None for value in line.y)]
+        if drawn:
+            found[key] = drawn
+    return found
 
 
 def charts_of_comparison(comparison: Comparison) -> Iterator[Chart]:
