@@ -152,6 +152,8 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path: Path) -> N
     (cut / "report.json").write_text('{"schema"')
     strange = two_stages(tmp_path / "strange", 2, stages=[{"tokens": "many"}])
     (tmp_path / "empty").mkdir()
+    (hurt := tmp_path / "hurt").mkdir()
+    (hurt / "ablation.json").write_text('{"runs": [7]}')
     for paths, told in (
         ([good, other], "different tasks: old, new; and old"),
         ([good, same], "same recipe with the same seed"),
@@ -164,6 +166,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path: Path) -> N
         ([good, tmp_path / "empty"], "is no run's folder"),
         ([good, tmp_path / "goood"], "did you mean `good`"),
         ([tmp_path], "runs in it: "),
+        ([hurt], "ablation.json: is damaged"),
         ([good, "--metric", "acuracy"], "did you mean `accuracy`"),
     ):
         done = ftk_("compare", *map(str, paths))

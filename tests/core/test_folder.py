@@ -11,7 +11,7 @@ import pytest
 from ftk.errors import UserError
 from ftk.events import Events
 from ftk.recipe.specs import Recipe
-from ftk.running.folder import RunFolder
+from ftk.running.folder import InUse, RunFolder
 
 
 @dataclass(frozen=True)
@@ -162,3 +162,11 @@ def test_a_process_that_does_not_hold_the_folder_deletes_nothing(tmp_path: Path)
     assert holder.checkpoints.latest(1, Events([])) is None
     assert not path.exists()
     holder.close()
+
+
+def test_a_second_process_is_told_that_the_folder_is_in_use(tmp_path: Path) -> None:
+    first = opened(tmp_path / "run")
+    with pytest.raises(InUse, match="runs here"):
+        opened(tmp_path / "run")
+    first.close()
+    opened(tmp_path / "run").close()

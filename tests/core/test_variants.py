@@ -55,6 +55,13 @@ def test_each_mitigation_is_left_out_and_taken_alone_and_equal_variants_are_one(
     assert found[0].seeded(2).sha256 != found[0].recipe.sha256
 
 
+def test_a_variant_that_cannot_be_made_is_left_out_with_the_reason() -> None:
+    [recipe] = [path for path in RECIPES if path.stem == "budget"]
+    found, left_out = variants(recipe, [], REGISTRY)
+    assert "without-budget" in [variant.name for variant in found]
+    assert "budget" in {gap.name: gap.reason for gap in left_out}["only-budget"]
+
+
 def test_the_joint_recipe_has_all_rows_in_one_stage_from_the_same_start(tmp_path: Path) -> None:
     full = read(tmp_path, PIPELINE, "training.evaluate_every=2", "training.learning_rate=1e-4",
                 "data.validation.use=world_facts", "data.retain_validation.use=world_facts")  # fmt: skip
@@ -127,6 +134,7 @@ def test_what_the_command_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ftk_("ablate", recipe, "--seeds", "1", "--set", "seed=2").exit_code == 2
     assert ftk_("ablate", recipe, "--set", "training.step=1").exit_code == 2
     assert ftk_("ablate", str(tmp_path / "nowhere.toml")).exit_code == 2
+    assert "is a file" in ftk_("ablate", recipe, "--output", recipe).output
     assert not (tmp_path / "runs").exists()
 
 

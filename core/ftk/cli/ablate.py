@@ -18,7 +18,7 @@ from ftk.cli.common import console, json_option, print_json, registry, seeds_opt
 from ftk.cli.compare import metric_option, print_comparison, watts_option
 from ftk.comparing.comparison import Comparison, compare
 from ftk.comparing.quality import Matrix, asked_of, quality
-from ftk.comparing.runs import read_run, read_runs
+from ftk.comparing.runs import ABLATION, read_run, read_runs
 from ftk.comparing.tables import points
 from ftk.errors import Interrupted, UserError
 from ftk.pictures.reading import POINTS
@@ -79,6 +79,8 @@ def ablate(
     if seeds and any(setting.partition("=")[0].strip() == "seed" for setting in settings):
         raise click.UsageError("--seeds and --set seed=... do not go together")
     folder = output or Path("runs") / f"{name}-ablation"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder", "choose another folder with --output")
     planned = [
         Planned(variant.name, variant.seeded(seed), folder / variant.name / f"seed-{seed}")
         for variant in found
@@ -92,7 +94,7 @@ def ablate(
     done = _run(planned, plugins, fresh, out, metric)
     comparison, failure = _compare(done, metric, watts)
     told = _as_json(name, folder, found, left_out, done, comparison)
-    write_text(folder / "ablation.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / ABLATION, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     if comparison is not None:
         drawn = points(f"{name}: ablation", comparison, folder)
         write_text(folder / POINTS, json.dumps(drawn, indent=2, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ from rich.console import Console
 from ftk.cli.common import console, json_option, print_json, print_table
 from ftk.comparing.comparison import Comparison
 from ftk.comparing.comparison import compare as compare_runs
-from ftk.comparing.runs import read_runs
+from ftk.comparing.runs import ablated, read_runs
 from ftk.comparing.tables import FORMATS, as_csv, latex, markdown, notes, texts
 
 metric_option = click.option(
@@ -31,12 +31,17 @@ watts_option = click.option(
 def compare(runs: tuple[Path, ...], metric: str | None, watts: float | None, form: str, as_json: bool) -> None:
     """Show RUNs side by side, each against the first: target, retention, cost, with 95% intervals.
 
-    RUN is the folder of a finished run. Runs of one recipe that differ in their seeds alone make one line. Runs
-    that were measured on different rows are refused.
+    RUN is the folder of a finished run, or of an ablation. Runs of one recipe that differ in their seeds alone make
+    one line. Runs that were measured on different rows are refused.
     """
     if as_json and form != "text":
         raise click.UsageError(f"--json and --format {form} do not go together")
-    found = compare_runs(read_runs(runs), metric=metric, watts=watts)
+    names: dict[Path, str] = {}
+    for path in runs:
+        names |= ablated(path) or {path: ""}
+    read = read_runs(names)
+    labels = {run.recipe_key: names[run.path] for run in read if names[run.path]}
+    found = compare_runs(read, metric=metric, watts=watts, labels=labels)
     if as_json:
         print_json(found.to_json())
     else:

@@ -100,7 +100,7 @@ def compare(
         runs: these.
         metric: compares all tasks; by default each task's own first metric does.
         watts: what a device draws; by default what is usual for its kind.
-        labels: a group's name in the table by the ``recipe_key`` of its runs; by default their folders.
+        labels: names of groups in the table, by the ``recipe_key`` of their runs; by default they have their folders'.
 
     Raises:
         UserError: two runs are of the same recipe and seed, or were measured on different tasks or rows; nobody
@@ -123,7 +123,7 @@ def compare(
         raise UserError(f"{first.path}: {f'no `{metric}`' if metric else 'nothing'} was measured", near)
     matrices = {key: [Matrix(run, asked) for run in group] for key, group in groups.items()}
     _refuse_others(matrices, asked)
-    named = labels or dict(zip(groups, _labels(list(groups.values())), strict=True))
+    named = dict(zip(groups, _labels(list(groups.values())), strict=True)) | dict(labels or {})
     rows: list[Row] = []
     best: dict[str, Values] = {}
     reference: dict[int, dict[str, Values]] = {}
@@ -134,7 +134,7 @@ def compare(
         reference = reference or values
         rows.append(
             Row(
-                named.get(key, key[:8]), tuple(matrix.run for matrix in found), found[0].joint,
+                named[key], tuple(matrix.run for matrix in found), found[0].joint,
                 {name: _estimate({seed: value[name] for seed, value in values.items()}) for name in MEASURES},
                 {name: _difference(values, reference, name) if rows else None for name in MEASURES},
                 *_costs(groups[key], watts),

@@ -14,6 +14,9 @@ from ftk.errors import UserError, did_you_mean
 from ftk.report.outcomes import FILE, Outcomes
 from ftk.report.scores import REPORT_SCHEMA, Scores
 
+ABLATION = "ablation.json"
+"""In the folder of an ablation."""
+
 SECONDS = ("seconds", "outside_seconds")
 """Of a stage: its steps, and what mitigations do before and after them."""
 
@@ -112,6 +115,26 @@ def read_run(path: Path) -> FinishedRun:
     except (OSError, ValueError) as error:
         raise UserError(f"{path / FILE}: cannot be read: {error}", "run the recipe again") from error
     return made
+
+
+def ablated(path: Path) -> dict[Path, str]:
+    """The completed runs of an ablation's folder, each with the name of its variant; none where it is another folder.
+
+    Raises:
+        UserError: its list of runs is damaged.
+    """
+    if not (path / ABLATION).is_file():
+        return {}
+    try:
+        return {
+            path / str(run["variant"]) / f"seed-{run['seed']}": str(run["variant"])
+            for run in _table(path / ABLATION)["runs"]
+            if run["status"] == "completed"
+        }
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path / ABLATION}: is damaged ({type(error).__name__}: {error})", "run `ftk ablate` again"
+        ) from error
 
 
 def read_runs(paths: Iterable[Path]) -> list[FinishedRun]:
