@@ -26,6 +26,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     It is measured on its test rows while it trains, and keeps the best weights.
     """
     text = PIPELINE.replace("batch_size = 4", "batch_size = 8").replace("dropout = 0.1", "dropout = 0.0")
+    text = text.replace("[[evaluator]]", '[[mitigation]]\nuse = "gpm"\nsamples = 5\n[[evaluator]]', 1)
     text = text.replace("[training]", '[training]\nevaluate_every = 5\nkeep = "best"\nbest_by = "perplexity"')
     text = re.sub("^(retain_)?test = (.*)$", r"\g<0>\n\1validation = \2", text, flags=re.MULTILINE)
     return written(tmp_path_factory.mktemp("distributed"), text)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftk import UserError
 from ftk.parts import Context, Drift, Gradients, Mitigation, State, Task, evaluated
@@ -42,7 +42,7 @@ class Gpm(Mitigation):
         self._held: list[str] = []
         self._tasks = self._begun = 0
         self._kinds: dict[str, str] = {}
-        self._factors: list[tuple[str, Tensor]] = []
+        self._factors: list[tuple[str, nn.Parameter]] = []
 
     def remember(self, task: Task, ctx: Context) -> None:
         """Hold the directions of the inputs that layers have on the rows of ``task``.
@@ -59,22 +59,23 @@ class Gpm(Mitigation):
         inputs = Inputs(ctx.model, {name: drift.weight for name, drift in drifts.items()}, self._basis_of)
         items = task.train.pieces
         order = torch.randperm(len(items), generator=ctx.generator("gpm", task.name))[: self.options.samples].tolist()
-        own, quiet = order[ctx.rank :: ctx.world_size], replace(ctx, precision="fp32", loss_chunks=1)
-        with inputs, evaluated(ctx.model), torch.no_grad():
-            for start in range(0, len(own), ctx.micro_batch_size):
-                ctx.check_interrupt()
-                rows = [items[place] for place in own[start : start + ctx.micro_batch_size]]
-                batch = task.objective.collate(rows).to(ctx.device)
-                with inputs.passing(batch):
-                    task.objective.loss(ctx.model, batch, quiet)
-        inputs.add_up(ctx)
         threshold = min(1.0, self.options.threshold + self._tasks * self.options.growth)
-        for site, moment in inputs.moments.items():
-            known = self._basis_of.get(site)
-            self._bases[site] = grown(
-                moment, None if known is None else self._bases[known].to(moment.device), threshold
-            )
-            self._basis_of |= {name: site for name, its in inputs.sites.items() if its == site}
+
+        def go_through(place: int) -> None:  # by itself: padding, and what others make of a batch, is nothing to hold
+            ctx.check_interrupt()
+            batch = task.objective.collate([items[place]]).to(ctx.device)
+            task.objective.loss(ctx.model, batch, replace(ctx, precision="fp32", loss_chunks=1))
+            inputs.passed()
+
+        with inputs, evaluated(ctx.model), torch.no_grad():
+            go_through(order[0])  # tells which layers have inputs in common
+            for _ in inputs.groups():
+                for place in order[ctx.rank :: ctx.world_size]:
+                    go_through(place)
+                inputs.add_up(ctx)
+                for site, moment in inputs.moments.items():
+                    self._grow(site, moment, threshold)
+        self._basis_of |= inputs.sites
         used = set(self._basis_of.values())
         self._bases = {name: basis for name, basis in self._bases.items() if name in used}
         for name, seen in inputs.seen.items():
@@ -88,11 +89,15 @@ class Gpm(Mitigation):
         drifts = self._drifts(ctx)
         self._kinds = layers_of(ctx.model, {name: drift.weight for name, drift in drifts.items()})
         self._factors = []
+        # Parameters and no views of them: several processes give a parameter another storage before the first step.
+        trained = {parameter.data_ptr(): parameter for parameter in ctx.gradients().parameters().values()}
         for name, drift in drifts.items():
             device, basis = drift.weight.device, self._basis_of.get(name)
             if basis is not None:
                 self._bases[basis] = self._bases[basis].to(device)
-                self._factors += [(name, inner(self._kinds[name], each.left, each.right)) for each in drift.products()]
+                for each in drift.products():
+                    factor = inner(self._kinds[name], each.left, each.right)
+                    self._factors.append((name, trained[factor.data_ptr()]))
             if name in self._seen:
                 self._seen[name] = self._seen[name].to(device)
         if self._begun != ctx.stage:
@@ -166,6 +171,11 @@ class Gpm(Mitigation):
         self._bases = {name.removeprefix(BASIS): its for name, its in state.items() if name.startswith(BASIS)}
         self._seen = {name.removeprefix(SEEN): its for name, its in state.items() if name.startswith(SEEN)}
 
+    def _grow(self, site: str, moment: Tensor, threshold: float) -> None:
+        known = self._basis_of.get(site)
+        before = None if known is None else self._bases[known].to(moment.device)
+        self._bases[site] = grown(moment, before, threshold)
+
     def _drifts(self, ctx: Context) -> Mapping[str, Drift]:
         """By the names that weights have in every stage."""
         assert ctx.adaptation is not None
@@ -184,7 +194,7 @@ class Gpm(Mitigation):
     def _project_factors(self) -> None:
         for name, factor in self._factors:
             if (basis := self._basis(name)) is not None:
-                take_out(factor, basis)
+                take_out(factor.data, basis)
 
 
 def take_out(rows: Tensor, basis: Tensor) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ftk.parts import Batch, Context, gathered
+from ftk.parts import Context
 from ftk_plugins.mitigations.layers import is_table, kind_of, owners
 
-_EXACT = {"mps": torch.float32}
-"""Squares of what is small beside what is large are lost in float32; some devices have nothing else."""
+ELEMENTS = 1 << 27
+"""Elements of second moments that are held at a time, 1 GiB; one of a wider layer all the same."""
 
 
 class Inputs:
@@ -31,7 +31,8 @@ class Inputs:
         known: what is remembered of a weight already; layers that differ in it are no one site.
 
     Attributes:
-        moments: ``Σ x xᵀ`` of each site's inputs, ``(inputs, inputs) float64``, by the first of its weights.
+        moments: ``Σ x xᵀ`` of the inputs of the sites that are listened to, ``(inputs, inputs) float64``, by the first
+            of a site's weights; see :meth:`groups`.
         sites: the site of each weight that multiplies inputs.
         seen: of each table that rows are looked up in, which ones were: ``(rows,) bool``.
         silent: the model's weights of which nothing here knows what they are given.
@@ -47,7 +48,7 @@ class Inputs:
         self._known = known
         self._stack = ExitStack()
         self._first: dict[int, tuple[Tensor, dict[str, str]]] | None = {}
-        self._lengths: Sequence[int] | None = None
+        self._widths: dict[str, tuple[int, Tensor]] = {}
 
     def __enter__(self) -> Inputs:
         for module, name in self._modules:
@@ -60,28 +61,31 @@ class Inputs:
     ) -> None:
         self._stack.close()
 
-    @contextmanager
-    def passing(self, batch: Batch) -> Iterator[None]:
-        """Within it, this batch goes through the model."""
-        self._lengths = batch.lengths
-        yield
+    def passed(self) -> None:
+        """A pass has ended. After the first, sites are known."""
         self._first = None
 
+    def groups(self, elements: int = ELEMENTS) -> Iterator[None]:
+        """Once a pass has gone through: sites whose moments are added up from here on, as many as have room."""
+        waiting = dict(self._widths)
+        while waiting:
+            self.moments, room = {}, elements
+            for name, (width, example) in list(waiting.items()):
+                if not self.moments or width**2 <= room:
+                    self.moments[name] = torch.zeros(width, width, dtype=_exact(example), device=example.device)
+                    room -= width**2
+                    del waiting[name]
+            yield
+        self.moments = {}
+
     def add_up(self, ctx: Context) -> None:
-        """Add what all processes have heard, each of which need not have had a row."""
+        """Add what all processes have heard."""
         if ctx.world_size == 1:
             return
-        heard = [(self.sites, {n: len(m) for n, m in self.moments.items()}, {n: len(s) for n, s in self.seen.items()})]
-        for sites, widths, tables in gathered(heard, ctx):
-            self.sites |= sites
-            for name, width in widths.items():
-                self.moments.setdefault(name, torch.zeros(width, width, dtype=torch.float64, device=ctx.device))
-            for name, rows in tables.items():
-                self.seen.setdefault(name, torch.zeros(rows, dtype=torch.bool, device=ctx.device))
-        for name in sorted(self.moments):
-            torch.distributed.all_reduce(self.moments[name])
-        for name in sorted(self.seen):
-            told = self.seen[name].to(torch.uint8)
+        for moment in self.moments.values():
+            torch.distributed.all_reduce(moment)
+        for name, seen in self.seen.items():
+            told = seen.to(torch.uint8)
             torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
             self.seen[name] = told.bool()
 
@@ -90,13 +94,13 @@ class Inputs:
         if self._first is not None and name not in self.sites:
             _, sites = self._first.setdefault(id(args[0]), (args[0], {}))  # kept, so that its number is no other's
             self.sites[name] = sites.setdefault(f"{kind_of(module) == 'conv'} {self._known.get(name)}", name)
-        if self.sites.get(name) != name:
+            if self.sites[name] == name:
+                width = _flat_inputs(module, args[0][:1]).shape[1]
+                self._widths[name] = width, args[0].new_empty(0)
+        moment = self.moments.get(name)
+        if moment is None:
             return
-        rows = _flat_inputs(module, args[0]).to(_EXACT.get(args[0].device.type, torch.float64))
-        if self._lengths is not None and args[0].shape[:-1] == (len(self._lengths), max(self._lengths)):
-            places = torch.arange(args[0].shape[1], device=rows.device)  # padding is nothing to be held
-            rows = rows[(places < torch.tensor(self._lengths, device=rows.device)[:, None]).flatten()]
-        moment = self.moments.setdefault(name, rows.new_zeros(rows.shape[1], rows.shape[1]))
+        rows = _flat_inputs(module, args[0]).to(moment.dtype)
         moment.addmm_(rows.mT, rows)
 
     def _looked_up(self, name: str, module: Any, args: tuple[Any, ...]) -> None:
@@ -104,6 +108,11 @@ class Inputs:
         places = args[0].flatten()
         fresh = torch.zeros(module.num_embeddings, dtype=torch.bool, device=places.device)
         self.seen.setdefault(name, fresh)[places] = True
+
+
+def _exact(inputs: Tensor) -> torch.dtype:
+    """Squares of what is small beside what is large are lost in float32; one kind of device has nothing else."""
+    return torch.float32 if inputs.device.type == "mps" else torch.float64
 
 
 def _flat_inputs(module: Any, inputs: Tensor) -> Tensor:
