@@ -97,6 +97,11 @@ class Stored:
         lines = self.lines(places, rows)
         return Stored(self.values[lines], self.ids[lines], self.counts[chosen])
 
+    def followed_by(self, other: Stored) -> Stored:
+        """This, and then what is kept of other items."""
+        pairs = zip((self.values, self.ids, self.counts), (other.values, other.ids, other.counts), strict=True)
+        return Stored(*(torch.cat(pair) for pair in pairs))
+
     @property
     def bytes(self) -> int:
         """What is held in memory."""

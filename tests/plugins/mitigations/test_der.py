@@ -225,3 +225,40 @@ def test_it_keeps_the_old_task_and_what_it_said_of_it(tmp_path: Path) -> None:
     assert kept[0] == alone[0]
     assert kept[1][0] < 0.75 * alone[1][0]
     assert told["der"]["rows"] == {"capitals": 6}
+
+
+def test_along_a_stage_each_row_is_asked_after_a_step_of_its_own() -> None:
+    """By hand: a model that moves at every step, and what it says of each row then."""
+    old = language("old", 6)
+    ctx = moment(old)
+    ctx = replace(ctx, earlier=(), task=old, steps=4)
+    options: dict[str, Any] = {"when": "along", "top_k": 300, "buffer_size": 5}
+    der = Der(DerOptions(**options))
+    der.begin(ctx)
+    said: list[list[Tensor]] = []
+    for step in range(3):  # the stage ends before the fourth
+        move(ctx)
+        der.after_step(replace(ctx, step=step))
+        with torch.no_grad():
+            items = [torch.as_tensor(item["input_ids"])[None].long() for item in old.train.pieces]
+            said.append([ctx.model(ids).logits[0, :-1] for ids in items])
+        again = Der(DerOptions(**options))
+        again.load_state_dict(der.state_dict())
+        der = again
+        der.begin(ctx)
+    moments = torch.randint(4, (5,), generator=ctx.generator("der along", "old")).clamp(max=2).tolist()
+    assert len(set(moments)) > 1
+    rows = der.state_dict()["along/old/rows"].tolist()
+    assert rows == torch.randperm(6, generator=ctx.generator("der", "old")).tolist()[:5]
+    der.remember(old, replace(ctx, earlier=(old,), task=None, stage=2))
+    state = der.state_dict()
+    assert (state["rows"], state["along"]) == ({"old": rows}, [])
+    expected = torch.cat([said[step][row] for step, row in zip(moments, rows, strict=True)])
+    torch.testing.assert_close(state["old/values"], expected)
+
+
+def test_what_is_asked_along_a_stage_needs_nothing_before_it() -> None:
+    assert (DerOptions().more_needs(), DerOptions(when="along").more_needs()) == (("earlier-data",), ())
+    with pytest.raises(ValueError, match="no rows of along/old"):
+        Der(DerOptions()).load_state_dict({"along": ["old"]})
+    assert Der(DerOptions()).state_dict() == {"rows": {}, "along": []}

@@ -38,6 +38,11 @@ class DerOptions(Options):
         description="Which rows of a task are kept: any; by reservoir sampling over the rows of all tasks, as in the "
         "paper; or as many of each label.",
     )
+    when: Literal["end", "along"] = Field(
+        default="end",
+        description="When the model is asked about a row of a task: when the stage has taught it; or along the stage, as "
+        "in the paper, each row after a step drawn at random.",
+    )
     top_k: int = Field(
         default=64, gt=0, description="Likeliest tokens that are kept of a vocabulary at each target, of labels all."
     )
@@ -55,6 +60,9 @@ class DerOptions(Options):
         if self.choice == "reservoir" and self.memory is None:
             raise ValueError('choice = "reservoir" is over the rows of all tasks: say how many are kept, memory = 1000')
         return self
+
+    def more_needs(self) -> tuple[str, ...]:
+        return ("earlier-data",) if self.when == "end" else ()
 
     def earlier_tasks(self) -> tuple[str, ...]:
         return self.tasks
