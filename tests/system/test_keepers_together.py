@@ -28,6 +28,7 @@ use = "der"
 share = { start = 0.3, end = 0.1 }
 memory = 5
 choice = "reservoir"
+when = "along"
 [[mitigation]]
 use = "replay"
 choice = "herding"

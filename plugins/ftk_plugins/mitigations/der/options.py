@@ -40,8 +40,8 @@ class DerOptions(Options):
     )
     when: Literal["end", "along"] = Field(
         default="end",
-        description="When the model is asked about a row of a task: when the stage has taught it; or along the stage, as "
-        "in the paper, each row after a step drawn at random.",
+        description="When the model is asked about a row of a task: when the stage has taught it; or along the stage, "
+        "as in the paper, each row after a step drawn at random.",
     )
     top_k: int = Field(
         default=64, gt=0, description="Likeliest tokens that are kept of a vocabulary at each target, of labels all."
