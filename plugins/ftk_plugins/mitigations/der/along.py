@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Along:
 
     def ask(self, task: Task, ctx: Context, top_k: int) -> None:
         """Ask about the rows whose moment is the step just taken."""
+        ctx = replace(ctx, check_interrupt=lambda: None)  # a step is not stopped in its middle
         moments = torch.randint(ctx.steps, (len(self.rows),), generator=ctx.generator("der along", task.name))
         self._add(task, [self.rows[place] for place in (moments == ctx.step).nonzero()[:, 0].tolist()], ctx, top_k)
 
