@@ -218,7 +218,8 @@ def test_verbs_that_read_import_nothing_heavy_and_are_quick(tmp_path: Path) -> N
     code = f"""
 import contextlib, io, sys, time
 from ftk.cli import cli
-for arguments in (["--help"], ["list-plugins"], ["show", "lora"], ["check", sys.argv[1]], ["schema"]):
+commands = ["--help"], ["merge", "--help"], ["list-plugins"], ["show", "lora"], ["check", sys.argv[1]], ["schema"]
+for arguments in commands:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             cli(["--no-third-party", *arguments])
