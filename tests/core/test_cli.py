@@ -62,7 +62,7 @@ def test_a_misspelt_verb_helps() -> None:
 def test_list_plugins_is_one_line_a_variant_in_a_pipe(lab: Registry) -> None:
     lines = ftk_("list-plugins").stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[e.kind, e.variant.name] for e in lab.entries()]
-    [line] = [line for line in lines if "adapter" in line]
+    [line] = [line for line in lines if " adapter " in line]
     assert re.fullmatch(r"adaptation +adapter +ftk-lab 2.0 +ok +The adapter of the lab\.", line)
 
 

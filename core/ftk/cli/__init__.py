@@ -26,7 +26,7 @@ VERBS = {
     "data": ("ftk.cli.data:data", "Say what a run would see of its data."),
     "plan": ("ftk.cli.plan:plan", "Say what a recipe will take, and whether it fits."),
     "merge": ("ftk.cli.merge:merge", "Merge models or adapters on disk into one."),
-    "sweep": ("ftk.cli.sweep:sweep", "Run a recipe at many settings, and show what each learned and kept."),
+    "sweep": ("ftk.cli.sweep:sweep", "Run a recipe at many settings, and compare them."),
     "check": ("ftk.cli.check:check", "Check a recipe and show what it will do."),
     "list-plugins": ("ftk.cli.list_plugins:list_plugins", "List what a recipe can name here."),
     "show": ("ftk.cli.show:show", "Show one variant: its options, its source, an example."),
