@@ -223,7 +223,8 @@ def _unsampled(stage: StageSpec, around: Surroundings, registry: Registry) -> li
     problems = []
     for need, (given, done) in OF_TARGETS.items():
         lacking = sorted({spec.variant.name for spec in around.taught if given not in spec.provides()})
-        givers = sorted({e.variant.name for e in registry.entries("objective") if given in e.variant.provides})
+        able = {e.variant.name for e in registry.entries("objective") if given in e.variant.provides}
+        givers = sorted(able.difference(lacking))  # one that is may have been ruled out by its options
         problems += [
             Problem(
                 spec.path,

@@ -43,6 +43,8 @@ def take_up(run: Run) -> Left:
         if left.done:
             left.carried = states
             left.stages.append(facts["facts"])
+    if left.new:
+        run.events("phase", text=f"going on with what was added: {', '.join(left.new)}")
     if left.new and left.done > 0:
         heads, text = run.load(), "it is made of the rows of all tasks, and these are more now"
         if run.corpus_read:
