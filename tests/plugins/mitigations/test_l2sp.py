@@ -138,6 +138,17 @@ def test_what_was_new_has_a_start_in_the_next_stage() -> None:
     assert begun(replace(ctx, earlier=[task()])).report()["new_weights"] == 0
 
 
+def test_a_stage_in_which_nothing_has_a_start_is_warned_of() -> None:
+    events: list[Any] = []
+    model = toy_model()
+    model.fresh_weights = tuple(name for name, _ in model.named_parameters())
+    begun(stage(whole(), model, events=events))
+    begun(stage(whole(), events=events))
+    assert [event.data["text"] for event in events if event.kind == "warning"] == [
+        "l2sp: no weight that stage `toy` trains has a start, so all are pulled to zero"
+    ]
+
+
 def test_every_k_th_step_pulls_k_times_as_much() -> None:
     ctx = stage(whole(), gpt2())
     exact, sparse = begun(ctx, strength=0.7), begun(ctx, strength=0.7, every=3)

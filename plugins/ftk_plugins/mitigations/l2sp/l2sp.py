@@ -61,6 +61,9 @@ class L2sp(Pull):
     def begin(self, ctx: Context) -> None:
         super().begin(ctx)
         self._decay.begin(ctx)
+        if not self.guarded:
+            told = f"l2sp: no weight that stage `{ctx.stage_name}` trains has a start, so all are pulled to zero"
+            ctx.events("warning", text=told)
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         super().edit_gradients(gradients, ctx)
