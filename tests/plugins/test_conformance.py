@@ -143,7 +143,10 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "shared": {"method": "vera", "config": {"r": 8}},
     },
     ("adaptation", "ia3"): {"known": {}, "named": {"targets": "all-linear", "feedforward": ["o_proj", "down_proj"]}},
-    ("mitigation", "ewc"): {"online": {"strength": 1.0, "gamma": 0.9}, "sampled": {"labels": "sample"}},
+    ("mitigation", "ewc"): {
+        "anchors": {"strength": 1.0, "gamma": 0.9, "anchors": "separate", "fisher": "factored"},
+        "held": {"labels": "sample", "allowed_loss": 0.05, "fisher": "kfac", "dtype": "bfloat16"},
+    },
     ("mitigation", "freeze_important"): {"magnitude": {"by": "magnitude"}, "mas": {"by": "mas", "scope": "all"}},
     ("mitigation", "mas"): {"online": {"gamma": 0.9, "strength": 1.0}},
     ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},

@@ -68,11 +68,9 @@ class Pull(Mitigation):
         every: the k above.
     """
 
-    knob: Knob
-
     def __init__(self, name: str, *, strength: float, every: int = 1) -> None:
         self.name = name
-        self.knob = Knob(strength)
+        self.knob: Knob | None = Knob(strength)
         self.every = every
         self.guarded: list[tuple[Drift, Tensor | None]] = []
 
@@ -89,9 +87,14 @@ class Pull(Mitigation):
         self.guarded = list(self.guard(self.drifts(ctx), ctx))
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
-        strength = self.knob.value * self.every
+        strength = self.strength() * self.every
         for piece in self.pieces(ctx)[ctx.step % self.every :: self.every]:
             piece.pull(strength)
+
+    def strength(self) -> float:
+        """That of the penalty, now."""
+        assert self.knob is not None
+        return self.knob.value
 
     def pieces(self, ctx: Context) -> list[Piece]:
         """All that is guarded, in pieces of about even size, those of this process where sharded."""

@@ -65,7 +65,7 @@ def test_estimates_and_measurements_are_in_nats_for_each_target() -> None:
     assert kept == pytest.approx(rise, abs=1e-5)
     assert rise <= 0.05
     assert [point["step"] for point in told["course"]] == list(range(0, 21, PERIOD))
-    assert told["course"][-1]["strength"] == told["strength"] == ewc.knob.value
+    assert told["course"][-1]["strength"] == told["strength"] == ewc.strength()
 
 
 def test_a_stage_that_ends_above_keeps_the_share_of_its_drift_that_is_allowed() -> None:
@@ -112,9 +112,10 @@ def test_it_resumes_bit_for_bit() -> None:
 
 def test_it_goes_without_a_strength_and_without_a_knob() -> None:
     with pytest.raises(ValueError, match="leave out `strength`"):
-        EwcOptions(allowed_loss=0.1, strength=0.1)
+        EwcOptions(allowed_loss=0.1, strength=0.2)
     options = EwcOptions(allowed_loss=0.1)
     assert "strength-knob" in options.withheld()
+    assert Ewc(options).knob is None
     assert "weight-scale" in options.more_needs()
     assert "strength-knob" not in EwcOptions().withheld()
 

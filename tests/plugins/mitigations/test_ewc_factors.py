@@ -19,7 +19,7 @@ from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
 from ftk_plugins.mitigations import pulling
-from ftk_plugins.mitigations.ewc import margins, sums
+from ftk_plugins.mitigations.ewc import factors, margins, sums
 from ftk_plugins.mitigations.ewc.ewc import Ewc
 from ftk_plugins.mitigations.ewc.options import EwcOptions
 from tests.plugins.mitigations.brute_force import TEXTS, all_weights, estimate, gpt2, llama, qwen3, text_task
@@ -114,11 +114,14 @@ LORA: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["factored", "kfac"])
+@pytest.mark.parametrize("kind", ["factored", "batched", "kfac"])
 @pytest.mark.parametrize(("make", "options"), LORA.values(), ids=LORA)
 def test_the_closed_form_under_lora_is_the_gradient_of_the_dense_penalty(
-    make: Callable[[], nn.Module], options: dict[str, Any], kind: str
+    make: Callable[[], nn.Module], options: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if kind == "batched":  # as on an accelerator
+        monkeypatch.setattr(factors, "_alone", lambda each: False)
+        kind = "factored"
     ctx = stage(Lora(LoraOptions(rank=2, **options)), make())
     ewc = remembered(ctx, strength=70, fisher=kind)
     start = {name: delta.detach().double() for name, delta in displacement(ctx).items()}

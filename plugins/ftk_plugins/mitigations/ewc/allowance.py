@@ -84,8 +84,8 @@ class Allowance:
             least = FAINT * self.allowed
             self.ratios = {name: max(loss - self.few[name], least) / form for name, loss in few.items()}
 
-    def turn(self, form: float, step: int, steps: int) -> float:
-        """The strength for the steps to come, after ``step`` of ``steps``."""
+    def turn(self, form: float, step: int, steps: int) -> None:
+        """Set the strength for the steps to come, after ``step`` of ``steps``."""
         self.form = form
         rise = max(self.rises().values(), default=0.0)
         if rise > 0:
@@ -99,7 +99,6 @@ class Allowance:
         self.course.append([step, rise, self.strength])
         if len(self.course) > 2 * MOST_POINTS:
             del self.course[1::2]
-        return self.strength
 
     def rises(self) -> dict[str, float]:
         """The estimated rise of each task."""

@@ -54,6 +54,8 @@ class Ewc(MeasuredPull):
         self._closed: list[Piece] = []
         self._how = Estimate(options.samples, options.fisher_batch_size, options.labels, options.fisher)
         self._allowance = None if options.allowed_loss is None else Allowance(options.allowed_loss, options.strength)
+        if self._allowance is not None:
+            self.knob = None  # it is turned from within
         self._probes: dict[str, Probe] = {}
         self._sharded = False
         self._anchors = Anchors(self.dtype) if options.anchors == "separate" else None
@@ -97,14 +99,13 @@ class Ewc(MeasuredPull):
         }
         if self._allowance.stage != ctx.stage:
             self._allowance.begin(ctx.stage, self._losses(ctx), self._losses(ctx, few=True))
-        self.knob.value = self._allowance.strength
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         if self._allowance is not None and self._probes and ctx.step % PERIOD == 0:
             form = self._form(ctx)
             if ctx.step % CALIBRATED == 0:
                 self._allowance.calibrate(form, self._losses(ctx, few=True))
-            self.knob.value = self._allowance.turn(form, ctx.step, ctx.steps)
+            self._allowance.turn(form, ctx.step, ctx.steps)
         super().edit_gradients(gradients, ctx)
 
     @torch.no_grad()
@@ -126,6 +127,9 @@ class Ewc(MeasuredPull):
                 most = middle
         ctx.adaptation.scale(least)
         self._allowance.step_back(least, self._losses(ctx))
+
+    def strength(self) -> float:
+        return super().strength() if self._allowance is None else self._allowance.strength
 
     def pieces(self, ctx: Context) -> list[Piece]:
         return [*self._closed, *self._leans, *super().pieces(ctx)]

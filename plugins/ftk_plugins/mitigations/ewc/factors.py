@@ -72,8 +72,7 @@ def pieces_of(factors: Sequence[Factors], limit: int) -> list[Piece]:
             pieces += each.pieces(limit)
             continue
         shapes = tuple((product.left.shape, product.right.shape, product.scale) for product in products)
-        alone = len(groups) if each.rows.ndim == 2 else None  # large enough to be worth a kernel
-        groups.setdefault((shapes, each.rows.device, alone), []).append(each)
+        groups.setdefault((shapes, each.rows.device, len(groups) if _alone(each) else None), []).append(each)
     return [*(LowRank(group) for group in groups.values()), *pieces]
 
 
@@ -119,7 +118,7 @@ class Whole(Piece):
 
 
 class LowRank(Piece):
-    """Weights of one shape with drifts ``D = L R`` of low rank, in batched products of the small factors.
+    """Weights of one shape with drifts ``D = L R`` of low rank, in products of the small factors: one, or a batch.
 
     The cost is ``½ · Σ (Lᵀ U L) ⊙ (R V Rᵀ)``, with U and V the factors of F; its gradients are ``U L (R V Rᵀ)`` and
     ``(Lᵀ U L) R V``. Of a sharded weight each process takes the rows that it holds.
@@ -131,32 +130,25 @@ class LowRank(Piece):
         self._own = slice(chunks[0][0], chunks[-1][1]) if chunks else slice(0, 0)
         first = members[0]
         if first.rows.ndim == 2:  # alone, and too large to be copied
-            self._u, self._v, self._share = (
-                first.rows[None],
-                first.columns[None],
-                _divided(first.rows.new_ones(1), first.total()),
-            )
+            self._u, self._v, self._share = first.rows, first.columns, _divided(first.rows.new_ones(1), first.total())
             return
-        self._u = torch.stack([_divided(each.rows, each.total()) for each in members])[:, self._own]
-        self._v = torch.stack([each.columns for each in members])
+        self._u = self._stack([_divided(each.rows, each.total())[self._own] for each in members])[..., None]
+        self._v = self._stack([each.columns for each in members])[..., None, :]
 
     def pull(self, strength: float) -> None:
         products, left, right = self._drifts()
         with torch.autocast(left.device.type, enabled=False):
             lefts, rights = self._times(left, right)
-            left_grads = lefts @ (rights @ right.mT)
-            right_grads = (left.mT @ lefts) @ rights
-        start = 0
-        for number, first in enumerate(products[0]):
-            own = slice(start, start + first.left.shape[1])
-            terms = [each[number] for each in products]
-            if first.left_grad is not None:
-                there = [term.left_grad[self._own] for term in terms if term.left_grad is not None]
-                _add(there, left_grads[:, :, own], strength * first.scale)
-            if first.right_grad is not None:
-                there = [term.right_grad for term in terms if term.right_grad is not None]
-                _add(there, right_grads[:, own], strength)
-            start = own.stop
+            of_rights, of_lefts = rights @ right.mT, left.mT @ lefts
+            start = 0
+            for number, first in enumerate(products[0]):
+                own = slice(start, start + first.left.shape[1])
+                grads = [(each[number].left_grad, each[number].right_grad) for each in products]
+                to_left = [grad[self._own] for grad, _ in grads if grad is not None]
+                to_right = [grad for _, grad in grads if grad is not None]
+                self._add(to_left, lefts, of_rights[..., own], strength * first.scale)
+                self._add(to_right, of_lefts[..., own, :], rights, strength)
+                start = own.stop
 
     def cost(self) -> Tensor:
         _, left, right = self._drifts()
@@ -164,30 +156,41 @@ class LowRank(Piece):
             lefts, rights = self._times(left, right)
             return ((left.mT @ lefts) * (rights @ right.mT)).sum() / 2
 
+    def _stack(self, tensors: list[Tensor]) -> Tensor:
+        """With the weights first, unless there is but one."""
+        return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+
     def _drifts(self) -> tuple[list[Sequence[Product]], Tensor, Tensor]:
         """The terms of each drift, and ``L (weights, m, rank)`` and ``R (weights, rank, n)`` over all terms."""
         products = [each.drift.products() for each in self._members]
         lefts, rights = [], []
         for number, first in enumerate(products[0]):
-            left = torch.stack([each[number].left[self._own] for each in products]).float()
-            lefts.append(left * first.scale)
-            rights.append(torch.stack([each[number].right for each in products]).float())
+            lefts.append(self._stack([each[number].left[self._own] for each in products]).float() * first.scale)
+            rights.append(self._stack([each[number].right for each in products]).float())
         if len(lefts) == 1:
             return products, lefts[0], rights[0]
-        return products, torch.cat(lefts, 2), torch.cat(rights, 1)
+        return products, torch.cat(lefts, -1), torch.cat(rights, -2)
 
     def _times(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """``U L`` and ``R V``."""
-        if self._u.ndim == 2:
-            return self._u[:, :, None] * left, right * self._v[:, None]
+        if self._members[0].rows.ndim == 1:
+            return self._u * left, right * self._v
         return self._u.float() @ (left * self._share), right @ self._v.float()
+
+    def _add(self, grads: list[Tensor], one: Tensor, other: Tensor, alpha: float) -> None:
+        """``grads += alpha · one @ other``, each its own; nothing where there are none."""
+        if len(grads) == 1 and grads[0].dtype == one.dtype:
+            grads[0].addmm_(one, other, alpha=alpha)
+        elif grads:
+            pulls = (one @ other).to(grads[0].dtype)
+            torch._foreach_add_(grads, [pulls] if len(self._members) == 1 else list(pulls.unbind(0)), alpha=alpha)
+
+
+def _alone(factors: Factors) -> bool:
+    """Whether a weight's products are worth kernels of their own, or lie in a processor's cache one after the other."""
+    return factors.rows.ndim == 2 or factors.rows.device.type == "cpu"
 
 
 def _divided(rows: Tensor, total: Tensor) -> Tensor:
     """``rows / total``, and zeros where there is nothing."""
     return rows.float() / total.clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def _add(there: list[Tensor], pulls: Tensor, alpha: float) -> None:
-    """``there += alpha · pulls``, each its own."""
-    torch._foreach_add_(there, list(pulls.to(there[0].dtype).unbind(0)), alpha=alpha)

@@ -8,12 +8,14 @@ from pydantic import Field, model_validator
 
 from ftk import Options
 
+STRENGTH = 0.1
+
 
 class EwcOptions(Options):
     """How the Fisher information is estimated, and how strongly it holds."""
 
     strength: float = Field(
-        default=0.1,
+        default=STRENGTH,
         ge=0,
         description="Weight of the penalty ½ · strength · Σ F · drift² beside the mean loss, in nats.",
     )
@@ -68,7 +70,7 @@ class EwcOptions(Options):
 
     @model_validator(mode="after")
     def _found_or_given(self) -> EwcOptions:
-        if self.allowed_loss is not None and "strength" in self.model_fields_set:
+        if self.allowed_loss is not None and self.strength != STRENGTH:
             raise ValueError("`allowed_loss` finds the strength: leave out `strength`, or `allowed_loss`")
         return self
 
