@@ -62,7 +62,7 @@ def live(
         taught = logits_of(objective, ctx.model, batch, ctx)
 
     def apart(logits: Tensor, piece: slice) -> Tensor:
-        with _reference(ctx), ctx.autocast():
+        with _reference(ctx):
             right = taught(piece)
         return of_head(objective.head, logits, right, temperature, kind, known)
 
@@ -146,6 +146,13 @@ def can_refer(ctx: Context) -> bool:
 
 @contextmanager
 def _reference(ctx: Context) -> Iterator[None]:
+    """Within it the model is the stage's starting model, in the precision of training and without a graph."""
     assert ctx.adaptation is not None
-    with torch.no_grad(), ctx.adaptation.reference():
-        yield
+    # Around it training may have kept casts of the weights as they are now, which stand for others here.
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.no_grad(), ctx.adaptation.reference(), ctx.autocast():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)

@@ -205,3 +205,20 @@ def test_what_the_checks_are_told() -> None:
     falling = DistillOptions(rows="both", share={"start": 0.4, "end": 0.1})
     assert 0.1 < falling.data_share() < 0.4
     assert DistillOptions(tasks=("old",)).earlier_tasks() == ("old",)
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_in_bf16_the_teacher_has_the_starting_weights_and_no_casts_of_others(chunks: int) -> None:
+    """Where earlier rows are trained on, the teacher reads within the autocast that has just cast what is trained."""
+    ctx, start = moved("full", precision="bf16", loss_chunks=chunks)
+    part = Distill(DistillOptions(rows="retained", temperature=1.0))
+    part.remember(ctx.earlier[0], ctx)
+    part.begin(ctx)
+    (source,) = part.sources(ctx)
+    batch = replace(ctx.objective.collate(list(source.items)), origins=[("distill/old", n) for n in range(4)])
+    ctx.model.train()
+    with ctx.autocast():
+        found = source.objective.loss(ctx.model, batch, ctx).total
+        expected = by_hand(ctx, start, batch, 1.0)
+    assert expected > 1
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.0)
