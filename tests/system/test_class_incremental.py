@@ -97,6 +97,17 @@ def test_adding_classes_leaves_the_rows_of_others_as_they_are(grown: ftk.RunResu
     assert [len(weight) for weight in (first, second, third)] == [4, 4, 4]
 
 
+def test_the_card_of_a_stages_model_names_the_classes_that_have_not_come(grown: ftk.RunResult) -> None:
+    cards = [
+        (grown.folder / "stages" / f"{n}-task{n}" / "model" / "README.md").read_text(encoding="utf-8")
+        for n in (1, 2, 3)
+    ]
+    said = "Outputs for labels that no stage has taught yet, and that mean nothing: "
+    assert f"{said}tree, star." in cards[0]
+    assert f"{said}star." in cards[1]
+    assert said not in cards[2]
+
+
 def test_a_class_that_has_not_come_has_no_importance(grown: ftk.RunResult) -> None:
     state = load_file(grown.folder / "stages" / "2-task2" / "state" / "mitigation.ewc.safetensors")
     (importance,) = [value for name, value in state.items() if name.endswith("classifier.weight")]

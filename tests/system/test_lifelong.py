@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 import ftk
-from ftk.errors import UserError
+from ftk.errors import Interrupted, UserError
+from ftk.events import RunEvent
 from ftk.recipe.growing import difference
 from ftk.recipe.reading import load_recipe
+from ftk.running.runner import run as run_recipe
 from tests.system.small import FACTS, HEAD, ONE_STAGE, events_of, report_of, untimed, weights, written
 
-RECIPE = f"""{HEAD}
+RECIPE = f"""{HEAD.replace("steps = 9", "steps = 5")}
 [data]
 retain = {{ {FACTS}, relations = "iso_code", limit = 6 }}
 retain_test = {{ {FACTS}, relations = "iso_code", limit = 3 }}
@@ -54,12 +56,21 @@ def run(here: Path, text: str, values: str, name: str, *overrides: str) -> ftk.R
 def test_stages_that_are_added_are_learned_as_if_they_had_always_been_there(here: Path, text: str) -> None:
     whole = run(here, text, THREE, "whole")
     run(here, text, TWO, "grown")
+    stopped: list[RunEvent] = []
+
+    def stop_in_the_new_stage(event: RunEvent) -> None:
+        if event.kind == "step" and event.data["stage"] == 3 and event.data["step"] == 4:
+            stopped.append(event)
+
+    longer = load_recipe(written(here, text.replace("VALUES", THREE)))
+    with pytest.raises(Interrupted):  # it may be stopped on its way, like any run
+        run_recipe(longer, output=here / "grown", observers=[stop_in_the_new_stage], stop=lambda: bool(stopped))
     first = (here / "grown" / "stages" / "1-capital" / "manifest.json").stat().st_mtime_ns
     grown = run(here, text, THREE, "grown")
 
     assert weights(whole.folder) == weights(grown.folder)
     assert (here / "grown" / "stages" / "1-capital" / "manifest.json").stat().st_mtime_ns == first
-    assert [event["stage"] for event in events_of(grown.folder, "stage_started")] == [1, 2, 3]
+    assert [event["stage"] for event in events_of(grown.folder, "stage_started")] == [1, 2, 3, 3]
     for name in ("ewc", "replay"):
         told = [untimed(report["stages"][2]["mitigations"][name]) for report in (whole.report, grown.report)]
         assert told[0] == told[1]
@@ -86,7 +97,7 @@ def test_a_start_made_of_the_rows_is_not_measured_again(here: Path) -> None:
     ("values", "setting", "said"),
     [
         ('["currency"]', "seed=3", "stage 1 is `currency`, and was `capital`"),
-        (THREE, "training.steps=5", "stage `capital`: training.steps is 5, and was 9"),
+        (THREE, "training.steps=7", "stage `capital`: training.steps is 7, and was 5"),
         (THREE, "mitigation.ewc.strength=7", "stage `capital`: mitigations.ewc.options.strength is 7.0, and was 0.1"),
         (THREE, "mitigation=[]", "stage `capital`: mitigations is [], and was `ewc`, `replay`"),
         (THREE, "seed=9", "seed is 9, and was 3"),

@@ -120,6 +120,11 @@ class Context:
         found: Tensor | None = kept.get("exp_avg", kept.get("momentum_buffer"))
         return found
 
+    def unknown_labels(self) -> tuple[str, ...]:
+        """The labels of the live head that no task has taught, the stage's own counted: see ``Objective.known``."""
+        known, labels = self.objective.known((*self.earlier, *self.taught)), self.objective.head.labels
+        return () if known is None else tuple(label for index, label in enumerate(labels) if index not in known)
+
     def measure_task(self, task: Task, split: str) -> list[Metric]:
         """Measure a task on its ``validation`` or ``test`` rows, with the model as it stands.
 

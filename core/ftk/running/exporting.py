@@ -57,9 +57,10 @@ def export_stage(
     heads = heads.following(model)
     places = model_places(target, members)
     others = ", ".join(f"`{place.relative_to(target)}`" for place in places.values() if place != target)
-    if others:
-        beside = f"Models of the tasks with other heads, over the same body, each complete: {others}."
-        told = f"{told}\n\n{beside}" if told else beside
+    beside = others and f"Models of the tasks with other heads, over the same body, each complete: {others}."
+    new = ", ".join(stage.ctx.unknown_labels())
+    unknown = new and f"Outputs for labels that no stage has taught yet, and that mean nothing: {new}."
+    told = "\n\n".join(text for text in (told, beside, unknown) if text) or None
     for head, place in places.items():
         if is_main:
             place.mkdir(exist_ok=True, parents=True)
