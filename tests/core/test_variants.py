@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ftk.comparing import series
+from ftk.comparing import joint, series
 from ftk.comparing.joint import CannotJoin, joint_recipe
 from ftk.comparing.series import Done, Planned, Watcher, run_series
 from ftk.comparing.variants import variants
@@ -18,7 +18,7 @@ from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
 from ftk.running.folder import InUse
 from tests.core.command import ftk_
-from tests.system.small import ONE_STAGE, PIPELINE, written
+from tests.system.small import FACTS, HEAD, ONE_STAGE, PIPELINE, written
 
 REGISTRY = load_registry(third_party=False)
 JOINED = ("ewc_lora", "domain_adaptive", "dpo_safety", "intermediate_task", "bert_mlm_then_classify", "facts_stream")
@@ -65,10 +65,10 @@ def test_a_variant_that_cannot_be_made_is_left_out_with_the_reason() -> None:
 def test_the_joint_recipe_has_all_rows_in_one_stage_from_the_same_start(tmp_path: Path) -> None:
     full = read(tmp_path, PIPELINE, "training.evaluate_every=2", "training.learning_rate=1e-4",
                 "data.validation.use=world_facts", "data.retain_validation.use=world_facts")  # fmt: skip
-    joint = joint_recipe(full, REGISTRY)
-    [stage] = joint.stages
-    assert joint.model.resolved() == full.model.resolved()
-    assert joint.seed == full.seed
+    made = joint_recipe(full, REGISTRY)
+    [stage] = made.stages
+    assert made.model.resolved() == full.model.resolved()
+    assert made.seed == full.seed
     assert stage.adaptation.resolved() == full.stages[0].adaptation.resolved()
     assert [task.name for task in tasks_of(stage)] == ["joint/retain", "joint/capitals", "joint/currencies"]
     for task, data in zip(tasks_of(stage), (full.retained_data(), *(s.data for s in full.stages)), strict=True):
@@ -81,12 +81,34 @@ def test_the_joint_recipe_has_all_rows_in_one_stage_from_the_same_start(tmp_path
     assert (stage.training.steps, stage.training.learning_rate) == (18, 1e-4)
     assert stage.training.evaluate_every == 0
     assert not stage.mitigations
-    assert joint.retain is None
+    assert made.retain is None
 
 
 def test_epochs_are_the_longest_stages(tmp_path: Path) -> None:
     text = PIPELINE.replace("steps = 9\n", "") + "[stage.training]\nepochs = 7\n"
     assert joint_recipe(read(tmp_path, text), REGISTRY).stages[0].training.epochs == 7
+
+
+SORTED = f"""{HEAD.replace('use = "instruction"', 'use = "classification"').replace("template", "label")}
+[adaptation]
+use = "full"
+[[stage]]
+name = "one"
+data = {{ train = {{ {FACTS.replace('"en"', '["en", "zh"]')}, relations = ["capital", "currency"], limit = 4 }} }}
+[[stage]]
+name = "two"
+data = {{ train = {{ {FACTS.replace('"en"', '["en", "zh"]')}, relations = ["iso_code", "capital"], limit = 4 }} }}
+"""
+"""Two stages of classification, by whichever column."""
+
+
+@pytest.mark.parametrize(("label", "heads"), [("language", ["one", "one"]), ("relation", [None, None])])
+def test_tasks_of_the_same_labels_share_a_head_as_their_stages_do(
+    tmp_path: Path, label: str, heads: list[str | None]
+) -> None:
+    full = read(tmp_path, SORTED, f"objective.label={label}")
+    tasks = joint_recipe(full, REGISTRY).stages[0].objective.options.model_dump()["tasks"]
+    assert [task.get("head") for task in tasks.values()] == heads
 
 
 @pytest.mark.parametrize(
@@ -109,14 +131,17 @@ def test_where_tasks_cannot_be_put_together_the_reason_is_told(
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path.stem != "qlora"], ids=lambda path: path.stem)
-def test_the_tasks_of_every_recipe_are_put_together_or_it_is_told_why_not(path: Path) -> None:
+def test_the_tasks_of_every_recipe_are_put_together_or_it_is_told_why_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint, "_shared_heads", lambda *_: {})  # rows are not read here
     recipe, reason = load_recipe(path, registry=REGISTRY), ""
     try:
-        joint = joint_recipe(recipe, REGISTRY)
+        made = joint_recipe(recipe, REGISTRY)
     except CannotJoin as error:
         reason = str(error)
     else:
-        assert len(tasks_of(joint.stages[0])) == len(recipe.stages) + (recipe.retain is not None)
+        assert len(tasks_of(made.stages[0])) == len(recipe.stages) + (recipe.retain is not None)
     assert not reason or path.stem not in JOINED
 
 

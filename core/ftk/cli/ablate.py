@@ -74,7 +74,8 @@ def ablate(
         from ftk.disk.manifest import write_text
         from ftk.pictures.page import write_page
 
-    found, left_out = variants(recipe, settings, plugins)
+    with out.status("reading recipe and rows") if out.is_terminal else nullcontext():
+        found, left_out = variants(recipe, settings, plugins)
     name, own = found[0].recipe.name, found[0].recipe.seed
     if seeds and any(setting.partition("=")[0].strip() == "seed" for setting in settings):
         raise click.UsageError("--seeds and --set seed=... do not go together")

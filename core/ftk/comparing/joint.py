@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftk.errors import RecipeError
+from ftk.events import Events
+from ftk.parts import ModelSource
 from ftk.plugin.registry import Registry
+from ftk.processes.meeting import make_accelerator
+from ftk.recipe.building import build
 from ftk.recipe.members import TaskSpec, task_specs
 from ftk.recipe.reading import recipe_from_table
 from ftk.recipe.specs import PartSpec, Recipe
 from ftk.recipe.training import DEFAULT_EPOCHS
 from ftk.recipe.watching import Watching
+from ftk.running.pipeline import Run
 
 STAGE = "joint"
+HEAD = "head"
+"""The option of an objective with labels that names its head."""
 
 
 class CannotJoin(Exception):
@@ -28,19 +35,21 @@ def joint_recipe(recipe: Recipe, registry: Registry) -> Recipe:
 
     Raises:
         CannotJoin: there is one task, or they cannot be put together.
+        UserError: rows cannot be read.
     """
     tasks = task_specs(recipe)
     if len(tasks) < 2:
         raise CannotJoin("there is one task, and nothing to put together with it")
     if any("/" in task.name for task in tasks):
         raise CannotJoin("a stage of the recipe teaches several tasks already")
-    first = recipe.stages[0]
+    first, heads = recipe.stages[0], _shared_heads(recipe, tasks)
+    objectives = {task.name: _table(task.objective) | heads.get(task.name, {}) for task in tasks}
     table = {
         "name": recipe.name, "seed": recipe.seed, "model": _table(recipe.model),
         "stage": [
             {
                 "name": STAGE,
-                "objective": {"use": "multitask", "tasks": {task.name: _table(task.objective) for task in tasks}},
+                "objective": {"use": "multitask", "tasks": objectives},
                 "adaptation": _table(first.adaptation),
                 "data": {
                     "train": _mixed({task.name: task.data.train for task in tasks}),
@@ -55,6 +64,24 @@ def joint_recipe(recipe: Recipe, registry: Registry) -> Recipe:
         return recipe_from_table(table, f"{recipe.source} (all tasks at once)", recipe.text, registry=registry)
     except RecipeError as error:
         raise CannotJoin("; ".join(f"{problem.path}: {problem.reason}" for problem in error.problems)) from error
+
+
+def _shared_heads(recipe: Recipe, tasks: list[TaskSpec]) -> dict[str, dict[str, str]]:
+    """By task a name for its head, where another task has the same, as stages share it; in one stage that must be said.
+
+    Which labels a head has may stand in the rows alone: they are read where it matters.
+    """
+    if sum(HEAD in type(task.objective.options).model_fields for task in tasks) < 2:
+        return {}
+    run = Run(recipe, None, make_accelerator(), Events([]), lambda: False)
+    run.source = build(recipe.model, ModelSource)
+    run.read_rows()
+    named: dict[str, dict[str, str]] = {}
+    for rows in run.rows:
+        alike = [other.task for other in run.rows if other.objective.head == rows.objective.head]
+        if len(alike) > 1 and rows.objective.head.labels and not rows.objective.head.name:
+            named[rows.task] = {HEAD: alike[0]}
+    return named
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:
