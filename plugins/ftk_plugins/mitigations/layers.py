@@ -10,18 +10,17 @@ from transformers.pytorch_utils import Conv1D
 
 def kind_of(module: nn.Module) -> str:
     """``linear`` for a weight ``(out, in)``, ``transposed`` for ``(in, out)``, ``conv``; empty where it is none."""
-    forward = type(module).forward  # the forward pass itself, so that a subclass with its own is not taken for its base
-    if forward is nn.Linear.forward:
+    if isinstance(module, nn.Linear):  # those of few bits have a forward pass of their own, and multiply all the same
         return "linear"
-    if forward is Conv1D.forward:
+    if isinstance(module, Conv1D):
         return "transposed"
     plain = isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
-    return "conv" if plain and not isinstance(module.padding, str) and forward is nn.Conv2d.forward else ""
+    return "conv" if plain and not isinstance(module.padding, str) else ""
 
 
 def is_table(module: nn.Module) -> bool:
     """Whether it looks rows of its weight up."""
-    return type(module).forward is nn.Embedding.forward
+    return isinstance(module, nn.Embedding)
 
 
 def owners(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[tuple[nn.Module, str]]:
