@@ -151,7 +151,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
     ("mitigation", "mas"): {"online": {"gamma": 0.9, "strength": 1.0}},
     ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},
     ("mitigation", "budget"): {"often": {"every": 2, "retention_floor": 1.0, "trials": 2}},
-    ("mitigation", "agem"): {"average": {"rows_per_step": 3}, "each": {"buffer_size": 3, "constraint": "each"}},
+    ("mitigation", "agem"): {"each": {"buffer_size": 3, "constraint": "each"}},
     ("mitigation", "gpm"): {"few": {"samples": 3, "threshold": 0.9}},
     ("mitigation", "pcgrad"): {"all": {}, "tensor": {"scope": "tensor"}},
     ("mitigation", "distill"): {"new": {}, "both": {"rows": "both", "share": 0.3, "teacher": "cached", "top_k": 9}},
