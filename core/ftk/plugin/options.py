@@ -46,7 +46,10 @@ class Options(BaseModel):
         return ()
 
     def data_share(self) -> float:
-        """The share of the final training mix, 0 to 1, that this part fills with rows of its own."""
+        """The share of the final training mix, 0 to 1, that this part fills with rows of its own.
+
+        Where it changes over the stage: the constant one that mixes in as many rows.
+        """
         return 0.0
 
     def data_sets(self) -> Mapping[str, Mapping[str, Any]]:

@@ -19,8 +19,11 @@ from ftk_plugins.mitigations.replay.options import ReplayOptions
 from ftk_plugins.mitigations.replay.replay import Replay
 from ftk_plugins.mitigations.share_options import ChangingShare, even_share
 from ftk_plugins.mitigations.sharing import evenly
+from ftk_plugins.models.mlp.modeling import MlpConfig, MlpForImageClassification
+from ftk_plugins.objectives.image_classification.image_classification import ImageClassification
+from ftk_plugins.objectives.image_classification.options import ImageClassificationOptions
 from tests.core.loops import build
-from tests.plugins.objectives import classes
+from tests.plugins.objectives import classes, pictures
 
 OBJECTIVE = build("objective", "causal_lm")
 MODEL = toy_model(initializer_range=0.3)
@@ -67,6 +70,16 @@ def test_herding_looks_at_mean_states_whatever_the_padding() -> None:
     assert kept == sorted(order[:2])
     looked = torch.randperm(6, generator=ctx.generator("replay", "old")).tolist()
     assert order == [looked[index] for index in herded(found[looked], 6)]
+
+
+def test_herding_takes_the_last_layer_of_a_perceptron() -> None:
+    made = ImageClassification(ImageClassificationOptions(labels=("bar", "cup", "dot")))
+    model = MlpForImageClassification(MlpConfig(image_size=8, hidden_size=6, num_labels=3)).eval()
+    old = toy_task(pictures.ROWS, made, "old", processor=pictures.processor())
+    found = features_of(old, range(5), toy_context(model, made, micro_batch_size=2), "replay")
+    with torch.no_grad():
+        expected = model.mlp(torch.as_tensor(np.stack([item["pixel_values"] for item in old.train.encoded])))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("prefer", ["highest", "lowest", "median"])

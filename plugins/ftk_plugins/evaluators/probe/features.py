@@ -88,7 +88,8 @@ def vectors_of(given: Sequence[Any], batch: Batch, pooling: Pooling) -> Tensor:
     """One vector for each row: ``(rows, dim) float32``."""
     if len(given) != 1:
         raise RunFailed(f"the model's body was called {len(given)} times for one prediction")
-    states: Tensor = given[0].last_hidden_state if hasattr(given[0], "last_hidden_state") else given[0][0]
+    first = given[0] if isinstance(given[0], Tensor) else given[0][0]
+    states: Tensor = getattr(given[0], "last_hidden_state", first)
     if states.ndim == 4:  # channels over an image
         states = states.flatten(2).transpose(1, 2)
     if states.ndim == 2:

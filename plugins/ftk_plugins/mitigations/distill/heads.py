@@ -11,6 +11,7 @@ from torch import Tensor
 from ftk.parts import Batch, Context, Features, Loss, Objective, Task
 from ftk_plugins.mitigations.predicted import as_read_by, can_read, rows_of_targets
 from ftk_plugins.objectives.model_inputs import base_model
+from ftk_plugins.objectives.tokens import TokenObjective
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def lessons_of(task: Task, ctx: Context, names: Sequence[str]) -> list[Lesson]:
     known = {own}
     for each in earlier:
         head = each.objective.head
-        if head not in known and ctx.heads is not None and head in ctx.heads.models and can_read(head, own):
+        told = bool(head.labels) or isinstance(each.objective, TokenObjective)  # or its loss has other logits, or none
+        if told and head not in known and ctx.heads and head in ctx.heads.models and can_read(head, own):
             known.add(head)
             found.append(Lesson(each.name, each.objective, task.objective))
     return found
