@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
 from PIL import Image
 
@@ -217,3 +218,11 @@ def test_figures_go_into_a_folder(tmp_path: Path) -> None:
     result = ftk_("report", str(run), "--figures", str(run / "report.json"))
     assert result.exit_code == 2
     assert "is a file" in result.output
+
+
+def test_what_a_reader_has_set_for_other_drawings_changes_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", status="interrupted")
+    before = page_of(run)
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        assert page_of(run) == before
+        assert matplotlib.rcParams["font.size"] == 30

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ftk.events import Events
 from ftk.plugin.registry import one_line
+
+# matplotlib warns of folders for its cache and of fonts, which is nobody's business at the end of a run.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def write_at_end(folder: Path, events: Events) -> None:

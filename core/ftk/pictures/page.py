@@ -19,7 +19,8 @@ from markupsafe import Markup
 from ftk.errors import UserError, visible
 from ftk.pictures.charts import HALF
 from ftk.pictures.gallery import Chart, Column, charts_of, charts_of_comparison
-from ftk.pictures.paint import DARK, LIGHT, css, file_png, file_svg, page_svg
+from ftk.pictures.paint import DARK, LIGHT, css, file_png, file_svg, page_svg, style
+from ftk.pictures.paint import PAGE as PAINT
 from ftk.pictures.points import Comparison, read_comparison
 from ftk.pictures.reading import POINTS, Story, read_story
 from ftk.plugin.registry import own_version
@@ -57,9 +58,10 @@ def write_page(folder: Path) -> Path:
 def page_of(folder: Path) -> str:
     """The page as text; see :func:`write_page`."""
     described, charts = _read(folder)
-    sections = {
-        name: [_drawn(chart) for chart in group] for name, group in groupby(charts, lambda chart: chart.section)
-    }
+    with style(PAINT):
+        sections = {
+            name: [_drawn(chart) for chart in group] for name, group in groupby(charts, lambda chart: chart.section)
+        }
     # A table that several charts share stands under the last of them.
     for drawn in sections.values():
         for one, following in pairwise(drawn):
@@ -86,10 +88,11 @@ def write_figures(folder: Path, target: Path) -> list[Path]:
         raise UserError(f"{folder}: there is nothing to draw yet", "wait until some steps are logged")
     target.mkdir(parents=True, exist_ok=True)
     written = []
-    for chart in charts:
-        for suffix, content in (("svg", file_svg(chart.draw)), ("png", file_png(chart.draw))):
-            written.append(target / f"{chart.key}.{suffix}")
-            written[-1].write_bytes(content)
+    with style(LIGHT):
+        for chart in charts:
+            for suffix, content in (("svg", file_svg(chart.draw)), ("png", file_png(chart.draw))):
+                written.append(target / f"{chart.key}.{suffix}")
+                written[-1].write_bytes(content)
     return written
 
 

@@ -86,7 +86,7 @@ def css(theme: dict[str, str]) -> str:
 
 @contextmanager
 def style(paint: Paint) -> Iterator[None]:
-    """Within it figures are made in this paint; texts are never read as formulas, and stay texts in SVG."""
+    """Within it figures are drawn, all in this paint; texts are never read as formulas, and stay texts in SVG."""
     settings: dict[str, Any] = {
         "font.family": "sans-serif", "font.size": 9, "text.parse_math": False, "svg.fonttype": "none",
         "svg.hashsalt": "ftk", "text.color": paint["ink"], "axes.edgecolor": paint["line"],
@@ -98,7 +98,9 @@ def style(paint: Paint) -> Iterator[None]:
         "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.6, "lines.solid_capstyle": "round",
         "figure.facecolor": "none" if paint is PAGE else paint["ground"], "axes.formatter.useoffset": False,
     }  # fmt: skip
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # not what a reader has set for drawings of their own
+        mpl.rcParams.update(settings)
         warnings.filterwarnings("ignore", "Glyph")  # a page shows what the chart library has no letters for
         yield
 
@@ -125,10 +127,9 @@ def file_svg(draw: Draw) -> bytes:
 def file_png(draw: Draw) -> bytes:
     """A figure as pixels, 200 to the inch, on a light ground."""
     written = io.BytesIO()
-    with style(LIGHT):
-        figure = draw(LIGHT)
-        figure.set_dpi(200)
-        FigureCanvasAgg(figure).print_png(written, metadata={"Software": "ftk"})
+    figure = draw(LIGHT)
+    figure.set_dpi(200)
+    FigureCanvasAgg(figure).print_png(written, metadata={"Software": "ftk"})
     return written.getvalue()
 
 
@@ -143,8 +144,7 @@ _HINT = "hint:"
 def _tree(draw: Draw, paint: Paint, prefix: str) -> ElementTree.Element:
     """The figure as SVG: hints in place, without ids that nothing refers to, the others with the prefix."""
     written = io.StringIO()
-    with style(paint):
-        FigureCanvasSVG(draw(paint)).print_svg(written, metadata={"Date": None, "Creator": None})
+    FigureCanvasSVG(draw(paint)).print_svg(written, metadata={"Date": None, "Creator": None})
     root = ElementTree.fromstring(visible(written.getvalue()))
     referred = {
         name for element in root.iter() for value in element.attrib.values() for name in _REFERENCE.findall(value)
