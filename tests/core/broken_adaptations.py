@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ftk.parts import Product
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.own_weights import OwnDrift
 
@@ -28,6 +29,16 @@ class DoublePull(FullTuning):
                 super().pull_back(start, stop, 2 * gradient)
 
         return {name: Doubled(drift.weight, self._start[name]) for name, drift in super().drift().items()}
+
+
+class TwiceItsProducts(FullTuning):
+    def drift(self):
+        class Twice(OwnDrift):
+            def products(self):
+                rows = self.rows(0, self.shape[0])
+                return [Product(rows, torch.eye(self.shape[1]), 2.0, None, None)] if rows.ndim == 2 else []
+
+        return {name: Twice(drift.weight, self._start[name]) for name, drift in super().drift().items()}
 
 
 class OverwritingPull(FullTuning):

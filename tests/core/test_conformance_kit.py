@@ -19,7 +19,14 @@ LIKE = {
     "evaluator": "tests.core.broken_parts:LossOptions",
 }
 PROVIDES = {
-    "objective": ("prompts", "token-loss", "target-sampling", "loss-chunks", "label-smoothing"),
+    "objective": (
+        "prompts",
+        "token-loss",
+        "target-sampling",
+        "target-listing",
+        "loss-chunks",
+        "label-smoothing",
+    ),
     "adaptation": ("merge", "weight-drift", "weight-scale"),
 }
 
@@ -41,6 +48,7 @@ BROKEN = [
     ("objective", "SmoothsWhatIsMeasured", "smoothing_is_for_training"),
     ("objective", "NeverSmooths", "smoothing_is_for_training"),
     ("objective", "DrawsInPlace", "drawn_targets_are_a_new_batch"),
+    ("objective", "HalfOfTheTargets", "listed_targets_are_all"),
     ("objective", "VariesInPlace", "varies_by_its_generator_alone"),
     ("objective", "VariesByItself", "varies_by_its_generator_alone"),
     ("objective", "AugmentsWhatItDraws", "varies_by_its_generator_alone"),
@@ -48,6 +56,7 @@ BROKEN = [
     ("adaptation", "HidesADrift", "drift_is_the_real_displacement"),
     ("adaptation", "StaleStart", "drift_is_the_real_displacement"),
     ("adaptation", "DoublePull", "pull_back_is_the_chain_rule"),
+    ("adaptation", "TwiceItsProducts", "products_are_the_drift"),
     ("adaptation", "OverwritingPull", "pull_back_is_the_chain_rule"),
     ("adaptation", "NoReference", "reference_is_the_start"),
     ("adaptation", "RelativeScale", "scaling_is_absolute"),
