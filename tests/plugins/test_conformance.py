@@ -147,7 +147,7 @@ CHOICES: dict[tuple[str, str], dict[str, Options | Callable[[Path], Options]]] =
         "anchors": {"strength": 1.0, "gamma": 0.9, "anchors": "separate", "fisher": "factored"},
         "held": {"labels": "sample", "allowed_loss": 0.05, "fisher": "kfac", "dtype": "bfloat16"},
     },
-    ("mitigation", "freeze_important"): {"magnitude": {"by": "magnitude"}, "mas": {"by": "mas", "scope": "all"}},
+    ("mitigation", "freeze_important"): {"mas": {"by": "mas", "scope": "all"}},
     ("mitigation", "mas"): {"online": {"gamma": 0.9, "strength": 1.0}},
     ("mitigation", "l2sp"): {"run": {"anchor": "run", "every": 2}},
     ("mitigation", "budget"): {"often": {"every": 2, "retention_floor": 1.0, "trials": 2}},
