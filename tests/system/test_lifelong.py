@@ -77,9 +77,14 @@ def test_stages_that_are_added_are_learned_as_if_they_had_always_been_there(here
 
     # What came later is measured on the start and on what the last stage left, as at once; between it is not.
     rows, expected = (report["matrix"]["perplexity"] for report in (grown.report, whole.report))
-    assert rows == [expected[0], [*expected[1][:3], None], *expected[2:]]
+    assert rows[:2] == [expected[0], [*expected[1][:3], None]]
+    assert rows[2] == [*expected[2][:3], pytest.approx(expected[2][3], rel=1e-5)], (
+        "LoRA is merged by now, and rounds so"
+    )
+    assert rows[3] == expected[3]
     assert grown.report["start"] == whole.report["start"]
-    assert grown.report["summary"] == whole.report["summary"]
+    for key, value in whole.report["summary"]["perplexity"].items():
+        assert grown.report["summary"]["perplexity"][key] == pytest.approx(value, rel=1e-4)
     assert load_recipe(grown.folder / "recipe.toml").sha256 == grown.report["recipe_sha256"]
     assert run(here, text, THREE, "grown").report == grown.report, "it is finished"
 
