@@ -154,3 +154,9 @@ def test_stages_are_named_where_there_is_room(tmp_path: Path) -> None:
     few = named(60)
     assert 3 <= len(few) <= 7
     assert few[0] == "stage 000"
+
+
+def test_every_task_is_in_the_legend() -> None:
+    drawn = [Line(name, [0, 1], [0.1, 0.2]) for name in ("capitals", "_hidden", "x" * 60)]
+    figure = lines(LIGHT, drawn, "score", [])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["capitals", " _hidden", "x" * 27 + "…"]

@@ -93,7 +93,7 @@ def lines(
             axes.plot(line.fine_x, fine, color=colour, linewidth=0.9, alpha=0.6)
         axes.plot(
             line.x, y, color=colour, marker=MARKERS[number % SERIES] if few and len(y) <= 30 else "", markersize=5,
-            linewidth=1.6 if few else 0.7, alpha=1 if few else 0.5, label=short(line.name, 28) if few else "_",
+            linewidth=1.6 if few else 0.7, alpha=1 if few else 0.5, label=legend_name(line.name) if few else "_",
             linestyle="none" if line.fine_x else "-",
         )  # fmt: skip
     if not few:
@@ -119,6 +119,11 @@ def lines(
     _stages(axes, borders, paint)
     figure.legend(loc="lower left", ncols=2, handlelength=1.4, columnspacing=1.2)
     return figure
+
+
+def legend_name(name: str) -> str:
+    """A name as legends show it; the chart library hides those that begin with an underscore."""
+    return f" {short(name, 28)}" if name.startswith("_") else short(name, 28)
 
 
 def _stages(axes: Axes, borders: Sequence[tuple[float, str]], paint: Paint) -> None:

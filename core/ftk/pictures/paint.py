@@ -101,7 +101,7 @@ def style(paint: Paint) -> Iterator[None]:
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # not what a reader has set for drawings of their own
         mpl.rcParams.update(settings)
-        warnings.filterwarnings("ignore", "Glyph")  # a page shows what the chart library has no letters for
+        warnings.simplefilter("ignore")  # of letters that a font lacks, of numbers too large for an axis
         yield
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ftk.pictures.charts import MARKERS, WIDE, framed
+from ftk.pictures.charts import MARKERS, WIDE, framed, legend_name
 from ftk.pictures.numbers import brief, short
 from ftk.pictures.paint import SERIES, Paint, hinted
 
@@ -44,7 +44,7 @@ def pareto(
             if interval is not None:
                 ends = (interval, (dot.y, dot.y)) if whole else ((dot.x, dot.x), interval)
                 axes.plot(*ends, color=colour, linewidth=1, alpha=0.5, zorder=2)
-        name = short(groups[dot.group], 30) if groups and dot.group not in labelled else "_"
+        name = legend_name(groups[dot.group]) if groups and dot.group not in labelled else "_"
         labelled.add(dot.group)
         axes.plot(
             [dot.x], [dot.y], marker=MARKERS[dot.group % SERIES], markersize=7, color=colour, linestyle="none",
