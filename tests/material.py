@@ -29,6 +29,10 @@ TOPICS = ("ai", "emotion", "literature", "movies", "psychology", "science", "spo
 """Those of the English corpus with 22 different questions or more, but trivia and programming."""
 
 
+STREAM = ("english", "italian", "dutch", "portuguese")
+"""Languages of the corpus with 248 questions or more; the first is the one that the models know."""
+
+
 class FetchFailed(Exception):
     """The package index did not give a package."""
 
@@ -128,12 +132,14 @@ def write_rows(folder: Path) -> list[Path]:
 
     - 200 trivia questions, and 60 more; answers about programming in two halves: question and answer;
     - texts with the language that they are in, 16 of each to learn from, and 40 others;
-    - English texts with their topic, each topic in two halves.
+    - English texts with their topic, each topic in two halves;
+    - dialogues in four languages: 140 of each to learn from, 40 to choose by and 60 to measure with.
     """
     trivia = [{**row, "keywords": keyword(row["output"])} for row in shuffled(chatterbot("english", "trivia"))]
     coding = distinct(chatterbot("english", "coding"), LONGEST_RETAINED)
     languages = [labelled(distinct(chatterbot(language)), language) for language in LANGUAGES]
     topics = [labelled(distinct(chatterbot("english", topic)), topic) for topic in TOPICS]
+    spoken = {language: distinct(without_trivia(language), LONGEST_RETAINED) for language in STREAM}
     files = {
         "trivia-train.jsonl": trivia[:200],
         "trivia-test.jsonl": trivia[200:],
@@ -143,12 +149,23 @@ def write_rows(folder: Path) -> list[Path]:
         "languages-test.jsonl": [row for rows in languages for row in rows[16:56]],
         "topics-train.jsonl": [row for rows in topics for row in rows[: len(rows) // 2]],
         "topics-test.jsonl": [row for rows in topics for row in rows[len(rows) // 2 :]],
+        **{f"{language}-train.jsonl": rows[:140] for language, rows in spoken.items()},
+        **{f"{language}-validation.jsonl": rows[140:180] for language, rows in spoken.items()},
+        **{f"{language}-test.jsonl": rows[180:240] for language, rows in spoken.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (folder / name).write_text("".join(lines), encoding="utf-8")
     return [folder / name for name in files]
+
+
+def without_trivia(language: str) -> list[dict[str, str]]:
+    """The dialogues of a language; of English without its questions with one right answer."""
+    if language != "english":
+        return chatterbot(language)
+    asked = {row["instruction"] for topic in ("trivia", "coding") for row in chatterbot(language, topic)}
+    return [row for row in chatterbot(language) if row["instruction"] not in asked]
 
 
 def distinct(rows: list[dict[str, str]], longest: int | None = None) -> list[dict[str, str]]:

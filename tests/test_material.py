@@ -119,6 +119,8 @@ def test_the_material_of_the_recipes(smollm2_folder: Path, tmp_path: Path) -> No
     assert {name: len(found) for name, found in rows.items()} == {
         "trivia-train": 200, "trivia-test": 60, "coding-train": 41, "coding-test": 41,
         "languages-train": 128, "languages-test": 320, "topics-train": 132, "topics-test": 136,
+        **{f"{name}-train": 140 for name in material.STREAM}, **{f"{name}-test": 60 for name in material.STREAM},
+        **{f"{name}-validation": 40 for name in material.STREAM},
     }  # fmt: skip
     pairs = [row for name in rows if name.startswith(("trivia", "coding")) for row in rows[name]]
     assert len({row["instruction"].casefold() for row in pairs}) == len(pairs)

@@ -10,6 +10,8 @@ import pytest
 
 import ftk
 from ftk.recipe.reading import load_recipe
+from tests import material
+from tests.conftest import fetched
 from tests.mnist import rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -86,3 +88,21 @@ def test_images_of_the_package_become_rows(tmp_path: Path) -> None:
     assert len(ones) == 10
     assert ones[0]["image"][0][1] == 0
     assert rows == rows_of(tmp_path)
+
+
+@pytest.mark.real_model
+def test_language_stream_learns_one_language_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the dialogues of the recipe, with a small model in place of the real one."""
+    fetched(lambda: material.write_rows(tmp_path / "material"))
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "model={ use = 'scratch', hidden_size = 32, layers = 1, heads = 2, vocabulary_size = 500 }",
+        "objective={ use = 'instruction', template = '{instruction} ' }",
+        *(f"data.{role}.limit=8" for role in ("retain", "retain_validation", "retain_test")),
+        *(f"data.{role}.limit=8" for role in ("train", "validation", "test")),
+        "training.steps=3",
+    ]
+    report = ftk.run(ROOT / "recipes" / "language_stream.toml", output=tmp_path / "run", overrides=small).report
+    assert report["tasks"] == ["retain", "italian", "dutch", "portuguese"]
+    assert report["stages"][2]["mitigations"]["replay"]["rows"] == {"retain": 8, "italian": 8, "dutch": 8}
+    assert report["stages"][0]["trainable_parameters"] < report["stages"][0]["total_parameters"]

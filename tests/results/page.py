@@ -1,0 +1,96 @@
+"""Writes the tables of ``docs/results.md`` from the runs in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftk.comparing.comparison import Row, compare
+from ftk.comparing.intervals import Estimate
+from ftk.comparing.runs import FinishedRun, read_run
+from ftk.errors import UserError
+from tests.results.methods import METHODS, Method
+from tests.results.streams import ROOT, STREAMS, Stream
+
+PAGE = ROOT / "docs" / "results.md"
+MEASURED = ("average", "target", "forgetting", "retention")
+COLUMNS = ("method", "average", "learned", "forgetting", "retention", "seconds", "memory")
+
+
+def folder_of(folder: Path, stream: Stream, method: Method) -> Path:
+    """Where the runs of a method on a stream are."""
+    return folder / stream.name / method.name.replace(", ", "-").replace(" ", "-").replace("%", "")
+
+
+def runs_of(folder: Path) -> list[FinishedRun]:
+    """The runs of the table in the folder of a method."""
+    found = []
+    for path in sorted(folder.glob("seed-*")):
+        try:
+            found.append(read_run(path))
+        except UserError:
+            continue  # not done yet
+    return found
+
+
+def table(folder: Path, stream: Stream, methods: Sequence[Method] = METHODS) -> list[str]:
+    """The lines of a stream's table, a line for each method that has a run; and what was chosen beforehand."""
+    runs = {method.name: runs_of(folder_of(folder, stream, method)) for method in methods}
+    there = [method for method in methods if runs[method.name]]
+    if not there:
+        return ["Not measured yet."]
+    ordered = sorted(there, key=lambda method: method.joint)  # a joint run is held against the others
+    labels = {runs[method.name][0].recipe_key: method.name for method in ordered}
+    found = compare([run for method in ordered for run in runs[method.name]], metric=stream.metric, labels=labels)
+    rows = {row.label: row for row in found.rows}
+    plain = {full: next((rows[m.name] for m in there if m.full == full and not m.mitigations), None)
+             for full in (False, True)}  # fmt: skip
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|---|{'--:|' * (len(COLUMNS) - 1)}"]
+    for method in there:
+        row = rows[method.name]
+        base = plain[method.full]
+        chosen = folder_of(folder, stream, method) / "chosen.json"
+        told = f" ({_chosen(chosen)})" if chosen.is_file() else ""
+        cells = [
+            f"{method.name}{told}",
+            *(_told(row.measures[name], name == "retention") for name in MEASURED),
+            _times(row, base, "seconds"), _more(row, base),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    seeds = sorted({run.seed for each in runs.values() for run in each})
+    return [*lines, "", f"Seeds {', '.join(map(str, seeds))}; ± is half of a 95% interval of the mean over them."]
+
+
+def _told(found: Estimate | None, share: bool) -> str:
+    if found is None:
+        return "–"
+    scale, digits = (100, 1) if share else (1, 3)
+    half = "" if found.over_seeds is None else f" ± {(found.over_seeds[1] - found.value) * scale:.{digits}f}"
+    return f"{found.value * scale:.{digits}f}{'%' if share else ''}{half}"
+
+
+def _times(row: Row, base: Row | None, name: str) -> str:
+    return "–" if base is None or not base.costs[name] else f"{row.costs[name] / base.costs[name]:.2f}×"
+
+
+def _more(row: Row, base: Row | None) -> str:
+    if base is None:
+        return "–"
+    return f"{(row.costs['memory_bytes'] - base.costs['memory_bytes']) / 2**20:+,.0f} MiB".replace("-", "−")
+
+
+def _chosen(path: Path) -> str:
+    key, _, value = json.loads(path.read_text(encoding="utf-8"))["chosen"][0].partition("=")
+    return f"{key.rpartition('.')[2]} {value}"
+
+
+def write_page(folder: Path, page: Path = PAGE) -> None:
+    """Put the tables between their marks into the page."""
+    text = page.read_text(encoding="utf-8")
+    for stream in STREAMS.values():
+        begin, end = (f"<!-- {stream.name}: {word} -->\n" for word in ("the table begins", "the table ends"))
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = before + begin + "\n".join(table(folder, stream)) + "\n" + end + after
+    page.write_text(text, encoding="utf-8")

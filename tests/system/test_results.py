@@ -1,0 +1,52 @@
+"""The command behind docs/results.md: every method is a right recipe, and a run of two makes a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftk.recipe.reading import load_recipe
+from tests.results import one
+from tests.results.__main__ import Runs
+from tests.results.methods import METHODS, Method, strengths
+from tests.results.page import table
+from tests.results.streams import STREAMS
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=lambda stream: stream.name)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_method_is_a_right_recipe_on_every_stream(stream, method, tmp_path: Path) -> None:
+    for change in method.grid or [""]:
+        settings = Runs(stream, method, tmp_path).settings([change] if change else [])
+        recipe = load_recipe(stream.recipe, overrides=settings)
+        *_, last = recipe.stages
+        assert [spec.variant.name for spec in last.mitigations] == [
+            text.partition('use = "')[2].partition('"')[0] for text in method.mitigations
+        ]
+        assert last.adaptation.variant.name == ("full" if method.full else "lora") or method.joint
+
+
+def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = STREAMS["facts"]
+    tiny = replace(stream, settings=(
+        *stream.settings, "model={ use = 'scratch', hidden_size = 16, layers = 1, heads = 2, vocabulary_size = 300 }",
+        "stage.more.sequence.values=['symbol']", "stage.more.training={ steps = 2 }",
+        "stage.capital.training={ steps = 2 }",
+        *(f"stage.{at}.data.{role}.limit=4" for at in ("capital", "more") for role in ("train", "validation", "test")),
+    ))  # fmt: skip
+    methods = [Method("none, LoRA"), Method("l2sp", ['use = "l2sp"'], grid=strengths("l2sp", 0.1, 1))]
+    made: list[Any] = []
+    monkeypatch.setattr("tests.results.__main__.launch", lambda asked: made.append(asked) or one.main(asked))
+    for method in methods:
+        Runs(tiny, method, tmp_path).seeded(0)
+    assert len(made) == 4
+    assert (tmp_path / "facts" / "l2sp" / "chosen.json").is_file()
+    for method in methods:
+        Runs(tiny, method, tmp_path).seeded(0)
+    assert len(made) == 4, "a finished run is not made again"
+    lines = table(tmp_path, tiny, methods)
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| none, LoRA", "| l2sp (strength 0.1)"]
+    assert lines[-1].startswith("Seeds 0;")
