@@ -14,7 +14,7 @@ REGISTRY = load_registry(third_party=False)
 ROWS = 'data = { train = { use = "world_facts" } }\n'
 
 
-def read(first: str, second: str, labels: str = "sample", top: str = "") -> Recipe:
+def read(first: str, second: str, labels: str = "sample", top: str = "", mitigation: str = "") -> Recipe:
     text = f"""
 name = "two"
 model = {{ use = "scratch" }}
@@ -27,7 +27,7 @@ objective = {{ use = "{first}" }}
 [[stage]]
 name = "two"
 objective = {{ use = "{second}" }}
-mitigation = [{{ use = "ewc", labels = "{labels}" }}]
+mitigation = [{mitigation or f'{{ use = "ewc", labels = "{labels}" }}'}]
 {ROWS}"""
     return recipe_from_table(tomllib.loads(text), "here", text, registry=REGISTRY)
 
@@ -60,3 +60,15 @@ def test_all_targets_are_tried_where_a_row_has_one_of_few_labels() -> None:
         read("instruction", "instruction", labels="exact")
     with pytest.raises(RecipeError, match="objective `classification` of one does not give them"):
         read('classification", kind = "regression', "instruction", labels="exact")
+
+
+@pytest.mark.parametrize("keeper", ['use = "der"', 'use = "distill", rows = "retained"'])
+def test_predictions_are_kept_of_earlier_tasks_that_have_some(keeper: str) -> None:
+    assert read("instruction", "preference", mitigation=f"{{ {keeper} }}")
+    with pytest.raises(
+        RecipeError, match="keeps predictions of every earlier task, and objective `preference`"
+    ) as found:
+        read("preference", "instruction", mitigation=f"{{ {keeper} }}")
+    assert "by its `tasks`" in found.value.problems[0].hint
+    with pytest.raises(RecipeError, match="no task `three`"):
+        read("preference", "instruction", mitigation=f'{{ {keeper}, tasks = ["three"] }}')

@@ -30,10 +30,11 @@ MOMENTUM = "momentum"
 KNOB = "strength-knob"
 """Provided by a mitigation whose strength can be turned, to the others beside it."""
 OF_TARGETS = {
-    "earlier-target-sampling": ("target-sampling", "draws targets"),
-    "earlier-target-listing": ("target-listing", "tries all targets"),
+    "earlier-target-sampling": ("target-sampling", "draws targets", "take the rows' own targets"),
+    "earlier-target-listing": ("target-listing", "tries all targets", "take the rows' own targets"),
+    "earlier-target-logits": ("target-logits", "keeps predictions", "know the other tasks alone, by its `tasks`"),
 }
-"""Given where the objectives of all earlier tasks provide what stands beside it; and what is done by it."""
+"""Given where the objectives of all earlier tasks provide what stands beside it; what is done by it, and what else."""
 MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 SCALE = "weight-scale"
@@ -221,7 +222,7 @@ def _unknown_tasks(stage: StageSpec, around: Surroundings) -> list[Problem]:
 def _unsampled(stage: StageSpec, around: Surroundings, registry: Registry) -> list[Problem]:
     """A mitigation that asks targets of the model, of what came before, needs every earlier task's objective for it."""
     problems = []
-    for need, (given, done) in OF_TARGETS.items():
+    for need, (given, done, else_) in OF_TARGETS.items():
         lacking = sorted({spec.variant.name for spec in around.taught if given not in spec.provides()})
         able = {e.variant.name for e in registry.entries("objective") if given in e.variant.provides}
         givers = sorted(able.difference(lacking))  # one that is may have been ruled out by its options
@@ -229,7 +230,7 @@ def _unsampled(stage: StageSpec, around: Surroundings, registry: Registry) -> li
             Problem(
                 spec.path,
                 f"`{spec.name}` {done} of every earlier task, and objective `{name}` of one does not give them",
-                f"objectives that do: {', '.join(givers)}; or let `{spec.name}` take the rows' own targets",
+                f"objectives that do: {', '.join(givers)}; or let `{spec.name}` {else_}",
             )
             for spec in stage.mitigations
             if need in spec.needs()

@@ -258,7 +258,9 @@ def test_along_a_stage_each_row_is_asked_after_a_step_of_its_own() -> None:
 
 
 def test_what_is_asked_along_a_stage_needs_nothing_before_it() -> None:
-    assert (DerOptions().more_needs(), DerOptions(when="along").more_needs()) == (("earlier-data",), ())
+    assert DerOptions().more_needs() == ("earlier-data", "earlier-target-logits")
+    assert DerOptions(when="along").more_needs() == ("earlier-target-logits",)
+    assert DerOptions(tasks=("old",)).more_needs() == ("earlier-data",)
     with pytest.raises(ValueError, match="no rows of along/old"):
         Der(DerOptions()).load_state_dict({"along": ["old"]})
     assert Der(DerOptions()).state_dict() == {"rows": {}, "along": []}

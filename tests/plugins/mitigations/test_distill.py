@@ -199,8 +199,9 @@ def test_options_that_could_not_act_are_refused(wrong: dict[str, Any], says: str
 
 def test_what_the_checks_are_told() -> None:
     assert DistillOptions().more_needs() == ("target-logits",)
-    assert DistillOptions(rows="both", teacher="live").more_needs() == ("target-logits", "earlier-data", "reference")
-    assert DistillOptions(rows="retained").more_needs() == ("earlier-data",)
+    both = DistillOptions(rows="both", teacher="live").more_needs()
+    assert both == ("target-logits", "earlier-data", "earlier-target-logits", "reference")
+    assert DistillOptions(rows="retained", tasks=("old",)).more_needs() == ("earlier-data",)
     assert (DistillOptions().data_share(), DistillOptions(rows="both", share=0.3).data_share()) == (0.0, 0.3)
     falling = DistillOptions(rows="both", share={"start": 0.4, "end": 0.1})
     assert 0.1 < falling.data_share() < 0.4

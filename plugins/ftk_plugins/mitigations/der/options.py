@@ -62,7 +62,8 @@ class DerOptions(Options):
         return self
 
     def more_needs(self) -> tuple[str, ...]:
-        return ("earlier-data",) if self.when == "end" else ()
+        earlier = ("earlier-data",) if self.when == "end" else ()
+        return earlier if self.tasks else (*earlier, "earlier-target-logits")
 
     def earlier_tasks(self) -> tuple[str, ...]:
         return self.tasks

@@ -66,7 +66,8 @@ class DistillOptions(Options):
 
     def more_needs(self) -> tuple[str, ...]:
         new = () if self.rows == "retained" else ("target-logits",)
-        earlier = () if self.rows == "new" else ("earlier-data",)
+        told = () if self.tasks else ("earlier-target-logits",)
+        earlier = () if self.rows == "new" else ("earlier-data", *told)
         return (*new, *earlier, *(("reference",) if self.teacher == "live" else ()))
 
     def earlier_tasks(self) -> tuple[str, ...]:
