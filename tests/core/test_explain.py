@@ -60,3 +60,12 @@ def test_it_shows_who_reads_gradients_before_they_are_edited(monkeypatch: pytest
     monkeypatch.setattr(Replay, "read_gradients", lambda self, gradients, ctx: None, raising=False)
     told = shown(data={"train": ROWS, "retain": ROWS}, mitigation=[{"use": "replay"}])
     assert "read the loss's gradients: replay" in told
+
+
+def test_it_shows_the_stages_that_a_sequence_makes() -> None:
+    data = {"train": {"use": "world_facts", "relations": "{value}"}}
+    told = shown(sequence={"values": ["capital", "currency"]}, data=data, mitigation=[{"use": "ewc"}])
+    first, second = told.split("stage 2: currency")
+    assert "stage 1: capital" in first
+    assert "edit gradients: ewc" not in first
+    assert "edit gradients: ewc" in second
