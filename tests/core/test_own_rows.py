@@ -94,7 +94,7 @@ def test_it_is_resolved_and_described_with_its_data_set() -> None:
     assert told["data"]["options"]["path"] == "q.jsonl"
     assert [step["use"] for step in told["data"]["transform"]] == ["clean"]
     assert told["shots_from"] is None
-    assert describe(spec) == "multiple_choice, data: data (files) path='q.jsonl' > clean"
+    assert describe(spec) == "multiple_choice, data: files path='q.jsonl' > clean"
     assert recipe.sha256 != read(text.replace("q.jsonl", "p.jsonl") + TRAIN).sha256
 
 

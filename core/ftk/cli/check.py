@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 from rich.text import Text
@@ -85,7 +85,8 @@ def describe(spec: PartSpec) -> str:
     named = spec.name if spec.name == spec.variant.name else f"{spec.name} ({spec.variant.name})"
     through = "".join(f" > {describe(transform)}" for transform in spec.transforms)
     if spec.kind in ("evaluator", "mitigation"):
-        inside = "".join(f", {part.name}: {describe(part)}" for part in spec.parts)
+        parts = [(part.name, replace(part, name=part.variant.name)) for part in spec.parts]
+        inside = "".join(f", {option}: {describe(part)}" for option, part in parts)
     else:
         inside = f" of {', '.join(_part(spec, part) for part in spec.parts)}" if spec.parts else ""
     return " ".join([named, *_given(spec.options)]) + inside + through
