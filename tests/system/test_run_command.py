@@ -74,7 +74,8 @@ def test_the_report_has_its_shape(done: Done) -> None:
         assert [len(row) for row in report["matrix"][metric]] == [3, 3, 3]
         assert report["matrix"][metric][0] == report["start"][metric], "the retained task's row is the starting model"
         assert report["summary"][metric].keys() == {
-            "average", "backward_transfer", "forward_transfer", "forgetting", "retention",
+            "average", "average_incremental", "learning_accuracy", "backward_transfer", "forward_transfer",
+            "forgetting", "retention",
         }  # fmt: skip
     assert report["details"].keys() == {"keyword_accuracy", "perplexity"}
     for metric, measured in report["details"].items():
