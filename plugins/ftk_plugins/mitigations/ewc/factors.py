@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,7 +139,7 @@ class LowRank(Piece):
 
     def pull(self, strength: float) -> None:
         products, left, right = self._drifts()
-        with torch.autocast(left.device.type, enabled=False):
+        with _float32(left):
             lefts, rights = self._times(left, right)
             of_rights, of_lefts = rights @ right.mT, left.mT @ lefts
             start = 0
@@ -152,7 +154,7 @@ class LowRank(Piece):
 
     def cost(self) -> Tensor:
         _, left, right = self._drifts()
-        with torch.autocast(left.device.type, enabled=False):
+        with _float32(left):
             lefts, rights = self._times(left, right)
             return ((left.mT @ lefts) * (rights @ right.mT)).sum() / 2
 
@@ -184,6 +186,12 @@ class LowRank(Piece):
         elif grads:
             pulls = (one @ other).to(grads[0].dtype)
             torch._foreach_add_(grads, [pulls] if len(self._members) == 1 else list(pulls.unbind(0)), alpha=alpha)
+
+
+def _float32(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Products as the tensors are, whatever the caller's precision; free where that is no other."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _alone(factors: Factors) -> bool:
