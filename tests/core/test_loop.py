@@ -125,6 +125,23 @@ def test_mitigations_act_in_the_order_of_a_step():
     assert norms[0] == pytest.approx(100 * size**0.5, rel=1e-4), "the norm is of the edited gradients, before clipping"
 
 
+def test_what_moves_weights_after_a_step_does_so_before_others_look():
+    seen: list[str] = []
+
+    class Looks(Mitigation):
+        def after_step(self, ctx: Any) -> None:
+            seen.append("looks")
+
+    class Moves(Mitigation):
+        moves_weights = True
+
+        def after_step(self, ctx: Any) -> None:
+            seen.append("moves")
+
+    make_loop(parts={"one": Looks(), "two": Moves(), "three": Looks()}, steps=1).train(Progress())
+    assert seen == ["moves", "looks", "looks"]
+
+
 def test_a_penalty_is_a_sum_over_the_same_targets_as_the_loss():
     """A penalty equal to the loss doubles the gradient, whatever the cut of the batch."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -99,6 +99,8 @@ class Mitigation(Part):
 
     knob: Knob | None = None
     """Its strength, if it has one that can be turned. Needs the capability ``strength-knob``."""
+    moves_weights: ClassVar[bool] = False
+    """Whether its :meth:`after_step` changes weights: those act before the others, which see where the step has led."""
 
     def take(self, methods: Mapping[str, MergeMethod]) -> None:
         """Take the methods of merging that the options name (`Options.merges`), right after it is built."""

@@ -39,6 +39,8 @@ MERGE = "merge"
 """Provided by an adaptation that leaves a plain model which computes what was trained."""
 SCALE = "weight-scale"
 """Provided by an adaptation whose drift can be scaled as a whole."""
+SETS_DRIFT = {SCALE, "layer-scale", "weight-set"}
+"""Needed by whatever sets the drift when the stage has ended."""
 SEVERAL_MODELS = "several-models"
 """Needed by a method of merging that makes no sense of the two ends of a stage; only `ftk merge` gives it."""
 GIVEN_BY_CORE = (
@@ -162,7 +164,7 @@ def _check_shares(stage: StageSpec) -> list[Problem]:
 
 
 def _check_strengths(stage: StageSpec) -> list[Problem]:
-    """Only what stands in the stage can be turned, and the drift can be scaled by one alone: its calls are absolute."""
+    """Only what stands in the stage can be turned, and the drift can be set by one alone: its calls are absolute."""
     known = [spec.name for spec in stage.mitigations if KNOB in spec.provides()]
     problems = [
         Problem(
@@ -174,7 +176,7 @@ def _check_strengths(stage: StageSpec) -> list[Problem]:
         for name in spec.options.turned()
         if name not in known
     ]
-    scaling = [spec for spec in stage.mitigations if SCALE in spec.needs()]
+    scaling = [spec for spec in stage.mitigations if not SETS_DRIFT.isdisjoint(spec.needs())]
     if len(scaling) > 1:
         told = " and ".join(f"`{spec.name}`" for spec in scaling)
         reason = f"{told} each set which share of the drift is kept, and the later would undo the earlier"

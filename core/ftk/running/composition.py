@@ -47,6 +47,7 @@ class Composition:
             station: [(name, part) for name, part in parts.items() if station in stations_of(part)]
             for station in STATIONS
         }
+        self._acting["after_step"].sort(key=lambda named: not named[1].moves_weights)
 
     def acting(self, station: str) -> list[str]:
         """The names of the mitigations that do something at a station, in order."""

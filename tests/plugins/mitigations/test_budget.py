@@ -234,11 +234,15 @@ def recipe(mitigation: str = "ewc", more: str = "", rows: str = ROWS) -> str:
     [
         (recipe("replay"), r"budget.*needs strength-knob, and no other mitigation has a strength to turn"),
         (recipe("interpolation"), r"`interpolation` and `budget` each set which share of the drift is kept"),
+        (
+            recipe("interpolation").replace('use = "interpolation"', 'use = "interpolation"\nmethod = "ties"'),
+            r"`interpolation` and `budget` each set which share of the drift is kept",
+        ),
         (recipe(more='mitigations = ["ewv"]'), r"no mitigation `ewv` with a strength stands beside it"),
         (recipe(more="retention_floor = 1.5"), "retention_floor"),
         (recipe(rows=ROWS.replace("validation", "probe.x", 1)), "validation-data"),
     ],
-    ids=["no knob", "two shares", "unknown", "floor", "validation"],
+    ids=["no knob", "two shares", "two ways", "unknown", "floor", "validation"],
 )
 def test_what_it_cannot_hold_is_refused(text: str, told: str, tmp_path: Any) -> None:
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")

@@ -12,10 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from ftk.parts import Context, Gradients, Task
+from ftk.testing.toys import toy_model
+from ftk_plugins.adaptations.full.full import FullTuning
+from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
+from ftk_plugins.mitigations.ewc import measured
 from ftk_plugins.mitigations.ewc.allowance import CALIBRATED, PERIOD, Allowance
 from ftk_plugins.mitigations.ewc.ewc import Ewc
+from ftk_plugins.mitigations.ewc.measured import Probe
 from ftk_plugins.mitigations.ewc.options import EwcOptions
 from tests.plugins.mitigations.ewc_stage import OBJECTIVE, stage, task, wander
 
@@ -141,3 +146,21 @@ def nats(ctx: Context, old: Task) -> float:
         ids = torch.as_tensor(item["input_ids"].astype("int64"))[None]
         losses.append(F.cross_entropy(ctx.model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none"))
     return float(torch.cat(losses).mean())
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_among_several_processes_no_trained_weight_changes_its_type(
+    world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What hears of a gradient hangs on the node that accumulates it, which a change of type replaces."""
+    model = toy_model().bfloat16()
+    ctx, old = stage(FullTuning(FullOptions()), model), task("old", rows=4)
+    probe = Probe(old, ctx, 4, 2, 1)
+    weight = next(iter(ctx.gradients().parameters().values()))
+    accumulates = weight.expand_as(weight).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    monkeypatch.setattr(measured, "add_up", lambda numbers, ctx: list(numbers))
+    monkeypatch.setattr(measured, "batches_of_process", lambda lengths, size, ctx: [([0, 1], True), ([2, 3], True)])
+    found = probe.loss(replace(ctx, world_size=world_size))
+    same = weight.expand_as(weight).grad_fn.next_functions[0][0] is accumulates  # type: ignore[union-attr]
+    assert same == (world_size > 1)
+    assert found == pytest.approx(nats(ctx, old), rel=2e-2)

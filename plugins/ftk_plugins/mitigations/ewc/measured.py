@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 
 from ftk.parts import Context, Task, add_up, batches_of_process, derive_seed, lengths_of
 
-from .rows import draw_rows, exact_arithmetic
+from .rows import NARROW, draw_rows, exact_arithmetic
 
 FEW = 64
 """Rows of each task that are looked at while a stage trains."""
@@ -34,14 +34,17 @@ class Probe:
     def loss(self, ctx: Context, few: bool = False) -> float:
         """The mean loss in nats for each target (token or row), of all rows or of :data:`FEW` of them.
 
-        In the arithmetic of the estimate: ``eval`` mode and float32 unless sharded, with the rows' own targets.
+        In the arithmetic of the estimate: ``eval`` mode and float32, with the rows' own targets. Where the model is
+        sharded, or several processes train weights of half precision, in the precision of the training.
         """
         ctx = ctx.through(self._objective)
         rows = self._rows[:: -(-len(self._rows) // FEW)] if few else self._rows
-        if not any(isinstance(parameter, DTensor) for parameter in ctx.model.parameters()):
+        weights = list(ctx.model.parameters())
+        bound = ctx.world_size > 1 and any(weight.requires_grad and weight.dtype in NARROW for weight in weights)
+        if not bound and not any(isinstance(weight, DTensor) for weight in weights):
             ctx = replace(ctx, precision="fp32")
         nats = targets = 0.0
-        with exact_arithmetic(ctx.model, ctx.device), torch.no_grad(), ctx.autocast():
+        with exact_arithmetic(ctx.model, ctx.device, widen=not bound), torch.no_grad(), ctx.autocast():
             for indices, counts in batches_of_process(lengths_of(rows).tolist(), self._batch_size, ctx):
                 batch = self._objective.collate([rows[index] for index in indices]).to(ctx.device)
                 total = float(self._objective.loss(ctx.model, batch, ctx).total)

@@ -12,6 +12,8 @@ from torch.distributed.tensor import DTensor
 
 from ftk.parts import Features, Task, attention_by, evaluated, lengths_of
 
+NARROW = (torch.bfloat16, torch.float16)
+
 
 def draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Features]:
     """Rows as training cuts them, but not joined; longest first, so that a batch has little padding."""
@@ -23,16 +25,21 @@ def draw_rows(task: Task, samples: int, generator: torch.Generator) -> list[Feat
 
 
 @contextmanager
-def exact_arithmetic(model: nn.Module, device: torch.device) -> Iterator[None]:
+def exact_arithmetic(model: nn.Module, device: torch.device, widen: bool = True) -> Iterator[None]:
     """``eval`` mode, float32 unless sharded, no parameter asking for a gradient; everything as it was afterwards.
 
     Flash attention has no float32, and gives way to torch's own.
+
+    Args:
+        model: as above.
+        device: where it computes.
+        widen: whether weights of half precision become float32. A parameter whose type changes loses what
+            ``DistributedDataParallel`` hears its gradient by: not while several processes train it.
     """
     attention = {str(getattr(m.config, "_attn_implementation", "")) for m in model.modules() if hasattr(m, "config")}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tensors = [*model.parameters(), *model.buffers()]
-    narrow = (torch.bfloat16, torch.float16)
-    halves = [(t, t.data) for t in tensors if t.dtype in narrow and not isinstance(t, DTensor)]
+    halves = [(t, t.data) for t in tensors if widen and t.dtype in NARROW and not isinstance(t, DTensor)]
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)

@@ -28,6 +28,8 @@ class FreezeImportant(Mitigation):
     the importances.
     """
 
+    moves_weights = True
+
     def __init__(self, options: FreezeImportantOptions) -> None:
         self.options = options
         self._seen = _Seen(options)

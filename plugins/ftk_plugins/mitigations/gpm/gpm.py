@@ -34,6 +34,8 @@ class Gpm(Mitigation):
     which weights belong to which basis, and which stay.
     """
 
+    moves_weights = True
+
     def __init__(self, options: GpmOptions) -> None:
         self.options = options
         self._bases: dict[str, Tensor] = {}

@@ -19,6 +19,8 @@ class MomentumFilter(Mitigation):
     largest are then put back to the bit, so that neither gradient nor weight decay has moved them.
     """
 
+    moves_weights = True
+
     def __init__(self, options: MomentumFilterOptions) -> None:
         self.options = options
         self._before: dict[str, Tensor] = {}
