@@ -82,6 +82,13 @@ def test_shares_that_leave_no_room_at_some_time_are_refused() -> None:
         make(10, [Course(0.0, 0.0)])
 
 
+def test_a_course_over_steps_of_so_many_tokens_is_refused() -> None:
+    with pytest.raises(UserError, match=r"how long the stage is.*") as caught:
+        make(10, [Course(0.1, 0.5)], steps=20, batch_tokens=64)
+    assert "training.epochs" in caught.value.hint
+    make(10, [0.1], steps=20, batch_tokens=64)
+
+
 def test_the_fingerprint_knows_the_course() -> None:
     prints = [make(10, [Course(0.1, end)]).fingerprint() for end in (0.5, 0.5, 0.4)]
     assert prints[0] == prints[1] != prints[2]

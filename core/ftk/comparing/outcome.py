@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftk.comparing.intervals import Estimate
+from ftk.comparing.plotted import Plotted, plot
 from ftk.comparing.study import Point, Study
 
 
@@ -102,26 +103,17 @@ def results(study: Study) -> list[Result]:
 
 
 def points_table(name: str, done: Outcome) -> dict[str, Any]:
-    """The content of ``points.json``, from which the page of a sweep is drawn; docs/report.md tells the keys."""
+    """The content of ``points.json``, from which the page of a sweep is drawn; see docs/report.md."""
     higher = done.found[0].found["higher_is_better"] if done.found else True
     best = done.best
-    return {
-        "schema": 1, "name": f"{name}: sweep", "x": {"label": "target", "higher_is_better": higher},
-        "y": {"label": "retention", "higher_is_better": True},
-        "points": [
-            {
-                "label": describe(result.point.values),
-                "x": result.value("target"), "y": result.value("retention"),
-                "x_interval": _ends(result.estimate("target")), "y_interval": _ends(result.estimate("retention")),
-                "group": "best" if result is best else "points",
-            }
-            for result in done.found
-        ],
-    }  # fmt: skip
-
-
-def _ends(found: Estimate | None) -> list[float] | None:
-    return None if found is None or found.interval is None else list(found.interval)
+    found = [
+        Plotted(
+            describe(result.point.values), "best" if result is best else "points",
+            result.estimate("target"), result.estimate("retention"),
+        )
+        for result in done.found
+    ]  # fmt: skip
+    return plot(f"{name}: sweep", higher, found)
 
 
 def describe(values: Mapping[str, Any]) -> str:

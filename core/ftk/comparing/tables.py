@@ -13,6 +13,7 @@ from typing import Any
 
 from ftk.comparing.comparison import COSTS, Comparison, Row
 from ftk.comparing.intervals import Estimate
+from ftk.comparing.plotted import Plotted, plot
 from ftk.comparing.quality import MEASURES
 from ftk.errors import visible
 from ftk.report.rows import number, percent
@@ -182,28 +183,14 @@ def _plain(text: str) -> str:
 
 def points(name: str, comparison: Comparison, folder: Path) -> dict[str, Any]:
     """The content of ``points.json``, from which the page of the runs in ``folder`` is drawn; see docs/report.md."""
-
-    def ends(found: Estimate | None) -> list[float] | None:
-        return None if found is None or found.interval is None else list(found.interval)
-
-    return {
-        "schema": 1, "name": name, "x": {"label": "target", "higher_is_better": comparison.higher_is_better},
-        "y": {"label": "retention", "higher_is_better": True},
-        "points": [
-            {
-                "label": row.label,
-                **{axis: found and found.value for axis, found in zip("xy", _both(row), strict=True)},
-                **{f"{axis}_interval": ends(found) for axis, found in zip("xy", _both(row), strict=True)},
-                "group": "upper bound" if row.joint else "variants",
-                "run": os.path.relpath(row.runs[0].path, folder),
-            }
-            for row in comparison.rows
-        ],
-    }  # fmt: skip
-
-
-def _both(row: Row) -> tuple[Estimate | None, Estimate | None]:
-    return row.measures["target"], row.measures["retention"]
+    found = [
+        Plotted(
+            row.label, "upper bound" if row.joint else "variants", row.measures["target"], row.measures["retention"],
+            os.path.relpath(row.runs[0].path, folder),
+        )
+        for row in comparison.rows
+    ]  # fmt: skip
+    return plot(name, comparison.higher_is_better, found)
 
 
 def texts(comparison: Comparison) -> Sequence[Table]:

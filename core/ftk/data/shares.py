@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ftk.errors import UserError
 from ftk.parts import Course
 from ftk.recipe.training import DEFAULT_EPOCHS, Training
 
@@ -35,13 +36,21 @@ class Changing:
         own: how many rows an epoch draws of each of the stage's own sources.
         shares: what the others have.
         training: says how long the stage is.
+
+    Raises:
+        UserError: it is told in steps of so many tokens, and nothing tells how many rows that are.
     """
 
     def __init__(self, own: Sequence[float], shares: Sequence[float | Course], training: Training) -> None:
         drawn = sum(own)
         middles = (np.arange(FINE) + 0.5) / FINE
         mixed = self._per_own_row(shares, middles).mean(1)
-        if training.steps is None or training.batch_size is None:
+        if training.steps is not None and training.batch_tokens is not None:
+            raise UserError(
+                "a share that changes needs to know how long the stage is, and steps of tokens do not tell",
+                "give training.epochs in place of training.steps, or training.batch_size in place of batch_tokens",
+            )
+        if training.steps is None:
             length = float(training.epochs or DEFAULT_EPOCHS)
         else:
             length = training.steps * training.batch_size / (drawn * (1 + mixed.sum()))
