@@ -52,6 +52,11 @@ def test_the_file_is_checked_as_recipes_are(lab: Path) -> None:
         "seed: must be a whole number, got '0'", "out: is missing", "method.density: must be at most 1, got 2",
     ):  # fmt: skip
         assert problem in told
+    (lab / "merge.toml").write_text('models = 5\nmethod = 7\nout = "m"\n')
+    told = refused(lab, lab / "merge.toml", "--weights", "1,2")
+    assert "models: must be a list of models, got 5" in told
+    assert "method: must be a table, got 7" in told
+    assert "models: must be a list" in refused(lab, lab / "merge.toml", "--method", "ties", "--density", "0.5")
     (lab / "merge.toml").write_text("models = ")
     assert "cannot be read" in refused(lab, lab / "merge.toml")
     assert "did you mean `merge.toml`?" in refused(lab, lab / "merg.toml")

@@ -42,6 +42,7 @@ def test_a_space_is_read(text: str, space: Space) -> None:
         ("a=uniform(0, 1, 2, 3)", "takes two numbers"),
         ("a=uniform(0, 1, 1.5)", "whole number"),
         ("a=uniform(0, 1, 1)", "two points at least"),
+        ("a=uniform(0, 1, 1e9)", "10,000 points are the most"),
         ("a=int(1, 2.5)", "whole numbers"),
         ("a=normal(0, 1)", "knows no `normal`"),
         ("a=log('x', 1)", "are no numbers"),

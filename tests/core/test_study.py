@@ -111,8 +111,17 @@ def test_a_pruner_ends_what_is_worse_than_most(tmp_path: Path) -> None:
     assert not study(tmp_path / "t").hopeless(last, 1, 1.0), "without a pruner nothing is"
 
 
+def test_a_store_of_which_nothing_was_run_takes_the_mended_sweep(tmp_path: Path) -> None:
+    wrong = study(tmp_path / "s")
+    point = wrong.ask()
+    assert point is not None
+    wrong.leave(point)
+    mended = study(tmp_path / "s", ["a=[3]", "b.c=log(0.01, 1, 2)"], {"recipe": "y"})
+    assert ended(mended) == [{"a": 3, "b.c": 0.01}, {"a": 3, "b.c": 1}]
+
+
 def test_another_sweep_s_store_and_a_grid_without_points_are_refused(tmp_path: Path) -> None:
-    study(tmp_path / "s")
+    study(tmp_path / "s").ask()
     with pytest.raises(UserError, match=r"is of another sweep .other spaces"):
         study(tmp_path / "s", ["a=[1, 2, 3]"])
     with pytest.raises(UserError, match=r"is of another sweep .other recipe"):
@@ -121,5 +130,7 @@ def test_another_sweep_s_store_and_a_grid_without_points_are_refused(tmp_path: P
         study(tmp_path / "t", ["a=uniform(0, 1)"], sampler="grid")
     with pytest.raises(UserError, match="1,000,000 points"):
         study(tmp_path / "u", ["a=int(1, 1000)", "b=int(1, 1000)"], sampler="grid")
+    with pytest.raises(UserError, match="1,000,000,000 points"):
+        study(tmp_path / "u", ["a=int(1, 1000000000)"])
     with pytest.raises(UserError, match=r"sqlite:///.*no/where"):
         study("sqlite:////no/where/s.db")

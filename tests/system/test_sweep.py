@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def test_points_that_fail_or_look_hopeless_stop_nobody(recipe: Path, monkeypatch
     assert done.exit_code == 0, done.output
     assert sorted(point["state"] for point in json.loads(done.stdout)["points"]) == ["complete", "failed", "pruned"]
     assert "failed: it broke" in done.stderr
-    assert len(list(Path("runs/small-sweep").glob("*/seed-3"))) == 1
+    assert len(list(Path("runs/small-sweep").glob("*/seed-7"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,15 @@ def test_points_that_fail_or_look_hopeless_stop_nobody(recipe: Path, monkeypatch
         (("training.learning_rat=[1]",), (), "learning_rate"),
         ((f"{STRENGTH}=log(1e-3, 1)", "training.steps=int(-1, 4)"), ("--trials", "1"), "training.steps"),
         (("seed=[1, 2]",), (), "write --seeds"),
+        (("name=['a', 'b']",), (), "a name changes no result"),
+        ((f"{STRENGTH}=[1]",), ("--output", "small.toml"), "is a file, not a folder"),
+        ((f"{STRENGTH}=[1]",), ("--floor", "nan"), "is no finite number"),
         ((f"{STRENGTH}=[1]",), ("--seeds", "1,1"), "are no seeds"),
         ((f"{STRENGTH}=[1]",), ("--best", "small.toml"), "there is such a file already"),
         ((f"{STRENGTH}=log(1, 2)",), ("--sampler", "grid"), "a grid needs points"),
         ((f"{STRENGTH}=[1]",), ("--metric", "accuracy"), "no `accuracy` was measured"),
     ],
-    ids=["nothing", "key", "range", "seed", "seeds", "best", "grid", "metric"],
+    ids=["nothing", "key", "range", "seed", "name", "output", "floor", "seeds", "best", "grid", "metric"],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused(
     recipe: Path, spaces: tuple[str, ...], more: tuple[str, ...], told: str
@@ -163,6 +166,16 @@ def test_what_cannot_be_swept_is_refused(
     done = sweep(recipe, *more, spaces=spaces)
     assert done.exit_code == 2, done.output
     assert told in done.stderr
+
+
+def test_the_winning_recipe_s_library_is_looked_for_before_anything_runs(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tomlkit", None)
+    done = sweep(recipe, "--best", "best.toml")
+    assert done.exit_code == 2, done.output
+    assert "finetune-toolkit[sweep]" in done.stderr
+    assert not Path("runs").exists()
 
 
 def test_without_validation_rows_it_says_how_to_choose_by_test_rows(recipe: Path) -> None:
@@ -174,7 +187,6 @@ def test_without_validation_rows_it_says_how_to_choose_by_test_rows(recipe: Path
     refused = sweep(recipe, spaces=(f"{STRENGTH}=[1]",))
     assert refused.exit_code == 2, refused.output
     assert "no validation rows to choose by" in refused.stderr
-    shutil.rmtree("runs")
     done = sweep(recipe, "--on", "test", spaces=(f"{STRENGTH}=[1]",))
     assert done.exit_code == 0, done.output
     assert "scores: on test rows" in done.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from ftk.cli.common import console, json_option, print_json, print_table
+from ftk.cli.common import FiniteRange, console, json_option, print_json, print_table
 from ftk.comparing.comparison import Comparison
 from ftk.comparing.comparison import compare as compare_runs
 from ftk.comparing.runs import ablated, read_runs
@@ -17,7 +17,7 @@ metric_option = click.option(
     "--metric", metavar="NAME", help="Compare all tasks by this metric. Default: each task's first."
 )
 watts_option = click.option(
-    "--watts", type=click.FloatRange(0, min_open=True),
+    "--watts", type=FiniteRange(0, min_open=True),
     help="What a device draws, for the energy. Default: 65 for a CPU, 30 for Apple's, 400 for another GPU.",
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from ftk.cli.common import (
+    FiniteRange,
     console,
     json_option,
     print_json,
@@ -24,7 +25,7 @@ from ftk.comparing.outcome import Outcome, describe, described, points_table, re
 from ftk.comparing.spaces import read_spaces, setting
 from ftk.comparing.study import PRUNERS, SAMPLERS, Study
 from ftk.comparing.tables import estimate
-from ftk.comparing.winning import winning_recipe, write_new
+from ftk.comparing.winning import needs_tomlkit, winning_recipe, write_new
 from ftk.disk.manifest import write_text
 from ftk.errors import Interrupted, UserError
 from ftk.pictures.reading import POINTS
@@ -48,7 +49,7 @@ from ftk.recipe.reading import load_recipe
 @click.option("--on", "split", type=click.Choice(["validation", "test"]), default="validation", show_default=True,
               help="The rows to choose by. Scores on rows that were chosen by are too good.")  # fmt: skip
 @click.option("--metric", metavar="NAME", help="Compare all tasks by this metric. Default: each task's first.")
-@click.option("--floor", type=click.FloatRange(0, 1), default=0.95, show_default=True,
+@click.option("--floor", type=FiniteRange(0, 1), default=0.95, show_default=True,
               help="The retention that the best point must have.")  # fmt: skip
 @click.option("--best", type=click.Path(path_type=Path), help="Write the recipe of the best point to this file.")
 @click.option("--output", type=click.Path(path_type=Path), help="The sweep's folder. Default: runs/<name>-sweep.")
@@ -86,8 +87,12 @@ def sweep(
     searched = tuple(read_spaces(spaces))
     if any(space.key == "seed" for space in searched):
         raise UserError("--over seed: a seed is nothing to choose", "write --seeds 0,1,2")
+    if any(space.key == "name" for space in searched):
+        raise UserError("--over name: a name changes no result", "search another key")
     if best is not None and best.exists():
         raise UserError(f"{best}: there is such a file already", "choose another name for the recipe")
+    if best is not None:
+        needs_tomlkit()
     first = [setting(space, space.ends[0]) for space in searched]
     base = load_recipe(recipe, overrides=[*settings, *first], without=without, registry=plugins)
     seeds = seeds or (base.seed,)
@@ -96,6 +101,8 @@ def sweep(
         hint = "add --set training.evaluate_every=50, or more --seeds"
         raise UserError(f"--pruner {pruner}: nothing is measured before a point of one seed ends", hint)
     folder = output or Path("runs") / f"{base.name}-sweep"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder", "choose another folder with --output")
     told = console()
     with told.status("loading libraries"):
         from ftk.comparing.sweeping import Sweep, Swept

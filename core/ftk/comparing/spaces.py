@@ -44,10 +44,10 @@ class Space:
     step: int = 1
 
     @property
-    def points(self) -> tuple[Any, ...]:
+    def points(self) -> Sequence[Any]:
         """All values, where they can be counted; empty for a range without a number of points."""
         if self.kind == "int":
-            return tuple(range(int(self.low), int(self.high) + 1, self.step))
+            return range(int(self.low), int(self.high) + 1, self.step)
         return self.choices
 
     @property
@@ -92,6 +92,8 @@ def read_space(text: str) -> Space:
     third = more[0] if more else None
     if third is not None and (third != int(third) or third < 1):
         raise _refusal(text, "the third must be a whole number above 0")
+    if kind != "int" and third is not None and third > MOST_POINTS:
+        raise _refusal(text, f"{MOST_POINTS:,} points are the most")
     if kind == "int":
         if low != int(low) or high != int(high):
             raise _refusal(text, "`int` takes whole numbers")

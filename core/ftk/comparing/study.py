@@ -95,15 +95,18 @@ class Study:
         sought = {**sweep, "spaces": [[s.key, s.kind, list(s.choices), s.low, s.high, s.step] for s in spaces]}
         try:
             made = {"storage": store, "load_if_exists": True}
-            self._study: OptunaStudy = optuna.create_study(
-                study_name=name, directions=["maximize", "maximize"], sampler=_sampler(kind, seed), **made
-            )
+            kinds = {"directions": ["maximize", "maximize"], "sampler": _sampler(kind, seed), **made}
+            self._study: OptunaStudy = optuna.create_study(study_name=name, **kinds)
             self._pruning: OptunaStudy | None = None
             if pruner != "none":
                 self._pruning = optuna.create_study(
                     study_name=f"{name} (pruning)", direction="maximize", pruner=_pruner(pruner), **made
                 )
             known = self._study.user_attrs.get(_SWEEP)
+            if known not in (None, json.loads(json.dumps(sought))) and not self._begun():
+                # Nothing was ever run of it: its recipe was wrong, and has been mended.
+                optuna.delete_study(study_name=name, storage=store)
+                self._study, known = optuna.create_study(study_name=name, **kinds), None
             if known is None:
                 self._study.set_user_attr(_SWEEP, json.loads(json.dumps(sought)))
             elif known != json.loads(json.dumps(sought)):
@@ -173,17 +176,23 @@ class Study:
             TrialState.RUNNING: "running", TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned",
             TrialState.FAIL: "failed",
         }  # fmt: skip
-        found = []
-        for trial in self._study.get_trials(deepcopy=False):
-            left = trial.state == TrialState.FAIL and _FOUND not in trial.user_attrs
-            if trial.state in names and not left:
-                values = self._values(trial)
-                found.append(Point(trial.number, values, names[trial.state], trial.user_attrs.get(_FOUND)))
-        return found
+        return [
+            Point(trial.number, self._values(trial), names[trial.state], trial.user_attrs.get(_FOUND))
+            for trial in self._begun()
+        ]
 
     def front(self) -> list[int]:
         """The numbers of the points that no other is better than in both what was learned and what was kept."""
         return [trial.number for trial in self._study.best_trials]
+
+    def _begun(self) -> list[FrozenTrial]:
+        from optuna.trial import TrialState
+
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state != TrialState.WAITING and (trial.state != TrialState.FAIL or _FOUND in trial.user_attrs)
+        ]
 
     def _end_shadow(self, point: Point, value: float | None) -> None:
         from optuna.trial import TrialState
@@ -243,7 +252,7 @@ def _sampler(kind: str, seed: int) -> BaseSampler:
     from optuna import samplers
 
     if kind == "tpe":
-        return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
+        return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     if kind == "nsga2":
         return samplers.NSGAIISampler(seed=seed, population_size=12)
     return samplers.RandomSampler(seed=seed)

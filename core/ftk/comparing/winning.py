@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,18 @@ from typing import Any
 from ftk.errors import UserError
 from ftk.recipe.overrides import override
 from ftk.recipe.sequence import before_unrolling, unroll
+
+
+def needs_tomlkit() -> None:
+    """Look for what keeps a recipe's comments, before hours are spent.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        importlib.import_module("tomlkit")
+    except ImportError as error:
+        raise UserError("--best needs tomlkit", 'pip install "finetune-toolkit[sweep]"') from error
 
 
 def winning_recipe(path: Path, settings: Sequence[str], without: Sequence[str], head: str) -> str:

@@ -159,6 +159,8 @@ def table_of_arguments(
     """
     table = {**(from_file or {}), **given}
     written = table.get("models") if from_file else list(models)
+    if written is not None and not (isinstance(written, list) and all(isinstance(it, str | dict) for it in written)):
+        weights = importances = written = None  # :func:`read_request` refuses what stands there
     entries = [{"path": entry} if isinstance(entry, str) else entry for entry in written or ()]
     for key, values in (("weight", weights), ("importances", importances)):
         if values is None:
@@ -171,7 +173,7 @@ def table_of_arguments(
         table["models"] = entries
     before = table.get("method", "linear")
     chosen: Any = {"use": before} if isinstance(before, str) else before
-    if method is not None and method != chosen.get("use"):
+    if method is not None and not (isinstance(chosen, dict) and method == chosen.get("use")):
         chosen = {"use": method}
-    table["method"] = {**chosen, **of_method}
+    table["method"] = {**chosen, **of_method} if isinstance(chosen, dict) else chosen
     return table
