@@ -205,9 +205,12 @@ def test_options() -> None:
     for wrong in (
         {"alpha": 1.5},
         {"alpha": "test"},
-        {"alphas": (0.5, 0.2)},
-        {"alphas": ()},
-        {"alphas": (0, 2)},
+        {"alpha": "validation", "alphas": (0.5, 0.2)},
+        {"alpha": "validation", "alphas": ()},
+        {"alpha": "validation", "alphas": (0, 2)},
+        {"alphas": (0.2, 0.5)},
+        {"alpha": 0.7, "retention_floor": 0.9},
+        {"metric": "accuracy"},
     ):
         with pytest.raises(ValidationError):
             InterpolationOptions.model_validate(wrong)

@@ -14,6 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 OF_WEIGHTS = {"every": ("average", "ema"), "begin": ("average",), "decay": ("ema",)}
 """Options that only some choices of ``trained_weights`` look at."""
 
+OF_CHOOSING = ("alphas", "retention_floor", "metric")
+"""Options that only ``alpha = "validation"`` looks at."""
+
 WITHOUT_IMPORTANCES = ("linear", "slerp", "ties", "dare", "task_arithmetic", "lines", "ema")
 """Methods of ftk's own to which ``samples`` says nothing; a third party's is asked when it is built."""
 
@@ -72,6 +75,9 @@ class InterpolationOptions(Options):
             if getattr(self, name) is not None and self.trained_weights not in choices:
                 told = " or ".join(f'"{choice}"' for choice in choices)
                 raise ValueError(f"`{name}` says nothing unless trained_weights is {told}")
+        for name in OF_CHOOSING:
+            if self.alpha != "validation" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f'`{name}` says nothing unless alpha is "validation"; leave it out')
         if self.samples is not None and self.merges()["method"].get("use") in WITHOUT_IMPORTANCES:
             raise ValueError("`samples` says nothing unless the method needs importances, as `fisher` does")
         return self
