@@ -11,7 +11,9 @@ import pytest
 
 from ftk import UserError
 from ftk.comparing.spaces import read_spaces
-from ftk.comparing.study import Study
+from ftk.comparing.study import Point, Study
+from ftk.comparing.sweeping import _Watch
+from ftk.events import RunEvent
 
 GRID = ["a=[1, 2]", "b.c=log(0.01, 1, 3)"]
 
@@ -134,3 +136,22 @@ def test_another_sweep_s_store_and_a_grid_without_points_are_refused(tmp_path: P
         study(tmp_path / "u", ["a=int(1, 1000000000)"])
     with pytest.raises(UserError, match=r"sqlite:///.*no/where"):
         study("sqlite:////no/where/s.db")
+
+
+def test_numbers_of_a_point_are_told_where_they_stand_beside_those_of_others() -> None:
+    told: list[tuple[int, float]] = []
+
+    class Hears:
+        def hopeless(self, point: Any, step: int, value: float) -> bool:
+            told.append((step, value))
+            return False
+
+    evaluated = RunEvent("evaluated", {"scores": {"old": {"loss": 2.0}, "new": {"loss": 4.0}}})
+    first = _Watch(Hears(), Point(0, {}), {})  # type: ignore[arg-type]
+    first(evaluated)
+    first.report(1.9)
+    assert not told, "which direction is better was not known, and what follows would be its first number"
+    later = _Watch(Hears(), Point(1, {}), {"loss": False})  # type: ignore[arg-type]
+    later(evaluated)
+    later.report(1.9)
+    assert told == [(1, -3.0), (2, 1.9)]

@@ -149,9 +149,12 @@ class Sweep:
     def _run_once(self, point: Point, seed: int, path: Path, watch: _Watch) -> FinishedRun:
         """Run the recipe of a point with one seed, unless that was done."""
         try:
-            return read_run(path)
+            known = read_run(path)
         except UserError:
             pass
+        else:
+            watch.apart = True
+            return known
         recipe = self.swept.at(point.values, seed, self.registry)
         run(
             recipe, output=path, registry=self.registry, observers=[watch], keeper=KeptStages(keep_last=False),
@@ -166,14 +169,19 @@ class Sweep:
 
 
 class _Watch:
-    """An observer of a point's runs that tells the study how far it is, and hears whether that looks hopeless."""
+    """An observer of a point's runs that tells the study how far it is, and hears whether that looks hopeless.
+
+    The n-th number of one point is held against the n-th of others. So a point of which something was not told, as a
+    run was done before or nobody knew yet which direction is better, tells nothing more: it stands ``apart``.
+    """
 
     def __init__(self, study: Study, point: Point, higher_is_better: Mapping[str, bool]) -> None:
         self.study, self.point, self.higher = study, point, higher_is_better
-        self.steps, self.hopeless = 0, False
+        self.steps, self.hopeless, self.apart = 0, False, False
 
     def __call__(self, event: RunEvent) -> None:
-        if event.kind == "evaluated" and self.higher:
+        if event.kind == "evaluated":
+            self.apart = self.apart or not self.higher
             found = [
                 value if self.higher[name] else -value
                 for metrics in event.data["scores"].values()
@@ -185,6 +193,8 @@ class _Watch:
 
     def report(self, value: float) -> None:
         """Tell one number, the next of this point's."""
+        if self.apart:
+            return
         self.steps += 1
         self.hopeless = self.hopeless or self.study.hopeless(self.point, self.steps, value)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ftk import UserError
 from ftk.parts import Context, Gradients, Mitigation, Source, State, Task, own_rows
+from ftk_plugins.mitigations.choosing import items_of
 from ftk_plugins.mitigations.products import products
 
 from .options import AgemOptions
@@ -60,7 +61,7 @@ class Agem(Mitigation):
             each = max(1, each // max(1, len(tasks)))
         sources = []
         for task in tasks:
-            items = task.train.subset(self._kept[task.name]).items
+            items = items_of(task, self._kept[task.name])
             rows = min(each, len(items))
             sources.append(Source(task.name, items, share=0.0, objective=task.objective, reference_rows=rows))
         return sources
