@@ -161,6 +161,20 @@ def test_an_interruption_leaves_nothing(lab: Path, tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_at_once_do_not_write_into_each_other(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card, others = finishing.merge_card, []
+
+    def meanwhile(*arguments: Any) -> str:
+        others.append(merge(lab / "a", lab / "c", "--out", tmp_path / "m"))
+        return card(*arguments)
+
+    monkeypatch.setattr(finishing, "merge_card", meanwhile)
+    done(lab / "a", lab / "b", "--out", tmp_path / "m")
+    assert [other.exit_code for other in others] == [2]
+    assert "another merge is writing it" in others[0].output
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_what_comes_into_the_way_meanwhile_stays(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = finishing.merge_card
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ftk.errors import RunFailed
+from ftk.errors import RunFailed, UserError
 from ftk.merging.adapting import AdapterWriter
 from ftk.merging.card import merge_card
 from ftk.merging.checking import DTYPES, Merged, MergePlan
@@ -83,18 +85,44 @@ def copy_files(plan: MergePlan, folder: Path) -> None:
 
 @contextmanager
 def written_aside(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` at the end, and is gone where there is no good end."""
+    """A folder beside ``out`` that becomes ``out`` at the end, and is gone where there is no good end.
+
+    Raises:
+        UserError: another process writes ``out``.
+    """
     aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        yield aside
+    with _alone(out):
+        shutil.rmtree(aside, ignore_errors=True)  # a process that was killed has left it
+        aside.mkdir()
         try:
-            aside.rename(out)  # an empty folder makes room, one that holds something does not
-        except OSError as error:
-            raise RunFailed(f"{out}: somebody has put something there meanwhile; it is left as it is") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            yield aside
+            try:
+                aside.rename(out)  # an empty folder makes room, one that holds something does not
+            except OSError as error:
+                raise RunFailed(f"{out}: somebody has put something there meanwhile; it is left as it is") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a lock beside ``out``, which ends with the process; the file goes when it is given back."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A holder that has just given it back took the file away, and somebody else may have begun.
+            free = os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+        except (BlockingIOError, FileNotFoundError):
+            free = False
+        except OSError:
+            free = True  # a file system without locks
+        if not free:
+            raise UserError(f"{out}: another merge is writing it", "wait for its end, or name another folder")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def entries_of(plan: MergePlan) -> list[Entry]:
