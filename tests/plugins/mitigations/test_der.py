@@ -207,6 +207,7 @@ def test_only_named_tasks_are_kept_and_strange_states_refused() -> None:
         ({"buffer_size": 0}, "1 or more"),
         ({"buffer_size": 9, "memory": 9}, "leave one out"),
         ({"choice": "reservoir"}, "memory = 1000"),
+        ({"when": "along", "tasks": ("old",)}, "what a stage teaches"),
         ({"weight": 0.0}, "weight"),
         ({"label_weight": -0.1}, "label_weight"),
     ],

@@ -57,6 +57,8 @@ class DerOptions(Options):
             raise ValueError('buffer_size must be 1 or more, or "all"')
         if self.memory is not None and self.buffer_size != type(self).model_fields["buffer_size"].default:
             raise ValueError("buffer_size: `memory` says how many rows are kept of all tasks; leave one out")
+        if self.when == "along" and self.tasks:
+            raise ValueError('when = "along" asks about what a stage teaches, and `tasks` name what came before it')
         if self.choice == "reservoir" and self.memory is None:
             raise ValueError('choice = "reservoir" is over the rows of all tasks: say how many are kept, memory = 1000')
         return self
