@@ -132,6 +132,11 @@ def test_another_sweep_s_store_and_a_grid_without_points_are_refused(tmp_path: P
         study(tmp_path / "t", ["a=uniform(0, 1)"], sampler="grid")
     with pytest.raises(UserError, match="1,000,000 points"):
         study(tmp_path / "u", ["a=int(1, 1000)", "b=int(1, 1000)"], sampler="grid")
+    (tmp_path / "mine.toml").write_text('name = "mine"')
+    with pytest.raises(UserError, match=r"mine\.toml: is no file of a sweep"):
+        study(tmp_path / "mine.toml")
+    assert (tmp_path / "mine.toml").read_text() == 'name = "mine"'
+    assert study(tmp_path / "g", trials=100).trials == 6, "a grid has each of its points once"
     with pytest.raises(UserError, match="1,000,000,000 points"):
         study(tmp_path / "u", ["a=int(1, 1000000000)"])
     with pytest.raises(UserError, match=r"sqlite:///.*no/where"):

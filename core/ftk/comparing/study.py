@@ -90,10 +90,10 @@ class Study:
         kind = ("grid" if counted else "tpe") if sampler == "auto" else sampler
         self.sampler = kind
         grid = self._grid() if kind == "grid" else []
-        self.trials = (len(grid) if kind == "grid" else 20) if trials is None else trials
-        store = _store(storage)
+        self.trials = min(len(grid), trials or len(grid)) if kind == "grid" else trials or 20
         sought = {**sweep, "spaces": [[s.key, s.kind, list(s.choices), s.low, s.high, s.step] for s in spaces]}
         try:
+            store = _store(storage)
             made = {"storage": store, "load_if_exists": True}
             kinds = {"directions": ["maximize", "maximize"], "sampler": _sampler(kind, seed), **made}
             self._study: OptunaStudy = optuna.create_study(study_name=name, **kinds)
@@ -244,6 +244,11 @@ def _store(storage: str) -> BaseStorage | str:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    if Path(storage).is_file():
+        with Path(storage).open("rb") as file:
+            first = file.readline(10_000)
+        if first and b'"op_code"' not in first:  # optuna would write behind whatever stands there
+            raise UserError(f"{storage}: is no file of a sweep", "name one that is not there, or a database's URL")
     Path(storage).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(storage))
 
