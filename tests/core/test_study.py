@@ -98,6 +98,18 @@ def test_a_killed_process_s_point_is_tried_again(tmp_path: Path) -> None:
     assert told in map(str, seen)
 
 
+def test_a_point_killed_before_it_knew_its_values_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study(tmp_path / "s")
+    monkeypatch.setattr("ftk.comparing.spaces.Space.draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        made.ask()
+    monkeypatch.undo()
+    monkeypatch.setattr("ftk.comparing.study._is_dead", lambda process: True)
+    assert len(ended(study(tmp_path / "s"))) == 6
+
+
 def test_a_pruner_ends_what_is_worse_than_most(tmp_path: Path) -> None:
     made = study(tmp_path / "s", ["a=uniform(0, 1)", "b.c=uniform(0, 1)"], trials=8, pruner="median")
     for number in range(7):

@@ -208,8 +208,9 @@ class Study:
         for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if _is_dead(trial.user_attrs.get(_PROCESS)):
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                if trial.params:
-                    self._study.enqueue_trial(trial.params)
+                # Of a point that was killed before it knew all its values the store has what it was to be given.
+                if values := {**trial.system_attrs.get("fixed_params", {}), **trial.params}:
+                    self._study.enqueue_trial(values)
 
     def _grid(self) -> list[dict[str, Any]]:
         """Every combination, as the store writes it."""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch.distributed
+
 from ftk import UserError, did_you_mean
 from ftk.parts import Context, Metric, Task
 
@@ -83,4 +85,8 @@ def _scores(name: str, tasks: Sequence[Task], metric: str | None, ctx: Context) 
             f"{name}: task {' and '.join(repr(task.name) for task in tasks)} lacks {lacking}",
             did_you_mean(wanted or "", (found.name for found in metrics)),
         )
-    return scores
+    if ctx.world_size == 1:
+        return scores
+    values = [score.value for score in scores]
+    torch.distributed.broadcast_object_list(values)  # what follows from them must be the same on unlike devices
+    return [replace(score, value=value) for score, value in zip(scores, values, strict=True)]
