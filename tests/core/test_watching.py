@@ -164,7 +164,7 @@ def test_a_signal_before_the_last_evaluation_interrupts_though_all_steps_are_don
 
 def test_what_evaluations_take_is_no_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("ftk.running.loop.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("ftk.report.meter.time.perf_counter", lambda: clock[0])
 
     class Slow(Evaluator):
         def measure(self, model: Any, task: Task, ctx: Context) -> list[Metric]:

@@ -148,14 +148,15 @@ def in_a_process(folder: Path, setting: str) -> None:
 
 def test_of_two_processes_one_trains_and_one_that_is_killed_is_no_hindrance(tmp_path: Path) -> None:
     """The first holds stage 1 and is killed in it; of the two that want the same one trains it, the other waits."""
-    fork, seed = multiprocessing.get_context("fork"), "seed=11"
-    killed = fork.Process(target=in_a_process, args=(tmp_path / "a" / "run", seed))
+    context, seed = multiprocessing.get_context("spawn"), "seed=11"  # a fork of a process with threads can hang
+    killed = context.Process(target=in_a_process, args=(tmp_path / "a" / "run", seed))
     killed.start()
     while not (tmp_path / "a" / "run" / "stages" / "0-start").is_dir():
+        assert killed.is_alive(), "it ended before it was killed"
         time.sleep(0.02)
     os.kill(killed.pid or 0, signal.SIGKILL)
     killed.join()
-    others = [fork.Process(target=in_a_process, args=(tmp_path / name / "run", seed)) for name in ("b", "c")]
+    others = [context.Process(target=in_a_process, args=(tmp_path / name / "run", seed)) for name in ("b", "c")]
     for process in others:
         process.start()
     for process in others:

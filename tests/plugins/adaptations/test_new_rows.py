@@ -194,5 +194,5 @@ def test_what_cannot_be_is_refused() -> None:
     model.model.embed_tokens.__class__ = Shifted
     with pytest.raises(UserError, match="a Shifted, does more than to look up vectors"):
         attached("lora", model, new_tokens=True)
-    assert LoraOptions(new_tokens=True).withheld() == ("sharding",)
+    assert LoraOptions(new_tokens=True).withheld() == ("sharding", "input-subspace")
     assert LoraOptions(new_tokens=True).more_needs() == ("new-tokens",)

@@ -212,7 +212,8 @@ def test_options_that_do_not_fit_together_are_refused(options: dict[str, Any], r
 
 def test_what_it_provides_depends_on_what_is_learned() -> None:
     assert set(ClassificationOptions().withheld()) == {"scalar-predictions"}
-    assert set(ClassificationOptions(kind="regression").withheld()) == {"class-predictions", "label-smoothing"}
+    lacking = {"class-predictions", "label-smoothing", "target-logits", "target-listing"}
+    assert set(ClassificationOptions(kind="regression").withheld()) == lacking
 
 
 def test_a_model_with_other_outputs_is_refused() -> None:

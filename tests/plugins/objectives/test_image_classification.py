@@ -101,8 +101,9 @@ def test_scratch_makes_a_model_of_images_with_what_feeds_it() -> None:
     assert features["pixel_values"].shape == (3, 12, 12)
     assert loaded.model.config.id2label == dict(enumerate(LABELS))
     assert loaded.model.vit.embeddings.patch_embeddings.num_patches == 9
+    ctx = toy_context(loaded.model, OBJECTIVE)
     with torch.no_grad():
-        assert torch.isfinite(OBJECTIVE.predict(loaded.model, OBJECTIVE.collate([features]), None).values).all()
+        assert torch.isfinite(OBJECTIVE.predict(loaded.model, OBJECTIVE.collate([features]), ctx).values).all()
 
 
 @pytest.mark.parametrize(

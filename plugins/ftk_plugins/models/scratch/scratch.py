@@ -37,9 +37,9 @@ class Scratch(ModelSource):
         self._tokenizers: dict[bool, Any] = {}
 
     def identity(self) -> str:
-        """A hash of the files that options name; of a tokenizer on the hub, its commit."""
+        """That the options say all, and a hash of each file that they name; of a tokenizer on the hub, its commit."""
         named = [(self.options.tokenizer, "tokenizer_config.json"), (self.options.chat_template, "")]
-        return "\n".join(fingerprint(path, on_hub=on_hub) for path, on_hub in named if path is not None)
+        return "\n".join(["options", *(fingerprint(path, on_hub=on_hub) for path, on_hub in named if path is not None)])
 
     def load(self, head: Head, corpus: Callable[[], Iterator[str]]) -> Loaded:
         """Make the model in float32 on the CPU, in ``eval`` mode; ``corpus`` is read twice, or not at all."""
