@@ -6,29 +6,17 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ftk import Options
-
-STRENGTH = 0.1
+from ftk_plugins.mitigations.pull_options import STRENGTH, WeightedPullOptions
 
 
-class EwcOptions(Options):
+class EwcOptions(WeightedPullOptions):
     """How the Fisher information is estimated, and how strongly it holds."""
 
-    strength: float = Field(
-        default=STRENGTH,
-        ge=0,
-        description="Weight of the penalty ½ · strength · Σ F · drift² beside the mean loss, in nats.",
-    )
     allowed_loss: float | None = Field(
         default=None,
         gt=0,
         description="By how much the loss of any earlier task may rise in a stage, in nats for each target; the "
         "strength is then found. Unset: `strength` holds.",
-    )
-    every: int = Field(
-        default=1,
-        gt=0,
-        description="Steps in which each guarded weight is pulled once, this many times as strongly; spares the time.",
     )
     samples: int = Field(
         default=500,
@@ -45,19 +33,9 @@ class EwcOptions(Options):
         description="Targets: the rows' own (empirical Fisher), or drawn from the model (true Fisher), or every one "
         "that a row can have, by its probability.",
     )
-    gamma: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="What the Fisher of earlier tasks is multiplied by when a task is added.",
-    )
     anchors: Literal["online", "separate"] = Field(
         default="online",
         description="Where earlier tasks are held: all at the stage's start, or each where it was learned.",
-    )
-    normalise: bool = Field(
-        default=True,
-        description="Scale each task's Fisher to mean 1 over all weights, so that `strength` travels.",
     )
     fisher_batch_size: int | None = Field(
         default=None, gt=0, description="Rows per pass of the estimate; by default the stage's micro-batch."

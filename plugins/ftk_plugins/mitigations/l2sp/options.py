@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from ftk import Options
+from ftk_plugins.mitigations.pull_options import PullOptions
 
 
-class L2spOptions(Options):
+class L2spOptions(PullOptions):
     """How strongly weights are pulled, and where to."""
 
     strength: float = Field(
@@ -25,9 +25,4 @@ class L2spOptions(Options):
     anchor: Literal["stage", "run"] = Field(
         default="stage",
         description="Where W₀ is: at the start of each stage, or of the run, which is the pretrained model.",
-    )
-    every: int = Field(
-        default=1,
-        gt=0,
-        description="Steps in which each weight is pulled once, this many times as strongly; spares the time.",
     )
