@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftk.errors import UserError, did_you_mean
+from ftk.files import read_json
 from ftk.report.outcomes import FILE, Outcomes
 from ftk.report.scores import REPORT_SCHEMA, Scores
 
@@ -88,7 +89,7 @@ def read_run(path: Path) -> FinishedRun:
         raise UserError(f"{path}: is no run's folder", hint)
     if not (path / "report.json").is_file():
         raise UserError(f"{path}: the run has not finished its first stage", "go on with it: `ftk run` and its recipe")
-    report = _table(path / "report.json")
+    report = read_json(path / "report.json")
     schema, status = report.get("schema"), report.get("status")
     if schema != REPORT_SCHEMA:
         hint = f"this ftk reads schema {REPORT_SCHEMA}; run the recipe again"
@@ -97,8 +98,8 @@ def read_run(path: Path) -> FinishedRun:
         raise UserError(
             f"{path}: the run has not completed ({str(status)[:20]})", "go on with it: `ftk run`, its recipe"
         )
-    recipe = _table(path / "recipe.resolved.json").get("recipe")
-    environment = _table(path / "environment.json")
+    recipe = read_json(path / "recipe.resolved.json").get("recipe")
+    environment = read_json(path / "environment.json")
     try:
         scores = Scores.from_json(report)
         made = FinishedRun(path, report, recipe, str(environment.get("device", "")), scores)  # type: ignore[arg-type]
@@ -128,7 +129,7 @@ def ablated(path: Path) -> dict[Path, str]:
     try:
         return {
             path / str(run["variant"]) / f"seed-{run['seed']}": str(run["variant"])
-            for run in _table(path / ABLATION)["runs"]
+            for run in read_json(path / ABLATION)["runs"]
             if run["status"] == "completed"
         }
     except (KeyError, TypeError) as error:
@@ -153,13 +154,3 @@ def read_runs(paths: Iterable[Path]) -> list[FinishedRun]:
     if wrong:
         raise UserError("\n".join(wrong))
     return runs
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(table, dict):
-        raise UserError(f"{path}: cannot be read: it holds no JSON object")
-    return table

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from ftk.errors import FtkError
+from ftk.errors import FtkError, UserError
+from ftk.files import read_json
 
 MANIFEST = "manifest.json"
 
@@ -104,12 +105,9 @@ def read_table(path: Path) -> dict[str, Any]:
         Damaged: it cannot be read, or holds something else.
     """
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(f"{path}: cannot be read ({error})") from error
-    if not isinstance(table, dict):
-        raise Damaged(f"{path}: cannot be read (it holds no JSON object)")
-    return table
+        return read_json(path)
+    except UserError as error:
+        raise Damaged(str(error)) from error
 
 
 def replace_directory(aside: Path, directory: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftk.errors import UserError
+from ftk.files import read_json
 
 SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -89,7 +90,7 @@ def open_folder(given: str) -> Folder:
         raise UserError(
             f"{given}: holds no {CONFIG} and no {ADAPTER_CONFIG}", "name the folder that a model was saved in"
         )
-    table = _json(path / config, given)
+    table = read_json(path / config)
     tensors: dict[str, Stored] = {}
     for file in _files(path, given, is_adapter):
         tensors |= read_header(file)
@@ -130,7 +131,7 @@ def _files(path: Path, given: str, is_adapter: bool) -> Iterator[Path]:
     """The files of weights, in order."""
     index, single = path / INDEX, path / ("adapter_model.safetensors" if is_adapter else "model.safetensors")
     if index.is_file() and not is_adapter:
-        names = _json(index, given).get("weight_map")
+        names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(it, str) and it == Path(it).name for it in names.values()):
             raise UserError(f"{index}: its `weight_map` does not name files of this folder", "fetch it again")
         for name in dict.fromkeys(names.values()):
@@ -146,13 +147,3 @@ def _files(path: Path, given: str, is_adapter: bool) -> Iterator[Path]:
         hint = "load it where you trust it, and save it with save_pretrained: that writes safetensors"
         raise UserError(f"{given}: {pickles[0]} is a pickle, which can run code when it is read; it is not", hint)
     raise UserError(f"{given}: holds no {single.name}", "weights are read from safetensors alone")
-
-
-def _json(path: Path, given: str) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(table, dict):
-        raise UserError(f"{path}: holds no JSON object")
-    return table

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ftk.errors import UserError
-from ftk.pictures.reading import POINTS, finite, read_json
+from ftk.files import read_json
+from ftk.pictures.reading import POINTS, finite
 
 
 @dataclass(frozen=True)

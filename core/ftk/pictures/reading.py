@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftk.errors import UserError
+from ftk.files import read_json
 from ftk.report import WEIGHTS
 from ftk.report.scores import Scores
 
@@ -116,21 +117,6 @@ def read_story(folder: Path) -> Story:
         environment=read_json(path) if (path := folder / "environment.json").is_file() else {},
         warnings=tuple(dict.fromkeys(told["warnings"])),
     )  # fmt: skip
-
-
-def read_json(path: Path) -> Table:
-    """A file that holds one JSON object.
-
-    Raises:
-        UserError: it cannot be read, or holds something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: cannot be read (it holds no JSON object)")
-    return found
 
 
 def finite(value: object) -> float | None:
