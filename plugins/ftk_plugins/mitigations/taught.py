@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ftk import RunFailed, UserError
 from ftk.parts import Batch, ComparingObjective, Context, Features, Head, Loss, Objective, Row, Task, lengths_of
+from ftk_plugins.mitigations.earlier import refuse_empty
 from ftk_plugins.objectives.model_inputs import base_model, without_values
 
 Lesson = Callable[[Batch, Loss, Sequence[int], Context], Tensor]
@@ -106,11 +107,7 @@ class Fixed(Sequence[Features]):
 
 def refuse_unteachable(task: Task, name: str) -> None:
     """Raise ``UserError`` where a task has no rows, or its objective compares rows and tells no logits."""
-    if len(task.train) == 0:
-        raise UserError(
-            f"mitigation {name}: {task.train.origin} has no rows, nothing of `{task.name}` to keep",
-            "give the task training rows, or drop the mitigation",
-        )
+    refuse_empty(name, task, f"nothing of `{task.name}` to keep")
     if isinstance(task.objective, ComparingObjective):
         raise UserError(
             f"mitigation {name}: the objective of `{task.name}` compares rows and predicts no classes or tokens",

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftk import UserError
 from ftk.parts import Context, Gradients, Mitigation, Source, State, Task, own_rows
 from ftk_plugins.mitigations.choosing import items_of
+from ftk_plugins.mitigations.earlier import refuse_empty
 from ftk_plugins.mitigations.products import products
 
 from .options import AgemOptions
@@ -40,11 +40,7 @@ class Agem(Mitigation):
         Raises:
             UserError: the task has no training rows.
         """
-        if len(task.train) == 0:
-            raise UserError(
-                f"mitigation agem: {task.train.origin} has no rows, nothing of `{task.name}` to look back at",
-                "give the task training rows, or drop the mitigation",
-            )
+        refuse_empty("agem", task, f"nothing of `{task.name}` to look back at")
         order = torch.randperm(len(task.train), generator=ctx.generator("agem", task.name))
         self._kept[task.name] = sorted(order[: self.options.buffer_size].tolist())
 

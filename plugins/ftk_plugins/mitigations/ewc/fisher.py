@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from ftk import UserError
 from ftk.parts import Batch, ComparingObjective, Context, Task
+from ftk_plugins.mitigations.earlier import refuse_empty
 
 from .collector import NotPerSample
 from .rows import draw_rows, exact_arithmetic
@@ -84,11 +85,7 @@ def estimate_fisher(task: Task, ctx: Context, weights: Mapping[str, Tensor], how
         RunFailed: a gradient is not finite.
     """
     _refuse_compared(task, how)
-    if len(task.train) == 0:
-        raise UserError(
-            f"mitigation {how.method}: {task.train.origin} has no rows, nothing tells what `{task.name}` depends on",
-            "give the task training rows, or drop the mitigation",
-        )
+    refuse_empty(how.method, task, f"nothing tells what `{task.name}` depends on")
     rows = draw_rows(task, how.samples, ctx.generator("fisher", task.name))
     sharded = any(isinstance(weight, DTensor) for weight in weights.values())
     # The hooks must hear every call of a layer, the output layer's too, with all of its outputs.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftk import UserError
 from ftk.parts import Context, Drift, Gradients, Mitigation, State, Task, evaluated
+from ftk_plugins.mitigations.earlier import refuse_empty
 from ftk_plugins.mitigations.layers import inner, layers_of
 
 from .inputs import Inputs
@@ -52,11 +52,7 @@ class Gpm(Mitigation):
         Raises:
             UserError: the task has no training rows.
         """
-        if len(task.train) == 0:
-            raise UserError(
-                f"mitigation gpm: {task.train.origin} has no rows, which tell what layers are given on `{task.name}`",
-                "give the task training rows, or drop the mitigation",
-            )
+        refuse_empty("gpm", task, f"which tell what layers are given on `{task.name}`")
         drifts = self._drifts(ctx)
         inputs = Inputs(ctx.model, {name: drift.weight for name, drift in drifts.items()}, self._basis_of)
         items = task.train.pieces

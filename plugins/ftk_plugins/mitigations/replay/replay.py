@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ftk import UserError
 from ftk.parts import Context, Mitigation, Source, State, Task
 from ftk_plugins.mitigations import choosing
+from ftk_plugins.mitigations.earlier import refuse_empty
 from ftk_plugins.mitigations.sharing import divided, evenly
 
 from .options import ReplayOptions
@@ -33,11 +33,7 @@ class Replay(Mitigation):
             UserError: the task has no training rows, or the choice needs of them what they do not have.
         """
         rows = len(task.train)
-        if rows == 0:
-            raise UserError(
-                f"mitigation replay: {task.train.origin} has no rows, nothing of `{task.name}` to replay",
-                "give the task training rows, or drop the mitigation",
-            )
+        refuse_empty("replay", task, f"nothing of `{task.name}` to replay")
         options = self.options
         if options.memory is None:
             size = rows if options.buffer_size == "all" else min(options.buffer_size, rows)
