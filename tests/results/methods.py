@@ -43,7 +43,7 @@ def strengths(name: str, *values: float, key: str = "strength") -> tuple[str, ..
     return tuple(f"mitigation.{name}.{key}={value:g}" for value in values)
 
 
-EWC = 'use = "ewc"'
+EWC, BUDGET, REPLAY = 'use = "ewc"', 'use = "budget"', 'use = "replay", share = 0.05'
 METHODS = (
     Method("none, full", full=True),
     Method("none, LoRA"),
@@ -51,25 +51,37 @@ METHODS = (
     Method("ewc, diagonal", [EWC], grid=strengths("ewc", 0.1, 0.01, 1)),
     Method("ewc, factored", [f'{EWC}, fisher = "factored"'], grid=strengths("ewc", 0.1, 0.01, 1)),
     Method("ewc, kfac", [f'{EWC}, fisher = "kfac"'], grid=strengths("ewc", 0.1, 0.01, 1)),
-    Method("ewc, allowed_loss", [f"{EWC}, allowed_loss = 0.05"]),
+    Method(
+        "ewc, allowed_loss", [f"{EWC}, allowed_loss = 0.05"],
+        grid=strengths("ewc", 0.05, 0.2, 0.8, key="allowed_loss"),
+    ),
     Method(
         "synaptic_intelligence", ['use = "synaptic_intelligence"'], from_the_start=True,
         grid=strengths("synaptic_intelligence", 0.1, 0.01, 1),
     ),
     Method("mas", ['use = "mas"'], grid=strengths("mas", 0.1, 0.01, 1)),
-    Method("distill", ['use = "distill"'], grid=strengths("distill", 1, 4, key="weight")),
+    Method("distill", ['use = "distill"'], grid=strengths("distill", 1, 4, 0.25, key="weight")),
     Method("replay 1%", ['use = "replay", share = 0.01']),
-    Method("replay 5%", ['use = "replay", share = 0.05']),
+    Method("replay 5%", [REPLAY]),
     Method("replay 25%", ['use = "replay", share = 0.25']),
-    Method("der", ['use = "der"']),
+    Method("der", ['use = "der"'], grid=strengths("der", 0.5, 2, 0.1, key="weight")),
     Method("agem", ['use = "agem"']),
-    Method("gpm", ['use = "gpm"'], grid=strengths("gpm", 0.97, 0.99, key="threshold")),
-    Method("olora", ['use = "olora"'], grid=strengths("olora", 0.5, 5, key="orthogonality")),
+    Method("gpm", ['use = "gpm"'], grid=strengths("gpm", 0.97, 0.99, 0.9, key="threshold")),
+    Method("olora", ['use = "olora"'], grid=strengths("olora", 0.5, 5, 0.05, key="orthogonality")),
+    Method(
+        "momentum_filter", ['use = "momentum_filter"'], full=True,
+        grid=strengths("momentum_filter", 0.15, 0.05, 0.5, key="share"),
+    ),
+    Method(
+        "freeze_important", ['use = "freeze_important"'], full=True,
+        grid=strengths("freeze_important", 0.5, 0.9, 0.99, key="share"),
+    ),
     Method("interpolation, linear", ['use = "interpolation", alpha = "validation"']),
     Method("interpolation, lines", ['use = "interpolation", method = "lines"']),
     Method("interpolation, ema", ['use = "interpolation", trained_weights = "ema", alpha = 1.0'], full=True),
-    Method("budget", [EWC, 'use = "budget"']),
-    Method("replay + ewc", ['use = "replay", share = 0.05', EWC], grid=strengths("ewc", 0.01, 0.1)),
+    Method("budget of ewc", [EWC, BUDGET]),
+    Method("budget of ewc, replay 5%", [REPLAY, EWC, BUDGET]),
+    Method("replay 5% + ewc", [REPLAY, EWC], grid=strengths("ewc", 0.1, 0.01, 1)),
     Method("joint", joint=True),
 )  # fmt: skip
 """All of them, in the order of the table."""

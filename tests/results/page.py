@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ftk.comparing.comparison import Row, compare
+from ftk.comparing.comparison import compare
 from ftk.comparing.intervals import Estimate
 from ftk.comparing.runs import FinishedRun, read_run
 from ftk.errors import UserError
@@ -44,7 +44,9 @@ def table(folder: Path, stream: Stream, methods: Sequence[Method] = METHODS) -> 
     labels = {runs[method.name][0].recipe_key: method.name for method in ordered}
     found = compare([run for method in ordered for run in runs[method.name]], metric=stream.metric, labels=labels)
     rows = {row.label: row for row in found.rows}
-    plain = {full: next((rows[m.name] for m in there if m.full == full and not m.mitigations), None)
+    first = compare([runs[method.name][0] for method in ordered], metric=stream.metric, labels=labels)
+    costs = {row.label: row.costs for row in first.rows}
+    plain = {full: next((costs[m.name] for m in there if m.full == full and not m.mitigations), None)
              for full in (False, True)}  # fmt: skip
     lines = [f"| {' | '.join(COLUMNS)} |", f"|---|{'--:|' * (len(COLUMNS) - 1)}"]
     for method in there:
@@ -55,7 +57,7 @@ def table(folder: Path, stream: Stream, methods: Sequence[Method] = METHODS) -> 
         cells = [
             f"{method.name}{told}",
             *(_told(row.measures[name], name == "retention") for name in MEASURED),
-            _times(row, base, "seconds"), _more(row, base),
+            _times(costs[method.name], base), _more(costs[method.name], base),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     seeds = sorted({run.seed for each in runs.values() for run in each})
@@ -70,14 +72,14 @@ def _told(found: Estimate | None, share: bool) -> str:
     return f"{found.value * scale:.{digits}f}{'%' if share else ''}{half}"
 
 
-def _times(row: Row, base: Row | None, name: str) -> str:
-    return "–" if base is None or not base.costs[name] else f"{row.costs[name] / base.costs[name]:.2f}×"
+def _times(costs: Mapping[str, float], base: Mapping[str, float] | None) -> str:
+    return "–" if base is None or not base["seconds"] else f"{costs['seconds'] / base['seconds']:.2f}×"
 
 
-def _more(row: Row, base: Row | None) -> str:
+def _more(costs: Mapping[str, float], base: Mapping[str, float] | None) -> str:
     if base is None:
         return "–"
-    return f"{(row.costs['memory_bytes'] - base.costs['memory_bytes']) / 2**20:+,.0f} MiB".replace("-", "−")
+    return f"{(costs['memory_bytes'] - base['memory_bytes']) / 2**20:+,.0f} MiB".replace("-", "−")
 
 
 def _chosen(path: Path) -> str:
