@@ -10,6 +10,7 @@ from ftk.comparing.comparison import compare
 from ftk.comparing.intervals import Estimate
 from ftk.comparing.runs import FinishedRun, read_run
 from ftk.errors import UserError
+from tests.results import promises
 from tests.results.methods import METHODS, Method
 from tests.results.streams import ROOT, STREAMS, Stream
 
@@ -61,7 +62,11 @@ def table(folder: Path, stream: Stream, methods: Sequence[Method] = METHODS) -> 
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     seeds = sorted({run.seed for each in runs.values() for run in each})
-    return [*lines, "", f"Seeds {', '.join(map(str, seeds))}; ± is half of a 95% interval of the mean over them."]
+    held = promises.lines([run for each in runs.values() for run in each], stream.metric)
+    return [
+        *lines, "", f"Seeds {', '.join(map(str, seeds))}; ± is half of a 95% interval of the mean over them.",
+        *(["", *held] if held else ()),
+    ]  # fmt: skip
 
 
 def _told(found: Estimate | None, share: bool) -> str:

@@ -13,6 +13,7 @@ from tests.results import one
 from tests.results.__main__ import Runs
 from tests.results.methods import METHODS, Method, strengths
 from tests.results.page import table
+from tests.results.promises import Kept, allowances, floors
 from tests.results.streams import STREAMS
 
 
@@ -50,3 +51,22 @@ def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatc
     lines = table(tmp_path, tiny, methods)
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| none, LoRA", "| l2sp (strength 0.1)"]
     assert lines[-1].startswith("Seeds 0;")
+
+
+def test_what_was_promised_stands_beside_what_came() -> None:
+    held = {"retention_floor": 0.9, "start": {"first": 1.0, "second": 0.5}}
+    rises = {
+        "first": {"measured": 0.2, "estimated": 0.3, "kept": 0.04},
+        "second": {"measured": 0.001, "estimated": 0.1},
+    }
+    report = {
+        "tasks": ["first", "second", "third"],
+        "matrix": {"accuracy": [[1.0, 0, 0], [0.8, 0.5, 0], [0.6, 0.55, 1.0]]},
+        "stages": [
+            {"mitigations": {}},
+            {"mitigations": {"ewc": {"allowed_loss": 0.05, "rises": rises}}},
+            {"mitigations": {"budget": held}},
+        ],
+    }
+    assert list(floors(report, "accuracy")) == [Kept(0.9, pytest.approx(0.75)), Kept(0.9, pytest.approx(1.1))]
+    assert list(allowances(report)) == [Kept(0.05, 0.04, pytest.approx(1.5)), Kept(0.05, 0.001)]
