@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ftk.plugin.discovery import load_registry
+from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
 from tests.results import one
 from tests.results.__main__ import Runs
@@ -17,12 +19,17 @@ from tests.results.promises import Kept, allowances, floors
 from tests.results.streams import STREAMS
 
 
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
+
+
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=lambda stream: stream.name)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_every_method_is_a_right_recipe_on_every_stream(stream, method, tmp_path: Path) -> None:
+def test_every_method_is_a_right_recipe_on_every_stream(stream, method, registry, tmp_path: Path) -> None:
     for change in method.grid or [""]:
         settings = Runs(stream, method, tmp_path).settings([change] if change else [])
-        recipe = load_recipe(stream.recipe, overrides=settings)
+        recipe = load_recipe(stream.recipe, overrides=settings, registry=registry)
         *_, last = recipe.stages
         assert [spec.variant.name for spec in last.mitigations] == [
             text.partition('use = "')[2].partition('"')[0] for text in method.mitigations
