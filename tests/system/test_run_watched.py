@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import ftk
 from ftk.cli import cli
 from ftk.disk import bundles
+from ftk.disk.bundles import read_bundle
 from tests.system.forge import Death, Forge
 from tests.system.small import FACTS, HEAD, events_of, report_of, untimed, weights, written
 
@@ -111,6 +112,29 @@ def test_the_best_weights_are_those_of_the_best_evaluation(here: Path, add_plugi
     for name, tensor in adapter(three).items():
         expected = 0.5 * tensor if "lora_B" in name else tensor
         torch.testing.assert_close(adapter(half)[name], expected, msg="`finish` acts on the best weights")
+
+
+def test_what_leads_to_the_best_weights_ends_at_them(here: Path, add_plugin: Callable[[str, str], None]) -> None:
+    """The path of `synaptic_intelligence` and an average of weights, as if the stage had ended at that step."""
+    add_plugin("ftk-say", SCRIPTED)
+    average = "{ use = 'interpolation', alpha = 1, trained_weights = 'ema' }"
+    scripted = (
+        f"mitigation=[{{ use = 'synaptic_intelligence' }}, {average}]", "evaluator=[{ use = 'scripted' }]",
+        "adaptation={ use = 'full' }",
+    )  # fmt: skip
+    kept = run(here, *scripted, "training.keep=best", output="kept")
+    three = run(here, *scripted, "training.steps=3", output="three")
+    assert kept.report["stages"][0]["kept_step"] == 3
+    assert weights(kept.folder) == weights(three.folder)
+    found, expected = (
+        read_bundle(result.folder / "stages" / "1-small" / "state")[0]["mitigation.synaptic_intelligence"]
+        for result in (kept, three)
+    )
+    assert found["tasks"]["small"] == expected["tasks"]["small"]
+    assert found["tasks"]["small"]["lowered"] > 0
+    learned = [name for name in expected if name.startswith("learned/")]
+    assert learned
+    assert all(torch.equal(found[name], expected[name]) for name in learned)
 
 
 def test_a_stage_that_no_longer_improves_ends(here: Path, add_plugin: Callable[[str, str], None]) -> None:

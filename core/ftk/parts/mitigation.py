@@ -12,7 +12,7 @@ from torch import Tensor
 from ftk.parts.gradients import Gradients
 from ftk.parts.merging import MergeMethod
 from ftk.parts.objective import Batch, Loss, Objective
-from ftk.parts.part import Features, Part
+from ftk.parts.part import Features, Part, State
 
 if TYPE_CHECKING:
     from ftk.parts.context import Context
@@ -150,6 +150,13 @@ class Mitigation(Part):
 
     def after_step(self, ctx: Context) -> None:
         """After the optimizer's step; under ``no_grad``."""
+
+    def go_back(self, state: State) -> None:
+        """The stage leaves the weights of an earlier step, its best: take what belongs to those weights from ``state``.
+
+        Called before :meth:`finish`, with what :meth:`state_dict` gave after that step. What is summed up along the way
+        to the weights belongs to them, an average of them too.
+        """
 
     def finish(self, ctx: Context) -> None:
         """After the last step of the stage, before it is measured and exported."""

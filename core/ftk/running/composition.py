@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from ftk.disk.bundles import RESTING
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Batch, Context, Gradients, Importance, Knob, Loss, Mitigation, Source, State, Task
 from ftk.recipe.building import build
@@ -139,11 +140,11 @@ class Composition:
         return told
 
     def states(self) -> dict[str, State]:
-        """The state of each mitigation by name."""
+        """The state of each mitigation, by the name that it has in a bundle."""
         states = {}
         for name, part in self.parts.items():
             with self._guarded(name, "state_dict"):
-                states[name] = part.state_dict()
+                states[RESTING + name] = part.state_dict()
         return states
 
     def progress(self) -> dict[str, Any]:
@@ -151,15 +152,21 @@ class Composition:
         return {"seconds": self.clock.seconds(), "remembered": self.remembered}
 
     def load(self, states: Mapping[str, State], progress: Mapping[str, Any]) -> None:
-        """Take back states and progress by name; mitigations that are new in this stage start empty."""
+        """Take back states, out of a bundle, and progress; mitigations that are new in this stage start empty."""
         self.clock.set(progress["seconds"])
         for name, part in self.parts.items():
             if name in progress["remembered"]:
                 self.remembered[name] = list(progress["remembered"][name])
                 try:
-                    part.load_state_dict(states.get(name, {}))
+                    part.load_state_dict(states.get(RESTING + name, {}))
                 except ValueError as error:
                     raise RunFailed(f"mitigation `{name}` refused its saved state: {error}") from error
+
+    def go_back(self, states: Mapping[str, State]) -> None:
+        """The stage leaves the weights of an earlier step, whose bundle this is."""
+        for name, part in self.parts.items():
+            with self._guarded(name, "go_back"):
+                part.go_back(states[RESTING + name])
 
     @contextmanager
     def _guarded(self, name: str, station: str) -> Iterator[None]:

@@ -207,7 +207,7 @@ class Stage:
             "composition": self.mitigations.progress(),
             "progress": {**asdict(progress), "data": self._fingerprint},
             "objective": self.balance.state_dict(),
-            **{f"mitigation.{name}": state for name, state in self.mitigations.states().items()},
+            **self.mitigations.states(),
         }
 
     def _saved(self, step: int, path: Path) -> None:
@@ -241,7 +241,7 @@ class Stage:
             "trainable_parameters": trainable, "total_parameters": total, "mitigations": mitigations,
             **self.balance.facts(), **self.watch.facts(self.progress.step, ctx.steps, self.progress.history),
         }  # fmt: skip
-        states = {f"mitigation.{name}": state for name, state in self.mitigations.states().items()}
+        states = self.mitigations.states()
         earlier = self.carried.get("composition", {"remembered": {}, "seconds": {}})
         composition = {key: {**earlier[key], **value} for key, value in self.mitigations.progress().items()}
         return StageResult(self.progress, facts, {**self.carried, **states, "composition": composition})
@@ -264,7 +264,9 @@ class Stage:
         best = self.watch.kept(self.progress.history)
         if best is not None and best != self.progress.step:
             assert self.folder is not None
-            self.adaptation.load_state_dict(self.folder.checkpoints.read(best)["adaptation"])
+            states = self.folder.checkpoints.read(best)
+            self.adaptation.load_state_dict(states["adaptation"])
+            self.mitigations.go_back(states)
 
     def _release(self) -> None:
         """Give back what only training needed, so that the next stage finds the model as a fresh load would be."""
@@ -274,7 +276,7 @@ class Stage:
 
     def _remember(self) -> None:
         if "composition" in self.carried:
-            self._load_mitigations(self.carried)
+            self.mitigations.load(self.carried, self.carried["composition"])
             self.mitigations.clock.set(dict.fromkeys([*self.mitigations.parts, OUTSIDE], 0.0))
         self.mitigations.remember(self.ctx.earlier, self.ctx)
 
@@ -284,16 +286,11 @@ class Stage:
         except ValueError as error:
             raise RunFailed(f"stage `{self.spec.name}`: the checkpoint does not fit the model: {error}") from error
         unpack_optimizer(optimizer, self._names(), states["optimizer"])
-        self._load_mitigations(states)
+        self.mitigations.load(states, states["composition"])
         self.balance.load_state_dict(states["objective"])
         progress = dict(states["progress"])
         del progress["data"]
         self.progress = Progress(**progress)
-
-    def _load_mitigations(self, states: Mapping[str, State]) -> None:
-        prefix = "mitigation."
-        named = {key.removeprefix(prefix): state for key, state in states.items() if key.startswith(prefix)}
-        self.mitigations.load(named, states["composition"])
 
     def _names(self) -> dict[int, str]:
         beside = {} if self.ctx.heads is None else self.ctx.heads.beside

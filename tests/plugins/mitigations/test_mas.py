@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,12 +78,14 @@ def test_it_is_the_mean_size_of_each_row_s_gradient_of_the_squared_logits(make: 
     assert scaled.report()["tasks"]["old"] == {"trace": pytest.approx(trace, rel=1e-3), "samples": 6}
 
 
-def classifying(rows: list[dict[str, str]]) -> tuple[Context, Task]:
+def classifying(rows: list[dict[str, str]], **options: Any) -> tuple[Context, Task]:
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=260, pad_token_id=0, num_labels=2, num_key_value_heads=2, **sizes)
+    options = {"labels": ("even", "odd"), **options}
+    labels = len(options["labels"])
+    config = LlamaConfig(vocab_size=260, pad_token_id=0, num_labels=labels, num_key_value_heads=2, **sizes)
     adaptation = build("adaptation", "full")
-    objective = build("objective", "classification", labels=("even", "odd"))
+    objective = build("objective", "classification", **options)
     model = adaptation.attach(LlamaForSequenceClassification(config).eval())
     return toy_context(model, objective, adaptation), toy_task(rows, objective, "old")
 
@@ -100,6 +103,20 @@ def test_labels_do_not_enter_so_that_rows_without_one_can_have_any() -> None:
 
     rows = [lambda item=item: logits(item) for item in labelled.train.pieces]
     assert_near(found, one_by_one(ctx.model, rows))
+
+
+def test_classes_that_have_not_come_do_not_enter() -> None:
+    labels = ("odd", "later", "even", "never")
+    ctx, old = classifying(TEXTS, labels=labels, incremental=True, taught=("even", "odd"))
+    found = omega_of(remembered(replace(ctx, earlier=(old,)), old, normalise=False))
+
+    def logits(item: Any) -> Tensor:
+        ids = torch.tensor(item["input_ids"], dtype=torch.long)[None]
+        return torch.stack([ctx.model(input_ids=ids).logits[0, place] for place in (0, 2)])
+
+    expected = one_by_one(ctx.model, [lambda item=item: logits(item) for item in old.train.pieces])
+    assert_near(found, expected)
+    assert not found["score.weight"][[1, 3]].any()
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5])

@@ -115,6 +115,11 @@ class Interpolation(Mitigation):
         if self._averaging is not None:
             self._averaging.take(ctx)
 
+    def go_back(self, state: State) -> None:
+        """The average is that of the steps up to the weights that the stage leaves."""
+        if self._averaging is not None:
+            self._averaging.load_state_dict(state)
+
     def finish(self, ctx: Context) -> None:
         """Put the model where the options say.
 

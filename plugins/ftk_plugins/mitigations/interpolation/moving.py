@@ -75,7 +75,7 @@ class Mover:
                 models = (moved,) if self._method.vectors else (began, moved + began)
                 known = [self._importance(table, name, first, last) for table in self._importances or ()]
                 yield MergePiece(
-                    first, models, tuple(own if own is not None else torch.zeros_like(moved) for own in known)
+                    first, models, tuple(torch.zeros_like(moved) if own is None else own.to(moved) for own in known)
                 )
 
         shape = tuple(start.shape)

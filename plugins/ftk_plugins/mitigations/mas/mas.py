@@ -37,7 +37,7 @@ class Mas(MeasuredPull):
 
 
 def squared_outputs(task: Task, method: str, batch: Batch, ctx: Context) -> Tensor:
-    """``Σ ‖f(x)‖²`` over a batch's rows of ``task``: a scalar, with its graph.
+    """``Σ ‖f(x)‖²`` over a batch's rows of ``task``: a scalar, with its graph; of the classes that have come.
 
     Raises:
         UserError: the objective tells no logits.
@@ -48,4 +48,5 @@ def squared_outputs(task: Task, method: str, batch: Batch, ctx: Context) -> Tens
             f"mitigation {method}: the objective of `{task.name}` gives no logits, whose sensitivity could be measured",
             "guard that task with another mitigation, such as ewc or replay",
         )
-    return outputs["logits"].float().square().sum()
+    logits, known = outputs["logits"].float(), task.objective.known(ctx.earlier)
+    return (logits if known is None else logits[..., list(known)]).square().sum()

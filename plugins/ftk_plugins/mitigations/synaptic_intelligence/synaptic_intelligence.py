@@ -106,6 +106,10 @@ class SynapticIntelligence(WeightedPull):
             its = gradient[start - begun : stop - begun].float()
             path[start - first : stop - first].addcmul_(drift.rows(start, stop), its, value=sign)
 
+    def go_back(self, state: State) -> None:
+        """The path leads to the weights that the stage leaves, and no farther."""
+        self._path = {name: state[_PATH + name].to(path.device) for name, path in self._path.items()}
+
     def finish(self, ctx: Context) -> None:
         """Make of the path what the stage has learned."""
         if self._taps is not None:
