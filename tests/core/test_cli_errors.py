@@ -84,3 +84,21 @@ def test_what_the_system_refuses_is_nobodys_mistake(error: Exception, said: str,
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {said}")
     assert "mistake of ftk" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("run", "recipe.toml", "--output", ""),
+        ("ablate", "recipe.toml", "--output", " "),
+        ("sweep", "recipe.toml", "--over", "seed=[1]", "--output="),
+        ("compare", "runs/one", ""),
+        ("report", ""),
+        ("check", ""),
+    ],
+    ids=lambda asked: asked[0],
+)
+def test_an_empty_path_is_not_the_folder_where_one_stands(asked: tuple[str, ...]) -> None:
+    result = ftk_(*asked)
+    assert result.exit_code == 2
+    assert "the path is empty" in result.stderr

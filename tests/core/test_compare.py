@@ -154,6 +154,8 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     (hurt := tmp_path / "hurt").mkdir()
     (hurt / "ablation.json").write_text('{"runs": [7]}')
+    (begun := tmp_path / "begun").mkdir()
+    (begun / "ablation.json").write_text("{}")
     for paths, told in (
         ([good, other], "different tasks: old, new; and old"),
         ([good, same], "same recipe with the same seed"),
@@ -167,6 +169,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path: Path) -> N
         ([good, tmp_path / "goood"], "did you mean `good`"),
         ([tmp_path], "runs in it: "),
         ([hurt], "ablation.json: is damaged"),
+        ([begun], "is an ablation that has not ended"),
         ([good, "--metric", "acuracy"], "did you mean `accuracy`"),
     ):
         done = ftk_("compare", *map(str, paths))

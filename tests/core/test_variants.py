@@ -9,6 +9,7 @@ import pytest
 
 from ftk.comparing import joint, series
 from ftk.comparing.joint import CannotJoin, joint_recipe
+from ftk.comparing.quality import check_metric
 from ftk.comparing.series import Done, Planned, Watcher, run_series
 from ftk.comparing.variants import variants
 from ftk.errors import Interrupted, RunFailed, UserError
@@ -159,8 +160,20 @@ def test_what_the_command_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ftk_("ablate", recipe, "--seeds", "1", "--set", "seed=2").exit_code == 2
     assert ftk_("ablate", recipe, "--set", "training.step=1").exit_code == 2
     assert ftk_("ablate", str(tmp_path / "nowhere.toml")).exit_code == 2
-    assert "is a file" in ftk_("ablate", recipe, "--output", recipe).output
+    measured = str(written(tmp_path, ONE_STAGE + '[[evaluator]]\nuse = "perplexity"', "measured.toml"))
+    assert "is a file" in ftk_("ablate", measured, "--output", recipe).output
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_will_be_measured_is_known_from_the_recipe() -> None:
+    [path] = [path for path in RECIPES if path.stem == "ewc_lora"]
+    recipe = load_recipe(path, registry=REGISTRY)
+    for metric in (None, "keyword_accuracy", "keyword_accuracy@unseen_wording"):
+        check_metric(recipe, metric)
+    with pytest.raises(UserError, match="did you mean `keyword_accuracy@unseen_wording`"):
+        check_metric(recipe, "keyword_accuracy@unseen_words")
+    with pytest.raises(UserError, match="no evaluator"):
+        check_metric(recipe, "keyword_accuracy@unseen_wording", choosing=True)
 
 
 class Heard(Watcher):

@@ -11,7 +11,7 @@ import pytest
 from ftk.events import RunEvent
 from ftk.report.series import SeriesDisplay
 from tests.core.command import ftk_
-from tests.system.small import events_of, report_of, written
+from tests.system.small import ONE_STAGE, events_of, report_of, written
 from tests.two_tasks import stream
 
 RECIPE = stream('[[stage.mitigation]]\nuse = "l2sp"\nstrength = 3.0', steps=60)
@@ -71,3 +71,39 @@ def test_an_ablation_goes_on_where_it_was_stopped_and_says_what_a_mitigation_is_
     assert json.loads(ftk_("compare", "runs/small-ablation", "--json").stdout) == told["comparison"]
     latex = ftk_("compare", str(folder), "--format", "latex").stdout
     assert [line.split(" & ")[0] for line in latex.splitlines() if " & 3 & " in line] == list(rows)
+
+    changed = ftk_("ablate", recipe, "--set", "training.steps=61")
+    assert changed.exit_code == 2
+    assert "the ablation of recipe `small`, before it changed: stage `capitals`: training.steps is 61" in changed.stderr
+    other = ftk_("ablate", str(written(here, RECIPE.replace('"small"', '"other"'))), "--output", str(folder))
+    assert other.exit_code == 2
+    assert "holds the ablation of recipe `small`, and this is `other`" in other.stderr
+    assert "--fresh" in other.stderr
+    assert json.loads((folder / "ablation.json").read_text()) == told
+
+
+def test_a_metric_that_nothing_measures_and_a_folder_of_something_else_are_refused_before_anything_runs(
+    here: Path,
+) -> None:
+    recipe = str(written(here, RECIPE))
+    misspelt = ftk_("ablate", recipe, "--metric", "perplexitty")
+    assert misspelt.exit_code == 2
+    assert "--metric perplexitty: no evaluator" in misspelt.stderr
+    assert "did you mean `perplexity`?" in misspelt.stderr
+    blind = ftk_("ablate", str(written(here, ONE_STAGE, "blind.toml")))
+    assert blind.exit_code == 2
+    assert "add an [[evaluator]]" in blind.stderr
+    into = ftk_("ablate", recipe, "--output", ".")
+    assert into.exit_code == 2
+    assert "holds files, but no ablation of ftk" in into.stderr
+    assert sorted(path.name for path in here.iterdir()) == ["blind.toml", "recipe.toml"]
+
+
+def test_a_metric_that_is_known_only_when_it_is_measured_is_looked_for_after_the_first_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftk_plugins.evaluators.perplexity.options.PerplexityOptions.metrics", lambda _: ())
+    done = ftk_("ablate", str(written(here, RECIPE)), "--set", "training.steps=1", "--metric", "perplexitty")
+    assert done.exit_code == 2, done.output
+    assert "did you mean `perplexity`?" in done.stderr
+    assert len(list(here.glob("runs/*/*/seed-3"))) == 1

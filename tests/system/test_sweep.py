@@ -120,6 +120,9 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_writes_the_recipe_that_won(
     assert len(runs) == 5, "nothing is run twice"
     assert "best " in again.stdout
     assert "page: " in again.stdout
+    other = sweep(recipe, "--set", "name=other", "--set", "training.steps=3", "--output", "runs/small-sweep")
+    assert other.exit_code == 2, "it would take the runs of the first for its own"
+    assert "holds the sweep of recipe `small`, and this is `other`" in other.stderr
     assert (Path("runs/small-sweep") / "report.html").is_file()
 
 
@@ -152,13 +155,14 @@ def test_points_that_fail_or_look_hopeless_stop_nobody(recipe: Path, monkeypatch
         (("seed=[1, 2]",), (), "write --seeds"),
         (("name=['a', 'b']",), (), "a name changes no result"),
         ((f"{STRENGTH}=[1]",), ("--output", "small.toml"), "is a file, not a folder"),
+        ((f"{STRENGTH}=[1]",), ("--output", "."), "holds files, but no sweep of ftk"),
         ((f"{STRENGTH}=[1]",), ("--floor", "nan"), "is no finite number"),
         ((f"{STRENGTH}=[1]",), ("--seeds", "1,1"), "are no seeds"),
         ((f"{STRENGTH}=[1]",), ("--best", "small.toml"), "there is such a file already"),
         ((f"{STRENGTH}=log(1, 2)",), ("--sampler", "grid"), "a grid needs points"),
-        ((f"{STRENGTH}=[1]",), ("--metric", "accuracy"), "no `accuracy` was measured"),
+        ((f"{STRENGTH}=[1]",), ("--metric", "accuracy"), "--metric accuracy: no evaluator"),
     ],
-    ids=["nothing", "key", "range", "seed", "name", "output", "floor", "seeds", "best", "grid", "metric"],
+    ids=["nothing", "key", "range", "seed", "name", "output", "here", "floor", "seeds", "best", "grid", "metric"],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused(
     recipe: Path, spaces: tuple[str, ...], more: tuple[str, ...], told: str

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftk.cli.common import console, json_option, print_json, registry, seeds_option, third_party_option
+from ftk.cli.common import PathGiven, console, json_option, print_json, registry, seeds_option, third_party_option
 from ftk.cli.compare import metric_option, print_comparison, watts_option
 from ftk.comparing.comparison import Comparison, compare
-from ftk.comparing.quality import Matrix, asked_of, quality
+from ftk.comparing.quality import Matrix, asked_of, check_metric, quality
 from ftk.comparing.runs import ABLATION, read_run, read_runs
 from ftk.comparing.tables import points
-from ftk.errors import Interrupted, UserError
+from ftk.errors import Interrupted, UserError, did_you_mean
 from ftk.pictures.reading import POINTS
 from ftk.report.console import SafeConsole
 from ftk.report.rows import number, percent
@@ -28,10 +28,11 @@ from ftk.report.rows import number, percent
 if TYPE_CHECKING:
     from ftk.comparing.series import Done, Planned
     from ftk.comparing.variants import LeftOut, Variant
+    from ftk.recipe.specs import Recipe
 
 
 @click.command()
-@click.argument("recipe", type=click.Path())
+@click.argument("recipe", type=PathGiven())
 @click.option(
     "--set",
     "settings",
@@ -40,9 +41,7 @@ if TYPE_CHECKING:
     help="Change the recipe before it is varied, as in training.epochs=5. May be repeated.",
 )
 @seeds_option
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="The folder of the runs. Default: runs/<name>-ablation."
-)
+@click.option("--output", type=PathGiven(path_type=Path), help="The folder of the runs. Default: runs/<name>-ablation.")
 @metric_option
 @watts_option
 @click.option("--fresh", is_flag=True, help="Start all runs over.")
@@ -69,6 +68,7 @@ def ablate(
     out = SafeConsole(stderr=as_json, emoji=False, highlight=False)
     out.soft_wrap = not out.is_terminal
     with out.status("loading libraries") if out.is_terminal else nullcontext():
+        from ftk.comparing.claiming import claim
         from ftk.comparing.series import Planned
         from ftk.comparing.variants import variants
         from ftk.disk.manifest import write_text
@@ -76,12 +76,13 @@ def ablate(
 
     with out.status("reading recipe and rows") if out.is_terminal else nullcontext():
         found, left_out = variants(recipe, settings, plugins)
-    name, own = found[0].recipe.name, found[0].recipe.seed
+    full = found[0].recipe
+    check_metric(full, metric)
+    name, own = full.name, full.seed
     if seeds and any(setting.partition("=")[0].strip() == "seed" for setting in settings):
         raise click.UsageError("--seeds and --set seed=... do not go together")
     folder = output or Path("runs") / f"{name}-ablation"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder", "choose another folder with --output")
+    claim(folder, ABLATION, "ablation", full, fresh)
     planned = [
         Planned(variant.name, variant.seeded(seed), folder / variant.name / f"seed-{seed}")
         for variant in found
@@ -94,7 +95,7 @@ def ablate(
         out.print(f"  left out: {gap.name}: {gap.reason}", markup=False)
     done = _run(planned, plugins, fresh, out, metric)
     comparison, failure = _compare(done, metric, watts)
-    told = _as_json(name, folder, found, left_out, done, comparison)
+    told = _as_json(full, folder, found, left_out, done, comparison)
     write_text(folder / ABLATION, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     if comparison is not None:
         drawn = points(f"{name}: ablation", comparison, folder)
@@ -134,7 +135,7 @@ def _run(planned: Sequence[Planned], plugins: Any, fresh: bool, out: SafeConsole
 
         def ended(self, number: int, done: Done, known: bool) -> None:
             failed = f"failed: {done.error.splitlines()[0] if done.error else ''}"
-            told = failed if done.report is None else _told(done.planned.folder, metric)
+            told = failed if done.report is None else _told(done.planned.folder, metric, number == 1)
             display.ended(number, named(done.planned), told, known)
 
     try:
@@ -147,13 +148,19 @@ def _run(planned: Sequence[Planned], plugins: Any, fresh: bool, out: SafeConsole
         display.close()
 
 
-def _told(folder: Path, metric: str | None) -> str:
-    """What a run learned and kept, in a few words."""
+def _told(folder: Path, metric: str | None, first: bool) -> str:
+    """What a run learned and kept, in a few words.
+
+    Raises:
+        UserError: the first of all runs was not measured by the metric: nor would the others be.
+    """
     try:
         run = read_run(folder)
     except UserError as error:
         return str(error)
     asked = asked_of(run.scores, metric)
+    if asked is None and metric and first:
+        raise UserError(f"--metric {metric}: {folder} was not measured by it", did_you_mean(metric, run.scores.metrics))
     if asked is None:
         return "nothing was measured"
     found = quality(Matrix(run, asked))
@@ -175,7 +182,7 @@ def _compare(done: Sequence[Done], metric: str | None, watts: float | None) -> t
 
 
 def _as_json(
-    name: str, folder: Path, found: Sequence[Variant], left_out: Sequence[LeftOut], done: Sequence[Done],
+    full: Recipe, folder: Path, found: Sequence[Variant], left_out: Sequence[LeftOut], done: Sequence[Done],
     comparison: Comparison | None,
 ) -> dict[str, Any]:  # fmt: skip
     runs = [
@@ -186,7 +193,7 @@ def _as_json(
         for each in done
     ]  # fmt: skip
     return {
-        "schema": 1, "name": name, "folder": str(folder),
+        "schema": 1, "name": full.name, "folder": str(folder), "recipe": full.resolved(),
         "variants": [{"name": variant.name, "summary": variant.summary} for variant in found],
         "left_out": [{"name": gap.name, "reason": gap.reason} for gap in left_out],
         "runs": runs, "comparison": comparison.to_json() if comparison else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -32,6 +33,16 @@ class FiniteRange(click.FloatRange):
         return found
 
 
+class PathGiven(click.Path):
+    """A path that names something: ``Path("")`` is the folder where one stands, which nobody means by it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, if it is one."""
+        if not os.fspath(value).strip():
+            self.fail("the path is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def recipe_arguments(command: Command) -> Command:
     """Give a verb RECIPE, ``--set`` and ``--without``, as ``recipe``, ``settings`` and ``without``."""
     command = click.option("--without", multiple=True, metavar="NAME", help="Leave a mitigation out. May be repeated.")(
@@ -41,7 +52,7 @@ def recipe_arguments(command: Command) -> Command:
         "--set", "settings", multiple=True, metavar="KEY=VALUE",
         help="Change the recipe, as in training.epochs=5 or mitigation.ewc.strength=1. May be repeated.",
     )(command)  # fmt: skip
-    return click.argument("recipe", type=click.Path())(command)
+    return click.argument("recipe", type=PathGiven())(command)
 
 
 def json_option(command: Command) -> Command:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from ftk.cli.common import FiniteRange, console, json_option, print_json, print_table
+from ftk.cli.common import FiniteRange, PathGiven, console, json_option, print_json, print_table
 from ftk.comparing.comparison import Comparison
 from ftk.comparing.comparison import compare as compare_runs
 from ftk.comparing.runs import ablated, read_runs
@@ -23,7 +23,7 @@ watts_option = click.option(
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=PathGiven(path_type=Path))
 @metric_option
 @watts_option
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Of the tables.")

@@ -11,7 +11,16 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from ftk.cli.common import console, json_option, print_json, print_note, recipe_arguments, registry, third_party_option
+from ftk.cli.common import (
+    PathGiven,
+    console,
+    json_option,
+    print_json,
+    print_note,
+    recipe_arguments,
+    registry,
+    third_party_option,
+)
 from ftk.errors import UserError
 from ftk.recipe.reading import load_recipe
 
@@ -32,7 +41,7 @@ WHERE_LEARNED = "»", "«"
     "--examples", type=click.IntRange(0), default=10, show_default=True, help="How many encoded rows to show."
 )
 @click.option(
-    "--save", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+    "--save", type=PathGiven(file_okay=False, path_type=Path), metavar="FOLDER",
     help="Write the final rows of every role as Parquet.",
 )  # fmt: skip
 @json_option

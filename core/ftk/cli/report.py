@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from ftk.cli.common import PathGiven
 from ftk.errors import visible
 
 
 @click.command("report", short_help="Write the page of a run or of an ablation, and its charts as files.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PathGiven(path_type=Path))
 @click.option(
-    "--figures", type=click.Path(path_type=Path), help="Also write each chart into this folder, as SVG and PNG."
+    "--figures", type=PathGiven(path_type=Path), help="Also write each chart into this folder, as SVG and PNG."
 )
 def report(folder: Path, figures: Path | None) -> None:
     """Write report.html into FOLDER: a run's, also while it runs or after it was stopped, or an ablation's.

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ftk.cli.common import json_option, recipe_arguments, registry, third_party_option
+from ftk.cli.common import PathGiven, json_option, recipe_arguments, registry, third_party_option
 from ftk.cli.once import is_first
 from ftk.errors import Interrupted, visible
 from ftk.plugin.registry import Registry
@@ -22,7 +22,7 @@ from ftk.report.console import SafeConsole
 
 @click.command("run", short_help="Run a recipe; go on where an earlier run of it was stopped.")
 @recipe_arguments
-@click.option("--output", type=click.Path(path_type=Path), help="The run's folder. Default: runs/<name>.")
+@click.option("--output", type=PathGiven(path_type=Path), help="The run's folder. Default: runs/<name>.")
 @click.option("--fresh", is_flag=True, help="Delete what the folder holds and start over.")
 @click.option("--dry-run", is_flag=True, help="Read data and model, count rows and steps, train nothing.")
 @click.option(
@@ -107,7 +107,8 @@ def _run(
             console.print(*lines, sep="\n", end="\n\n" if lines else "")
     else:
         click.echo(plain_text(result.report), nl=False)
-    console.print(f"model and report: {result.folder}", highlight=False, markup=False)
+    written = "model, report.html and" if (result.folder / "report.html").is_file() else "model and"
+    console.print(f"{written} report.json: {result.folder}", highlight=False, markup=False)
 
 
 def _dry_run(recipe: Recipe, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ftk.cli.common import (
     FiniteRange,
+    PathGiven,
     console,
     json_option,
     print_json,
@@ -22,6 +23,7 @@ from ftk.cli.common import (
     third_party_option,
 )  # fmt: skip
 from ftk.comparing.outcome import Outcome, describe, described, points_table, results
+from ftk.comparing.runs import SWEEP
 from ftk.comparing.spaces import read_spaces, setting
 from ftk.comparing.study import PRUNERS, SAMPLERS, Study
 from ftk.comparing.tables import estimate
@@ -51,8 +53,8 @@ from ftk.recipe.reading import load_recipe
 @click.option("--metric", metavar="NAME", help="Compare all tasks by this metric. Default: each task's first.")
 @click.option("--floor", type=FiniteRange(0, 1), default=0.95, show_default=True,
               help="The retention that the best point must have.")  # fmt: skip
-@click.option("--best", type=click.Path(path_type=Path), help="Write the recipe of the best point to this file.")
-@click.option("--output", type=click.Path(path_type=Path), help="The sweep's folder. Default: runs/<name>-sweep.")
+@click.option("--best", type=PathGiven(path_type=Path), help="Write the recipe of the best point to this file.")
+@click.option("--output", type=PathGiven(path_type=Path), help="The sweep's folder. Default: runs/<name>-sweep.")
 @click.option("--storage", metavar="URL", help="A database that several machines share. Default: a file in the folder.")
 @click.option("--study", "study_name", metavar="NAME", help="Its name in the database. Default: the recipe's.")
 @click.option("--keep-models", is_flag=True, help="Keep the weights of every point.")
@@ -101,15 +103,15 @@ def sweep(
         hint = "add --set training.evaluate_every=50, or more --seeds"
         raise UserError(f"--pruner {pruner}: nothing is measured before a point of one seed ends", hint)
     folder = output or Path("runs") / f"{base.name}-sweep"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder", "choose another folder with --output")
     told = console()
     with told.status("loading libraries"):
+        from ftk.comparing.claiming import claim
         from ftk.comparing.sweeping import Sweep, Swept
         from ftk.pictures.page import write_page
 
     swept = Swept(Path(recipe), settings, without, searched, seeds, split == "validation", metric)
     swept.check(plugins)
+    claim(folder, SWEEP, "sweep", swept.first(plugins))
     study = Study(
         storage or str(folder / "study.log"), swept.identity(plugins), name=study_name or base.name, spaces=searched,
         sampler=sampler, pruner=pruner, trials=trials, seed=sampler_seed,

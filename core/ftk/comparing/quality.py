@@ -9,7 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftk.comparing.runs import FinishedRun
+from ftk.errors import UserError, did_you_mean
+from ftk.recipe.measured import OWN_ROWS
+from ftk.recipe.members import task_specs
 from ftk.recipe.naming import member_of
+from ftk.recipe.specs import Recipe
 from ftk.report.outcomes import Outcome
 from ftk.report.scores import RETAIN, Scores
 
@@ -69,6 +73,32 @@ def asked_of(scores: Scores, metric: str | None = None) -> Asked | None:
     learned = {task: scores.learned(number) for number, task in enumerate(scores.tasks)}
     target = [chosen[task] for task in scores.tasks if task in chosen][-1]
     return Asked(scores.tasks, chosen, target, learned, dict(scores.higher_is_better))
+
+
+def check_metric(recipe: Recipe, metric: str | None, choosing: bool = False) -> None:
+    """Find, before anything runs, that the runs of a recipe will have nothing to be compared by.
+
+    Of evaluators whose metrics are known only when they measure, nothing is said.
+
+    Args:
+        recipe: what will run.
+        metric: by which all tasks are to be compared; None: each by its first.
+        choosing: whether validation rows alone will be measured, and no probes.
+
+    Raises:
+        UserError: no evaluator measures it, or there is none.
+    """
+    found: list[str] = []
+    for task in task_specs(recipe):
+        for spec in task.evaluators:
+            if not (names := spec.metrics()):
+                return
+            probes = () if choosing or OWN_ROWS in spec.provides() else task.data.probes
+            found += [*names, *(f"{name}@{probe}" for name in names for probe in probes)]
+    if not found:
+        raise UserError(f"{recipe.source}: nothing is measured, and so nothing compared", "add an [[evaluator]]")
+    if metric is not None and metric not in found:
+        raise UserError(f"--metric {metric}: no evaluator of {recipe.source} measures it", did_you_mean(metric, found))
 
 
 class Matrix:

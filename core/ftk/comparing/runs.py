@@ -17,6 +17,8 @@ from ftk.report.scores import REPORT_SCHEMA, Scores
 
 ABLATION = "ablation.json"
 """In the folder of an ablation."""
+SWEEP = "sweep.json"
+"""In the folder of a sweep."""
 
 SECONDS = ("seconds", "outside_seconds")
 """Of a stage: its steps, and what mitigations do before and after them."""
@@ -122,20 +124,23 @@ def ablated(path: Path) -> dict[Path, str]:
     """The completed runs of an ablation's folder, each with the name of its variant; none where it is another folder.
 
     Raises:
-        UserError: its list of runs is damaged.
+        UserError: its list of runs is damaged, or none of them has completed.
     """
     if not (path / ABLATION).is_file():
         return {}
     try:
-        return {
+        found = {
             path / str(run["variant"]) / f"seed-{run['seed']}": str(run["variant"])
-            for run in read_json(path / ABLATION)["runs"]
+            for run in read_json(path / ABLATION).get("runs", [])
             if run["status"] == "completed"
         }
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path / ABLATION}: is damaged ({type(error).__name__}: {error})", "run `ftk ablate` again"
         ) from error
+    if not found:
+        raise UserError(f"{path}: is an ablation that has not ended", "go on with it: `ftk ablate` and its recipe")
+    return found
 
 
 def read_runs(paths: Iterable[Path]) -> list[FinishedRun]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ftk.comparing.comparison import Comparison, compare
 from ftk.comparing.outcome import describe
+from ftk.comparing.quality import check_metric
 from ftk.comparing.runs import FinishedRun, read_run
 from ftk.comparing.spaces import Space, setting
 from ftk.comparing.stages import KeptStages
@@ -59,18 +60,22 @@ class Swept:
         """Read the recipe at every value of a choice and at both ends of a range, the others at their first.
 
         Raises:
-            UserError: the recipe is wrong there.
+            UserError: the recipe is wrong there, or nothing measures the metric.
         """
         first = {space.key: space.ends[0] for space in self.spaces}
         for space in self.spaces:
             for value in space.ends:
-                self.at({**first, space.key: value}, self.seeds[0], registry)
+                recipe = self.at({**first, space.key: value}, self.seeds[0], registry)
+                check_metric(recipe, self.metric, self.choosing)
+
+    def first(self, registry: Registry) -> Recipe:
+        """The recipe where every space has its first value, with seed 0: it tells sweeps apart."""
+        return self.at({space.key: space.ends[0] for space in self.spaces}, 0, registry)
 
     def identity(self, registry: Registry) -> dict[str, Any]:
         """What a study is of, beside its spaces."""
-        recipe = self.at({space.key: space.ends[0] for space in self.spaces}, 0, registry)
         return {
-            "recipe": recipe.sha256, "settings": list(self.settings), "without": list(self.without),
+            "recipe": self.first(registry).sha256, "settings": list(self.settings), "without": list(self.without),
             "seeds": list(self.seeds), "measured_on": "validation" if self.choosing else "test",
             "metric": self.metric,
         }  # fmt: skip
