@@ -63,10 +63,12 @@ class Gpm(Mitigation):
             ctx.check_interrupt()
             batch = task.objective.collate([items[place]]).to(ctx.device)
             task.objective.loss(ctx.model, batch, replace(ctx, precision="fp32", loss_chunks=1))
-            inputs.passed()
 
         with inputs, evaluated(ctx.model), torch.no_grad():
-            go_through(order[0])  # tells which layers have inputs in common
+            for place in order:  # every process the same ones, until it is known which layers have inputs in common
+                go_through(place)
+                if inputs.passed():
+                    break
             for _ in inputs.groups():
                 for place in order[ctx.rank :: ctx.world_size]:
                     go_through(place)

@@ -23,7 +23,7 @@ class Inputs:
     """A context in which the layers of a model that have one of these weights add up what they are given.
 
     Layers that are given the very same tensor, as the projections of an attention block, are one *site*: what they are
-    given is added up once. Which are, is seen in the first pass.
+    given is added up once. Which are, is seen in the first pass that reaches them: a router may pass a layer over.
 
     Args:
         model: what the batches go through.
@@ -61,12 +61,14 @@ class Inputs:
     ) -> None:
         self._stack.close()
 
-    def passed(self) -> None:
-        """A pass has ended. After the first, sites are known."""
-        self._first = None
+    def passed(self) -> bool:
+        """A pass has ended: whether every layer has been given something by now, so that all sites are known."""
+        self._first = {}
+        return all(is_table(module) or name in self.sites for module, name in self._modules)
 
     def groups(self, elements: int = ELEMENTS) -> Iterator[None]:
-        """Once a pass has gone through: sites whose moments are added up from here on, as many as have room."""
+        """Once sites are known: those whose moments are added up from here on, as many as have room."""
+        self._first = None
         waiting = dict(self._widths)
         while waiting:
             self.moments, room = {}, elements
