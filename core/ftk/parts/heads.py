@@ -70,7 +70,7 @@ class Heads:
         self._others = [head for head in dict.fromkeys(others) if head != live]
         if len(self.models) > 1:
             self._join()
-        self.beside = {_own_name(head, name): p for head in self._others for name, p in self._own(head).items()}
+        self.beside = {_own_name(head, name): p for head in self._others for name, p in self.own(head).items()}
 
     @property
     def model(self) -> Any:
@@ -122,7 +122,7 @@ class Heads:
             return inner
         return _own_name(self.live, name)
 
-    def _own(self, head: Head) -> dict[str, nn.Parameter]:
+    def own(self, head: Head) -> dict[str, nn.Parameter]:
         """What only the model of a head that is not the live one has, by the names in it."""
         live = {id(parameter) for parameter in self.model.parameters()}
         return {name: p for name, p in self.models[head].named_parameters() if id(p) not in live}

@@ -65,7 +65,7 @@ class ModelSource(Part):
 
         It is asked once for each head that the recipe's objectives need. A head that the source does not hold is
         drawn anew. A model carries the names of such weights as its attribute ``fresh_weights``, a tuple; one without
-        it has none.
+        it has none. Of heads beside the first these are put into another order, so that tasks do not begin alike.
 
         Args:
             head: the head that an objective needs.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
@@ -13,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from ftk.errors import UserError
 from ftk.events import Events
-from ftk.parts import Head, Loaded, ModelSource
+from ftk.parts import Head, Loaded, ModelSource, derive_seed
 from ftk.parts.heads import Heads
 from ftk.processes.placing import Placement
 from ftk.processes.sharding import in_turns, shard
@@ -81,7 +82,25 @@ class Loading:
             self.events("phase", text=f"the model's weights lie: {told}")
         elif self.mesh is None and not outline:
             models = {head: model.to(self.accelerator.device) for head, model in models.items()}
-        return Heads(models, live, loaded[live].processor, self.source.body)
+        heads = Heads(models, live, loaded[live].processor, self.source.body)
+        if not outline:
+            self._draw_apart(heads, [head for head, place in places.items() if place is None and head != live])
+        return heads
+
+    @torch.no_grad()
+    def _draw_apart(self, heads: Heads, new: Iterable[Head]) -> None:
+        """Shuffle the newly drawn weights of heads that the source gave beside the live one, each in its own order.
+
+        A source draws every head from the same seed. Tasks whose heads begin alike pull the body the same way, and each
+        undoes what the one before has learned.
+        """
+        for head in new:
+            drawn = set(getattr(heads.models[head], "fresh_weights", ()))
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, *astuple(head)))
+            for name, parameter in heads.own(head).items():
+                if name in drawn:
+                    order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                    parameter.copy_(parameter.flatten()[order].view_as(parameter))
 
     def _load(self, head: Head, place: Path | None, outline: bool) -> Loaded:
         stage = (
