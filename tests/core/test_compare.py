@@ -16,10 +16,11 @@ from scipy import stats
 
 from ftk.comparing.comparison import compare
 from ftk.comparing.intervals import over_seeds
-from ftk.comparing.quality import Matrix, asked_of, quality
+from ftk.comparing.quality import Matrix, asked_of, quality, so_far
 from ftk.comparing.runs import read_run, read_runs
 from ftk.comparing.tables import texts
 from ftk.errors import UserError
+from ftk.report.scores import Scores
 from tests.core.command import ftk_
 from tests.core.finished import hits, mean_of, two_stages, write_run
 
@@ -232,3 +233,30 @@ def test_json_tells_everything_and_goes_with_no_format(hostile: list[str]) -> No
 def test_comparing_needs_no_torch() -> None:
     code = "import sys, ftk.cli.compare; assert 'torch' not in sys.modules; assert 'datasets' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_run_has_so_far_at_its_end_is_what_a_comparison_says_of_it(tmp_path: Path) -> None:
+    """Three stages; the second's task is measured by something of another scale and direction."""
+    tasks = ("a", "b", "c")
+    cells = {
+        (1, "a"): mean_of(hits(1, share=0.9)), (2, "a"): mean_of(hits(2, share=0.95)), (3, "a"): mean_of(hits(3)),
+        (2, "b"): mean_of(np.full(40, 7.0), name="loss", higher=False),
+        (3, "b"): mean_of(np.full(40, 8.0), name="loss", higher=False),
+        (3, "c"): mean_of(hits(4)),
+    }  # fmt: skip
+    whole = {cell: [metric] for cell, metric in cells.items()}
+    run = read_run(write_run(tmp_path / "run", whole, tasks=tasks, stages=[{}, {}, {}]))
+    asked = asked_of(run.scores)
+    assert asked is not None
+    measured = quality(Matrix(run, asked))
+    before = Scores(tasks)
+    for (after, task), metric in cells.items():
+        before.record(min(after, 2), task, [metric] if after < 3 else [])
+    before.higher_is_better |= run.scores.higher_is_better
+    last = {task: {cells[3, task].name: float(cells[3, task].value)} for task in tasks}
+    assert so_far(before, "c", last) == pytest.approx((measured["target"][0], measured["retention"][0]))
+    assert so_far(before, "c", last, "loss") is None, "the stage's own task has no such metric"
+    assert so_far(before, "b", {"b": {"loss": 7.0}}) == (-7.0, 1.0)
+    assert so_far(before, "c", {**last, "b": {"loss": None}}) == pytest.approx(
+        (measured["target"][0], measured["retention"][0] - 7.0 / 8.0 / 2)
+    )

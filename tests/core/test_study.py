@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ftk import UserError
+from ftk.comparing.outcome import standing
 from ftk.comparing.spaces import read_spaces
 from ftk.comparing.study import Point, Study
-from ftk.comparing.sweeping import _Watch
+from ftk.comparing.sweeping import Swept, _Watch
 from ftk.events import RunEvent
+from ftk.parts import Metric
+from ftk.report.scores import Scores
 
 GRID = ["a=[1, 2]", "b.c=log(0.01, 1, 3)"]
 
@@ -155,7 +160,7 @@ def test_another_sweep_s_store_and_a_grid_without_points_are_refused(tmp_path: P
         study("sqlite:////no/where/s.db")
 
 
-def test_numbers_of_a_point_are_told_where_they_stand_beside_those_of_others() -> None:
+def test_a_point_s_standing_is_told_at_its_place_of_the_way_whatever_its_tasks_are_measured_by() -> None:
     told: list[tuple[int, float]] = []
 
     class Hears:
@@ -163,12 +168,38 @@ def test_numbers_of_a_point_are_told_where_they_stand_beside_those_of_others() -
             told.append((step, value))
             return False
 
-    evaluated = RunEvent("evaluated", {"scores": {"old": {"loss": 2.0}, "new": {"loss": 4.0}}})
-    first = _Watch(Hears(), Point(0, {}), {})  # type: ignore[arg-type]
-    first(evaluated)
-    first.report(1.9)
-    assert not told, "which direction is better was not known, and what follows would be its first number"
-    later = _Watch(Hears(), Point(1, {}), {"loss": False})  # type: ignore[arg-type]
-    later(evaluated)
-    later.report(1.9)
-    assert told == [(1, -3.0), (2, 1.9)]
+    scores = Scores(("old", "new"))
+    scores.record(1, "old", [Metric("accuracy", 0.8, True)])
+    scores.record(1, "new", [Metric("perplexity", 900.0, False)])
+    run = SimpleNamespace(scores=scores, recipe=SimpleNamespace(stages=[SimpleNamespace(name=n) for n in scores.tasks]))
+
+    def evaluated(step: int, accuracy: float, perplexity: float | None, stage: int = 2) -> RunEvent:
+        found = {"old": {"accuracy": accuracy}, "new": {"perplexity": perplexity}}
+        return RunEvent("evaluated", {"stage": stage, "step": step, "steps": 50, "scores": found})
+
+    swept = Swept(Path(), (), (), (), (0, 1))
+    watch = _Watch(Hears(), Point(0, {}), swept, 0.95)  # type: ignore[arg-type]
+    watch(evaluated(25, 0.8, 9.0))
+    assert not told, "no run is known yet"
+    watch.run = run  # type: ignore[assignment]
+    watch(evaluated(25, 0.78, 9.0))
+    watch.number = 1
+    watch(evaluated(50, 0.6, 3.0))
+    watch(evaluated(50, 0.8, None))
+    assert [place for place, _ in told] == [149, 399, 399], "a hundred a stage, two stages a seed"
+    kept, lost, diverged = (value for _, value in told)
+    assert lost == pytest.approx(0.6 / 0.8 - 0.95), "what is missing to the floor, however much was learned"
+    assert lost < diverged == 0.0 < kept
+    blind = _Watch(Hears(), Point(0, {}), replace(swept, choosing=False), 0.95)  # type: ignore[arg-type]
+    blind.run = run  # type: ignore[assignment]
+    blind(evaluated(25, 0.8, 9.0))
+    assert len(told) == 3, "validation rows are not held against test rows"
+
+
+def test_a_standing_orders_points_as_the_best_is_chosen() -> None:
+    floor = 0.9
+    worth = [(learned, kept) for learned in (-5e4, -2.0, 0.0, 0.7, 3e3) for kept in (0.0, 0.5, 0.9, 1.0)]
+    by_rule = sorted(worth, key=lambda one: (one[1] >= floor, one[0] if one[1] >= floor else one[1]))
+    values = [standing(*one, floor) for one in by_rule]
+    assert values == sorted(values)
+    assert standing(-5e4, 0.9, floor) > standing(-5.1e4, 1.0, floor) > standing(3e3, 0.89, floor)

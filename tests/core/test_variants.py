@@ -160,7 +160,8 @@ def test_what_the_command_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ftk_("ablate", recipe, "--seeds", "1", "--set", "seed=2").exit_code == 2
     assert ftk_("ablate", recipe, "--set", "training.step=1").exit_code == 2
     assert ftk_("ablate", str(tmp_path / "nowhere.toml")).exit_code == 2
-    measured = str(written(tmp_path, ONE_STAGE + '[[evaluator]]\nuse = "perplexity"', "measured.toml"))
+    tested = f'{ONE_STAGE}test = {{ {FACTS}, relations = "capital" }}\n[[evaluator]]\nuse = "perplexity"\n'
+    measured = str(written(tmp_path, tested, "measured.toml"))
     assert "is a file" in ftk_("ablate", measured, "--output", recipe).output
     assert not (tmp_path / "runs").exists()
 

@@ -98,9 +98,9 @@ def sweep(
     first = [setting(space, space.ends[0]) for space in searched]
     base = load_recipe(recipe, overrides=[*settings, *first], without=without, registry=plugins)
     seeds = seeds or (base.seed,)
-    watched = any(stage.training.evaluate_every for stage in base.stages)
+    watched = split == "validation" and any(stage.training.evaluate_every for stage in base.stages)
     if pruner != "none" and len(seeds) == 1 and not watched:
-        hint = "add --set training.evaluate_every=50, or more --seeds"
+        hint = "choose --on validation, with --set training.evaluate_every=50, or add --seeds"
         raise UserError(f"--pruner {pruner}: nothing is measured before a point of one seed ends", hint)
     folder = output or Path("runs") / f"{base.name}-sweep"
     told = console()
@@ -117,7 +117,10 @@ def sweep(
         sampler=sampler, pruner=pruner, trials=trials, seed=sampler_seed,
     )  # fmt: skip
     try:
-        Sweep(swept, study, folder, plugins, lambda line: click.echo(line, err=as_json), keep_models=keep_models).run()
+        Sweep(
+            swept, study, folder, plugins, lambda line: click.echo(line, err=as_json), floor=floor,
+            keep_models=keep_models,
+        ).run()  # fmt: skip
     except Interrupted as error:
         raise Interrupted(f"{error}\n  go on with: {shlex.join(['ftk', *sys.argv[1:]])}") from error
     done = Outcome(results(study), study.points(), floor)

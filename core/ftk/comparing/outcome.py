@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,10 +72,11 @@ class Outcome:
     @property
     def best(self) -> Result | None:
         """The point that learned most of those that kept ``floor``, else the one that kept most; of none, None."""
-        allowed = [result for result in self.found if result.kept >= self.floor]
-        if allowed:
-            return max(allowed, key=lambda result: (result.learned, result.kept))
-        return max(self.found, key=lambda result: (result.kept, result.learned), default=None)
+        return max(
+            self.found,
+            key=lambda result: (standing(result.learned, result.kept, self.floor), result.kept, result.learned),
+            default=None,
+        )
 
     def ended(self) -> dict[str, int]:
         """How many points are not done, by what became of them."""
@@ -94,6 +96,14 @@ class Outcome:
                 for point in self.points
             ],
         }  # fmt: skip
+
+
+def standing(learned: float, kept: float, floor: float) -> float:
+    """One number for both aims, which orders points as the best is chosen, whatever scale ``learned`` has.
+
+    From 0 to 1 where the floor is kept, by what was learned; below 0 where it is not, by what is missing.
+    """
+    return 0.5 + math.atan(learned) / math.pi if kept >= floor else kept - floor
 
 
 def results(study: Study) -> list[Result]:

@@ -12,7 +12,7 @@ from ftk.comparing.runs import FinishedRun
 from ftk.errors import UserError, did_you_mean
 from ftk.recipe.measured import OWN_ROWS
 from ftk.recipe.members import task_specs
-from ftk.recipe.naming import member_of
+from ftk.recipe.naming import member_of, stage_of
 from ftk.recipe.specs import Recipe
 from ftk.report.outcomes import Outcome
 from ftk.report.scores import RETAIN, Scores
@@ -99,6 +99,40 @@ def check_metric(recipe: Recipe, metric: str | None, choosing: bool = False) -> 
         raise UserError(f"{recipe.source}: nothing is measured, and so nothing compared", "add an [[evaluator]]")
     if metric is not None and metric not in found:
         raise UserError(f"--metric {metric}: no evaluator of {recipe.source} measures it", did_you_mean(metric, found))
+
+
+def so_far(
+    scores: Scores, stage: str, found: Mapping[str, Mapping[str, float | None]], metric: str | None = None
+) -> tuple[float, float] | None:
+    """What a run has learned and kept while a stage trains; None where nothing of the stage was measured.
+
+    Args:
+        scores: what was measured after the stages before, on the same rows.
+        stage: its name.
+        found: each task's metrics by their names, those of the stage last; None for what is not finite.
+        metric: as in :func:`asked_of`.
+
+    Returns:
+        the mean score of the stage's tasks, turned so that more is better, and the mean share that earlier tasks have
+        of their best score, 1 where there are none; as :func:`quality` defines target and retention.
+    """
+    chosen: dict[str, str] = {}
+    for task, metrics in found.items():
+        names = [name for name in metrics if (name == metric if metric else "@" not in name)]
+        if names and names[0] in scores.higher_is_better:
+            chosen[task] = names[0]
+    new = [task for task in chosen if stage_of(task) == stage]
+    learned, kept = [], []
+    for task, name in chosen.items():
+        value, higher = found[task][name], scores.higher_is_better[name]
+        if task not in new:
+            column = [row[scores.tasks.index(task)] for row in scores.matrix(name)]
+            best = (max if higher else min)((score for score in column if score is not None), default=np.nan)
+            kept.append(0.0 if value is None else float(_kept(np.array(best), np.array(value), higher)))
+        elif name == chosen[new[-1]]:
+            learned.append(-np.inf if value is None else value if higher else -value)
+    shares = [share for share in kept if np.isfinite(share)]
+    return (float(np.mean(learned)), float(np.mean(shares)) if shares else 1.0) if learned else None
 
 
 class Matrix:

@@ -50,8 +50,8 @@ class Point:
 class Study:
     """Points asked for and told of, in a store that outlives the process.
 
-    Two numbers of each point are maximised, what was learned and what was kept. A pruner goes by one number, which a
-    study of its own beside this one takes: optuna prunes no study of two.
+    Two numbers of each point are maximised, what was learned and what was kept. A pruner goes by one, by whose order
+    alone: a study of its own beside this one takes it, for optuna prunes no study of two.
 
     Args:
         storage: a file, which is made where it is not there, or the URL of a database.
@@ -137,7 +137,7 @@ class Study:
         return Point(trial.number, {space.key: space.draw(trial) for space in self.spaces})
 
     def hopeless(self, point: Point, step: int, value: float) -> bool:
-        """Tell how far a point is after ``step`` of its way; whether the pruner would end it there."""
+        """Tell what a point is worth at ``step`` of its way, more being better; whether the pruner would end it."""
         shadow = self._shadows.get(point.number)
         if shadow is None:
             return False
@@ -149,7 +149,7 @@ class Study:
         trial = self._asked.pop(point.number)
         trial.set_user_attr(_FOUND, dict(found))
         self._study.tell(trial, [target, retention])
-        self._end_shadow(point, target + retention)
+        self._end_shadow(point, done=True)
 
     def give_up(self, point: Point, reason: str, *, pruned: bool) -> None:
         """A point ended before it was done: it looked hopeless, or it failed."""
@@ -158,14 +158,14 @@ class Study:
         trial = self._asked.pop(point.number)
         trial.set_user_attr(_FOUND, {"reason": reason})
         self._study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
-        self._end_shadow(point, None)
+        self._end_shadow(point, done=False)
 
     def leave(self, point: Point) -> None:
         """The process is asked to stop: the point is the next that anybody is given."""
         from optuna.trial import TrialState
 
         self._study.tell(self._asked.pop(point.number), state=TrialState.FAIL)
-        self._end_shadow(point, None)
+        self._end_shadow(point, done=False)
         self._study.enqueue_trial(self._coded(point.values))
 
     def points(self) -> list[Point]:
@@ -194,12 +194,13 @@ class Study:
             if trial.state != TrialState.WAITING and (trial.state != TrialState.FAIL or _FOUND in trial.user_attrs)
         ]
 
-    def _end_shadow(self, point: Point, value: float | None) -> None:
+    def _end_shadow(self, point: Point, done: bool) -> None:
+        """End a point for the pruner, which looks at what was told on the way and not at the value of the end."""
         from optuna.trial import TrialState
 
         if self._pruning is not None:
             shadow = self._shadows.pop(point.number)
-            self._pruning.tell(shadow, value, TrialState.PRUNED if value is None else None)
+            self._pruning.tell(shadow, 0.0 if done else None, None if done else TrialState.PRUNED)
 
     def _take_back(self) -> None:
         """Have the points tried again that processes of this machine were at when they were killed."""

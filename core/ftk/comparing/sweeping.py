@@ -6,14 +6,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ftk.comparing.comparison import Comparison, compare
-from ftk.comparing.outcome import describe
-from ftk.comparing.quality import check_metric
+from ftk.comparing.outcome import describe, standing
+from ftk.comparing.quality import check_metric, so_far
 from ftk.comparing.runs import FinishedRun, read_run
 from ftk.comparing.spaces import Space, setting
 from ftk.comparing.stages import KeptStages
@@ -23,9 +23,13 @@ from ftk.events import RunEvent
 from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
 from ftk.recipe.specs import Recipe
+from ftk.running.pipeline import Run
 from ftk.running.runner import run
 
 Tell = Callable[[str], None]
+
+PLACES = 100
+"""Of a stage's way, at which a point can be held against others."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +94,21 @@ class Sweep:
         folder: where the runs go, each in a folder named by its point's values and its seed.
         registry: the plugins.
         tell: takes a line for each point and each seed that is done.
+        floor: the retention that the best point must have; a pruner heeds it.
         keep_models: whether runs keep their weights; else what a run measured is all that is kept of it.
     """
 
     def __init__(
-        self, swept: Swept, study: Study, folder: Path, registry: Registry, tell: Tell, keep_models: bool = False
-    ) -> None:
+        self, swept: Swept, study: Study, folder: Path, registry: Registry, tell: Tell, *, floor: float,
+        keep_models: bool = False,
+    ) -> None:  # fmt: skip
         self.swept = swept
         self.study = study
         self.folder = folder
         self.registry = registry
         self.tell = tell
+        self.floor = floor
         self.keep_models = keep_models
-        self._higher: dict[str, bool] = {}
 
     def run(self) -> None:
         """Run every point that is left.
@@ -127,8 +133,8 @@ class Sweep:
 
     def _run_point(self, point: Point) -> None:
         runs: list[FinishedRun] = []
-        watch = _Watch(self.study, point, self._higher)
-        for seed in self.swept.seeds:
+        watch = _Watch(self.study, point, self.swept, self.floor)
+        for watch.number, seed in enumerate(self.swept.seeds):
             path = self.folder / folder_name(point.values) / f"seed-{seed}"
             try:
                 runs.append(self._run_once(point, seed, path, watch))
@@ -137,10 +143,9 @@ class Sweep:
                     raise
             if runs:
                 found = compare(runs, metric=self.swept.metric)
-                self._higher = dict(runs[0].scores.higher_is_better)
                 target, retention = _values(found)
                 if seed != self.swept.seeds[-1] and not watch.hopeless:
-                    watch.report(target + retention)
+                    watch.report(PLACES * len(runs[0].recipe["stages"]) * len(runs), target, retention)
             if watch.hopeless:
                 shutil.rmtree(path, ignore_errors=True)
                 self.study.give_up(point, f"pruned at seed {seed}", pruned=True)
@@ -153,16 +158,13 @@ class Sweep:
 
     def _run_once(self, point: Point, seed: int, path: Path, watch: _Watch) -> FinishedRun:
         """Run the recipe of a point with one seed, unless that was done."""
-        try:
-            known = read_run(path)
-        except UserError:
-            pass
-        else:
-            watch.apart = True
-            return known
         recipe = self.swept.at(point.values, seed, self.registry)
+        with suppress(UserError):
+            known = read_run(path)
+            if known.report.get("recipe_sha256") == recipe.sha256:
+                return known
         run(
-            recipe, output=path, registry=self.registry, observers=[watch], keeper=KeptStages(keep_last=False),
+            recipe, output=path, registry=self.registry, observers=[watch], keeper=_Shared(watch),
             choosing=self.swept.choosing, stop=lambda: watch.hopeless, page=False,
         )  # fmt: skip
         done = read_run(path)
@@ -176,32 +178,51 @@ class Sweep:
 class _Watch:
     """An observer of a point's runs that tells the study how far it is, and hears whether that looks hopeless.
 
-    The n-th number of one point is held against the n-th of others. So a point of which something was not told, as a
-    run was done before or nobody knew yet which direction is better, tells nothing more: it stands ``apart``.
+    A pruner holds a point against what others were at the same place of their way: :data:`PLACES` in a stage, stages
+    that came from the cache too, and the end of each seed.
+
+    Args:
+        study: hears it.
+        point: which is run.
+        swept: says by what it is judged.
+        floor: the retention that the best point must have.
+
+    Attributes:
+        run: which is going on; a test's scores while it trains are on other rows than those after it, and not told.
+        number: of its seed, from 0.
+        hopeless: whether the point is to be ended.
     """
 
-    def __init__(self, study: Study, point: Point, higher_is_better: Mapping[str, bool]) -> None:
-        self.study, self.point, self.higher = study, point, higher_is_better
-        self.steps, self.hopeless, self.apart = 0, False, False
+    def __init__(self, study: Study, point: Point, swept: Swept, floor: float) -> None:
+        self.study, self.point, self.swept, self.floor = study, point, swept, floor
+        self.run: Run | None = None
+        self.number, self.hopeless = 0, False
 
     def __call__(self, event: RunEvent) -> None:
-        if event.kind == "evaluated":
-            self.apart = self.apart or not self.higher
-            found = [
-                value if self.higher[name] else -value
-                for metrics in event.data["scores"].values()
-                for name, value in list(metrics.items())[:1]
-                if value is not None and name in self.higher
-            ]
-            if found:
-                self.report(fmean(found))
+        if event.kind == "evaluated" and self.run is not None and self.swept.choosing:
+            told, stages = event.data, self.run.recipe.stages
+            done = PLACES * (self.number * len(stages) + told["stage"] - 1)
+            stage = stages[told["stage"] - 1].name
+            found = so_far(self.run.scores, stage, told["scores"], self.swept.metric)
+            if found is not None:
+                self.report(done + max(1, (PLACES - 1) * told["step"] // told["steps"]), *found)
 
-    def report(self, value: float) -> None:
-        """Tell one number, the next of this point's."""
-        if self.apart:
-            return
-        self.steps += 1
-        self.hopeless = self.hopeless or self.study.hopeless(self.point, self.steps, value)
+    def report(self, place: int, learned: float, kept: float) -> None:
+        """Tell what was learned, more being better, and the share that was kept, at a place of the way, from 1."""
+        value = standing(learned, kept, self.floor)
+        self.hopeless = self.hopeless or self.study.hopeless(self.point, place, value)
+
+
+class _Shared(KeptStages):
+    """The stage cache, which shows the run that uses it to the point's watch."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__(keep_last=False)
+        self._watch = watch
+
+    def place(self, run: Run) -> None:
+        self._watch.run = run
+        super().place(run)
 
 
 def folder_name(values: Mapping[str, Any]) -> str:
