@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.material import FetchFailed, kept
+from tests.fetching import FetchFailed, kept
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 """What a browser may be called on the PATH."""

