@@ -132,7 +132,7 @@ class OwnWeights(Adaptation):
     def rewrite(self, drifts: Rewrite | None) -> None:
         self._keep_end("setting weights")
         for name, parameter in self._trained.items():
-            rewrite_weight(name, parameter, self._start[name], self._end[name], drifts)
+            rewrite_weight(name, own_rows(parameter)[0], self._start[name], self._end[name], drifts)
 
     def _keep_end(self, what: str) -> None:
         self._need_start(what)

@@ -19,20 +19,24 @@ def products(gradients: Sequence[Mapping[str, Tensor]]) -> Tensor:
     Args:
         gradients: for each of the same weights a tensor of the same shape.
     """
-    sums = torch.zeros(2, len(gradients), len(gradients), dtype=torch.float64)
-    divided = False
-    for place, name in enumerate(gradients[0]):
-        found = product([its[name] for its in gradients])
-        sums = found.new_zeros(sums.shape) if place == 0 else sums
-        is_divided = isinstance(gradients[0][name], DTensor)
-        sums[int(is_divided)] += found.to(sums.device)
-        divided = divided or is_divided
+    total, *others = products_by_weight(gradients).values()
+    for each in others:
+        total += each.to(total.device)
+    return total
+
+
+def products_by_weight(gradients: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The same over each weight by itself, on its device."""
+    found = {name: _product([its[name] for its in gradients]) for name in gradients[0]}
+    divided = [name for name, gradient in gradients[0].items() if isinstance(gradient, DTensor)]
     if divided:
-        torch.distributed.all_reduce(sums[1])
-    return sums.sum(0)
+        together = torch.stack([found[name] for name in divided])
+        torch.distributed.all_reduce(together)
+        found |= dict(zip(divided, together, strict=True))
+    return found
 
 
-def product(gradients: Sequence[Tensor]) -> Tensor:
-    """The same over one weight, of which each process takes the rows it holds."""
+def _product(gradients: Sequence[Tensor]) -> Tensor:
+    """Over one weight, of which each process takes the rows it holds."""
     flat = torch.stack([own_rows(gradient)[0].flatten().float() for gradient in gradients])
     return (flat @ flat.T).double()

@@ -170,8 +170,6 @@ def test_drawn_labels_need_an_objective_that_can_draw_and_change_the_fisher() ->
     assert EwcOptions(labels="sample").more_needs() == ("earlier-target-sampling",)
     assert EwcOptions(labels="exact").more_needs() == ("earlier-target-listing",)
     assert EwcOptions().more_needs() == ()
-    assert EwcOptions(fisher="kfac").withheld() == ("sharding",)
-    assert EwcOptions(fisher="factored").withheld() == ()
     ctx = stage()
     own, drawn, again = (fisher_of(remembered(ctx, labels=labels)) for labels in ("empirical", "sample", "sample"))
     for name, value in own.items():

@@ -41,7 +41,8 @@ def test_needs_are_those_of_the_method() -> None:
     assert needs() == ({"weight-scale"}, True)
     assert needs(method="lines") == ({"layer-scale"}, True)
     assert needs(method="ties") == ({"weight-set"}, False)
-    assert needs(trained_weights="ema") == ({"weight-scale", "weight-set", "weight-drift"}, False)
+    assert needs(trained_weights="ema") == ({"weight-scale", "weight-set", "weight-drift"}, True)
+    assert needs(method="fisher", trained_weights="ema")[1]
     assert needs(method="ema")[0] == {"several-models"}
     reader = Reader(REGISTRY)
     assert reader.part("mitigation", {"use": "interpolation", "method": {"use": "ties", "density": 3}}, "it") is None

@@ -17,7 +17,8 @@ from ftk.testing import Subject, toy_context
 from ftk.testing.staged import STEPS, toy_stage
 from ftk.testing.staged import train as train_stage
 from ftk.testing.subject import snapshot
-from ftk_plugins.mitigations.momentum_filter.momentum_filter import MomentumFilter, least_of_largest
+from ftk_plugins.mitigations.largest import least_of_largest
+from ftk_plugins.mitigations.momentum_filter.momentum_filter import MomentumFilter
 from ftk_plugins.mitigations.momentum_filter.options import MomentumFilterOptions
 from tests.core.loops import build, make_loop
 from tests.plugins.mitigations.ewc_stage import OBJECTIVE, stage, task
@@ -82,7 +83,23 @@ def test_it_is_algorithm_1_and_what_stays_stays_to_the_bit(decay: float) -> None
 @pytest.mark.parametrize(("share", "count"), [(0.15, 3), (0.16, 4), (0.001, 1), (1.0, 20)])
 def test_the_share_is_of_a_weight_s_entries_and_at_least_one(share: float, count: int) -> None:
     values = torch.randperm(20).float().view(4, 5)
-    assert int((values >= least_of_largest(values, share)).sum()) == count
+    assert int((values >= least_of_largest([[values]], share)[0]).sum()) == count
+
+
+def test_the_least_of_the_largest_is_what_sorting_says_to_the_bit() -> None:
+    """Of ties, of zeros, of what is not finite, of the smallest numbers there are, and of several tensors together."""
+    torch.manual_seed(0)
+    near = 1 + torch.arange(50) * 2.0**-23
+    odd = torch.tensor([math.inf, 1.0, 1.0, -3e-45, 1e-45, -0.0, 0.0, -2.0])
+    groups = [[near[torch.randperm(50)]], [odd], [torch.zeros(3)], [torch.randn(9, 4).bfloat16()]]
+    groups.append([torch.randn(5, 3), torch.empty(0), torch.randn(7) * 1e-3])
+    for share in (0.01, 0.2, 0.5, 0.61, 1.0):
+        expected = []
+        for group in groups:
+            sizes = sorted((abs(value) for tensor in group for value in tensor.flatten().tolist()), reverse=True)
+            expected.append(sizes[math.ceil(share * len(sizes)) - 1])
+        assert [float(least) for least in least_of_largest(groups, share)] == expected
+    assert least_of_largest([], 0.5) == []
 
 
 def test_any_optimizer_with_a_momentum_will_do_in_the_loop() -> None:

@@ -12,6 +12,7 @@ def ftk_merges() -> list[Variant]:
             options="ftk_plugins.merges.fisher.options:FisherOptions",
             build="ftk_plugins.merges.fisher.fisher:FisherWeighted",
             needs=("weight-set", "weight-drift", "earlier-data", "row-gradients"),
+            provides=("sharding",),
             paper="Matena and Raffel 2021, Merging models with Fisher-weighted averaging, https://arxiv.org/abs/2111.09832",
         )
     ]

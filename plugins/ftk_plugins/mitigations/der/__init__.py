@@ -11,7 +11,7 @@ def ftk_mitigations() -> list[Variant]:
             summary="Dark Experience Replay: earlier rows with the logits that the model once gave them (DER, DER++).",
             options="ftk_plugins.mitigations.der.options:DerOptions",
             build="ftk_plugins.mitigations.der.der:Der",
-            provides=("strength-knob",),
+            provides=("sharding", "strength-knob"),
             paper="Buzzega, Boschini, Porrello, Abati and Calderara 2020, Dark Experience for General Continual "
             "Learning: a Strong, Simple Baseline, https://arxiv.org/abs/2004.07211",
         )

@@ -11,7 +11,7 @@ def ftk_mitigations() -> list[Variant]:
             summary="Learning without Forgetting: keep the starting model's predictions on new or earlier rows.",
             options="ftk_plugins.mitigations.distill.options:DistillOptions",
             build="ftk_plugins.mitigations.distill.distill:Distill",
-            provides=("strength-knob",),
+            provides=("sharding", "strength-knob"),
             paper="Li and Hoiem 2016, Learning without Forgetting, https://arxiv.org/abs/1606.09282",
         )
     ]

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ftk import UserError
 from ftk.parts import Batch, Context, Features, Knob, Loss, Mitigation, Objective, Source, State, Task
@@ -35,6 +37,8 @@ class Distill(Mitigation):
         self._kept: dict[str, list[int]] = {}
         self._stored: dict[str, Stored] = {}
         self._lessons: dict[str, list[Lesson]] = {}
+        self._spare: tuple[Objective, Features] | None = None
+        self._has_asked = False
         self._told: dict[str, Any] = {}
 
     def remember(self, task: Task, ctx: Context) -> None:
@@ -62,6 +66,7 @@ class Distill(Mitigation):
             for source, task in _own_sources(ctx).items():
                 self._lessons[source] = lessons_of(task, ctx, self.options.tasks)
         self._is_live = self.options.teacher == "live" or (self.options.teacher == "auto" and can_refer(ctx))
+        self._spare = self._spare_row(ctx) if self._is_live else None
         if not self._is_live and not self._stored:
             self._ask(ctx)
         if not self._kept and not any(self._lessons.values()):
@@ -90,9 +95,11 @@ class Distill(Mitigation):
         source = next((name for name, _ in batch.origins if name in self._lessons), None)
         if not batch.origins and self._lessons:
             source = next(iter(self._lessons))
-        if source is None:
-            return None
-        found = [self._divergence(lesson, source, batch, loss, ctx) for lesson in self._lessons[source]]
+        lessons = [] if source is None else self._lessons[source]
+        if not self._has_asked:
+            self._answer_together(bool(lessons), ctx)
+        self._has_asked = False
+        found = [self._divergence(lesson, str(source), batch, loss, ctx) for lesson in lessons]
         return self.knob.value * torch.stack(found).sum() if found else None
 
     def finish(self, ctx: Context) -> None:
@@ -134,11 +141,40 @@ class Distill(Mitigation):
     def _taught(self, task: Task, batch: Batch, loss: Loss, rows: Sequence[int], ctx: Context) -> Tensor:
         """The lesson of an earlier task's rows."""
         if self._is_live:
+            self._answer_together(True, ctx)
+            self._has_asked = True
             apart = self._live(task.objective, batch, ctx)
         else:
             targets = rows_of_targets(task.objective, batch)
             apart = self._of_stored(self._stored[task.name], rows, targets, task.objective, ctx)
         return self.knob.value * sum_of_logits(loss.outputs, apart)
+
+    def _spare_row(self, ctx: Context) -> tuple[Objective, Features] | None:
+        """Where weights are sharded a row that the starting model can read, with its objective."""
+        if not any(isinstance(parameter, DTensor) for parameter in ctx.model.parameters()):
+            return None
+        own = [task for source, task in _own_sources(ctx).items() if self._lessons.get(source)]
+        rows = [(task.objective, task.train.items) for task in own]
+        rows += [(task.objective, self._items(task)) for task in self._earlier(ctx)]
+        return next(((objective, items[0]) for objective, items in rows), None)
+
+    def _answer_together(self, asks: bool, ctx: Context) -> None:
+        """See that the starting model, where it is sharded, is called by all processes in a pass or by none.
+
+        Each calls this once in a pass, which need not be over rows of the same source in all: who asks nothing, while
+        another does, has it read a row for nothing.
+
+        Args:
+            asks: whether this process goes on to ask it.
+            ctx: the moment.
+        """
+        if self._spare is None:
+            return
+        told = torch.tensor(int(asks), device=ctx.device)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        if told and not asks:
+            objective, item = self._spare
+            self._live(objective, objective.collate([item]).to(ctx.device), ctx)
 
     def _live(self, objective: Objective, batch: Batch, ctx: Context) -> Apart:
         known = objective.known(ctx.earlier)

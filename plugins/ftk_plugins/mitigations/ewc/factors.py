@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ftk.parts import Drift, Product, own_rows
 from ftk_plugins.mitigations.pulling import Piece
@@ -35,13 +37,18 @@ class Factors:
         return (self.rows if self.rows.ndim == 1 else self.rows.diagonal()).float().sum()
 
     def times(self, moved: Tensor) -> Tensor:
-        """F times a displacement, of the rows that this process holds."""
-        flat = moved.flatten(1)
+        """F times a displacement, of the rows that this process holds; Kronecker factors want those of all."""
+        flat, first = moved.flatten(1), own_rows(self.drift.weight)[1]
+        own = slice(first, first + len(flat))
         if self.rows.ndim == 2:
-            found = _divided(self.rows, self.total()) @ (flat @ self.columns.float())
+            across = flat @ self.columns.float()
+            if isinstance(self.drift.weight, DTensor):
+                across, part = across.new_zeros(self.drift.shape), across
+                across[own] = part
+                torch.distributed.all_reduce(across)
+            found = _divided(self.rows[own], self.total()) @ across
         else:
-            first = own_rows(self.drift.weight)[1]
-            u = _divided(self.rows, self.total())[first : first + len(flat)]
+            u = _divided(self.rows, self.total())[own]
             found = flat * u[:, None] * self.columns
         return found.view_as(moved)
 
@@ -106,9 +113,9 @@ class Whole(Piece):
 
     def pull(self, strength: float) -> None:
         drift = self._factors.drift
-        pulled = self._factors.times(self._drift()).mul_(strength)
+        pulled, first = self._factors.times(self._drift()).mul_(strength), own_rows(drift.weight)[1]
         for start, stop in drift.chunks():
-            drift.pull_back(start, stop, pulled[start:stop])
+            drift.pull_back(start, stop, pulled[start - first : stop - first])
 
     def cost(self) -> Tensor:
         moved = self._drift()
@@ -116,7 +123,8 @@ class Whole(Piece):
 
     def _drift(self) -> Tensor:
         drift = self._factors.drift
-        return torch.cat([drift.rows(start, stop) for start, stop in drift.chunks()])
+        pieces = [drift.rows(start, stop) for start, stop in drift.chunks()]
+        return torch.cat(pieces) if pieces else own_rows(drift.weight)[0].float()  # no process needs to hold any
 
 
 class LowRank(Piece):
@@ -132,7 +140,8 @@ class LowRank(Piece):
         self._own = slice(chunks[0][0], chunks[-1][1]) if chunks else slice(0, 0)
         first = members[0]
         if first.rows.ndim == 2:  # alone, and too large to be copied
-            self._u, self._v, self._share = first.rows, first.columns, _divided(first.rows.new_ones(1), first.total())
+            self._u, self._v = first.rows[self._own], first.columns
+            self._share = _divided(first.rows.new_ones(1), first.total())
             return
         self._u = self._stack([_divided(each.rows, each.total())[self._own] for each in members])[..., None]
         self._v = self._stack([each.columns for each in members])[..., None, :]
@@ -141,7 +150,7 @@ class LowRank(Piece):
         products, left, right = self._drifts()
         with _float32(left):
             lefts, rights = self._times(left, right)
-            of_rights, of_lefts = rights @ right.mT, left.mT @ lefts
+            of_rights, of_lefts = rights @ right.mT, left[..., self._own, :].mT @ lefts
             start = 0
             for number, first in enumerate(products[0]):
                 own = slice(start, start + first.left.shape[1])
@@ -156,7 +165,7 @@ class LowRank(Piece):
         _, left, right = self._drifts()
         with _float32(left):
             lefts, rights = self._times(left, right)
-            return ((left.mT @ lefts) * (rights @ right.mT)).sum() / 2
+            return ((left[..., self._own, :].mT @ lefts) * (rights @ right.mT)).sum() / 2
 
     def _stack(self, tensors: list[Tensor]) -> Tensor:
         """With the weights first, unless there is but one."""
@@ -167,16 +176,16 @@ class LowRank(Piece):
         products = [each.drift.products() for each in self._members]
         lefts, rights = [], []
         for number, first in enumerate(products[0]):
-            lefts.append(self._stack([each[number].left[self._own] for each in products]).float() * first.scale)
+            lefts.append(self._stack([each[number].left for each in products]).float() * first.scale)
             rights.append(self._stack([each[number].right for each in products]).float())
         if len(lefts) == 1:
             return products, lefts[0], rights[0]
         return products, torch.cat(lefts, -1), torch.cat(rights, -2)
 
     def _times(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """``U L`` and ``R V``."""
+        """``U L``, of the rows that this process holds, and ``R V``."""
         if self._members[0].rows.ndim == 1:
-            return self._u * left, right * self._v
+            return self._u * left[..., self._own, :], right * self._v
         return self._u.float() @ (left * self._share), right @ self._v.float()
 
     def _add(self, grads: list[Tensor], one: Tensor, other: Tensor, alpha: float) -> None:

@@ -57,5 +57,4 @@ class EwcOptions(WeightedPullOptions):
         return needs.get(self.labels, ()) + (() if self.allowed_loss is None else ("weight-scale",))
 
     def withheld(self) -> tuple[str, ...]:
-        cut = ("sharding",) if self.fisher == "kfac" else ()
-        return cut if self.allowed_loss is None else (*cut, "strength-knob")
+        return () if self.allowed_loss is None else ("strength-knob",)

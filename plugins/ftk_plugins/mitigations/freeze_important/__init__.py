@@ -12,6 +12,7 @@ def ftk_mitigations() -> list[Variant]:
             options="ftk_plugins.mitigations.freeze_important.options:FreezeImportantOptions",
             build="ftk_plugins.mitigations.freeze_important.freeze_important:FreezeImportant",
             needs=("own-weights", "weight-drift"),
+            provides=("sharding",),
             paper="by magnitude: Mallya and Lazebnik 2018, PackNet, https://arxiv.org/abs/1711.05769; by "
             "Fisher information: Sung, Nair and Raffel 2021, Training Neural Networks with Fixed Sparse Masks, "
             "https://arxiv.org/abs/2111.09839",

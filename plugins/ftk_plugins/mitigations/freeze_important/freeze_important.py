@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from ftk.parts import Context, Gradients, Mitigation, State, Task
+from ftk.parts import Context, Gradients, Mitigation, State, Task, add_up, own_rows
 from ftk_plugins.mitigations.ewc.fisher import Estimate
 from ftk_plugins.mitigations.freeze_important.options import FreezeImportantOptions
+from ftk_plugins.mitigations.largest import least_of_largest
 from ftk_plugins.mitigations.mas.mas import squared_outputs
 from ftk_plugins.mitigations.measured import MeasuredPull
-from ftk_plugins.mitigations.momentum_filter.momentum_filter import least_of_largest
 
 _MASK = "mask/"
 NAME = "freeze_important"
@@ -36,6 +37,7 @@ class FreezeImportant(Mitigation):
         self._stage = 0
         self._masks: dict[str, Tensor] = {}
         self._frozen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._count = 0
 
     def remember(self, task: Task, ctx: Context) -> None:
         if self.options.by != "magnitude":
@@ -53,20 +55,24 @@ class FreezeImportant(Mitigation):
         self._frozen = []
         for name, weight in weights.items():
             if name in self._masks:
-                mask = self._masks[name] = self._masks[name].to(weight.device)
-                self._frozen.append((weight, mask, weight.detach()[mask]))
+                self._masks[name] = self._masks[name].to(weight.device)
+                mask = own_rows(self._masks[name])[0]
+                self._frozen.append((weight, mask, own_rows(weight)[0].detach()[mask]))
+        self._count = sum(len(values) for _, _, values in self._frozen)
+        if any(isinstance(weight, DTensor) for weight in weights.values()):
+            self._count = int(add_up([self._count], ctx)[0])
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         for weight, mask, _ in self._frozen:
             if weight.grad is not None:
-                weight.grad.masked_fill_(mask, 0)
+                own_rows(weight.grad)[0].masked_fill_(mask, 0)
 
     def after_step(self, ctx: Context) -> None:
         for weight, mask, values in self._frozen:
-            weight.masked_scatter_(mask, values)
+            own_rows(weight)[0].masked_scatter_(mask, values)
 
     def report(self) -> dict[str, Any]:
-        told = {"frozen_weights": sum(len(values) for _, _, values in self._frozen)}
+        told = {"frozen_weights": self._count}
         return told if self.options.by == "magnitude" else {"tasks": self._seen.tasks, **told}
 
     def state_dict(self) -> State:
@@ -80,19 +86,18 @@ class FreezeImportant(Mitigation):
         self._seen.load_state_dict(rest)
 
     def _choose(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Which entries of each weight are frozen: boolean, shaped as the weight."""
-        if self.options.by == "magnitude":
-            sizes = {name: weight.detach().abs().float() for name, weight in weights.items()}
-        else:
-            sizes = {name: self._seen.importances[name] for name in weights if name in self._seen.importances}
-        if not sizes:
-            return {}
-        if self.options.scope == "tensor":
-            least = {name: least_of_largest(size, self.options.share) for name, size in sizes.items()}
-        else:
-            whole = torch.cat([size.flatten().cpu() for size in sizes.values()])
-            least = dict.fromkeys(sizes, least_of_largest(whole, self.options.share))
-        return {name: (size >= least[name].to(size.device)) & (size > 0) for name, size in sizes.items()}
+        """Which entries of each weight are frozen: boolean, shaped as the weight, and sharded where it is."""
+        known = weights if self.options.by == "magnitude" else self._seen.importances
+        sizes = {name: known[name].detach() for name in weights if name in known}
+        together = self.options.scope == "all"
+        groups = [list(sizes.values())] if together and sizes else [[size] for size in sizes.values()]
+        least = least_of_largest(groups, self.options.share)
+        masks = {}
+        for place, (name, tensor) in enumerate(sizes.items()):
+            masks[name] = torch.zeros_like(tensor, dtype=torch.bool)
+            size = own_rows(tensor)[0].abs().float()
+            own_rows(masks[name])[0].copy_((size >= least[0 if together else place].to(size.device)) & (size > 0))
+        return masks
 
 
 class _Seen(MeasuredPull):

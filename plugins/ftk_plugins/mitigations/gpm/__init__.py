@@ -12,6 +12,7 @@ def ftk_mitigations() -> list[Variant]:
             options="ftk_plugins.mitigations.gpm.options:GpmOptions",
             build="ftk_plugins.mitigations.gpm.gpm:Gpm",
             needs=("input-subspace", "weight-drift", "earlier-data"),
+            provides=("sharding",),
             paper="Saha, Garg and Roy 2021, Gradient Projection Memory for Continual Learning, "
             "https://arxiv.org/abs/2103.09762",
         )

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from ftk.parts import Context, Drift, Gradients, Mitigation, State, Task, evaluated
+from ftk.parts import Context, Drift, Gradients, Mitigation, State, Task, evaluated, own_rows
 from ftk_plugins.mitigations.earlier import refuse_empty
 from ftk_plugins.mitigations.layers import inner, layers_of
 
@@ -54,15 +56,20 @@ class Gpm(Mitigation):
         """
         refuse_empty("gpm", task, f"which tell what layers are given on `{task.name}`")
         drifts = self._drifts(ctx)
+        sharded = any(isinstance(drift.weight, DTensor) for drift in drifts.values())
         inputs = Inputs(ctx.model, {name: drift.weight for name, drift in drifts.items()}, self._basis_of)
         items = task.train.pieces
         order = torch.randperm(len(items), generator=ctx.generator("gpm", task.name))[: self.options.samples].tolist()
         threshold = min(1.0, self.options.threshold + self._tasks * self.options.growth)
 
-        def go_through(place: int) -> None:  # by itself: padding, and what others make of a batch, is nothing to hold
+        def go_through(place: int, counts: bool = True) -> None:
+            # By itself: padding, and what others make of a batch, is nothing to hold.
             ctx.check_interrupt()
             batch = task.objective.collate([items[place]]).to(ctx.device)
-            task.objective.loss(ctx.model, batch, replace(ctx, precision="fp32", loss_chunks=1))
+            inputs.listens = counts
+            here = replace(ctx, precision=ctx.precision if sharded else "fp32", loss_chunks=1)
+            with here.autocast():
+                task.objective.loss(ctx.model, batch, here)
 
         with inputs, evaluated(ctx.model), torch.no_grad():
             for place in order:  # every process the same ones, until it is known which layers have inputs in common
@@ -72,6 +79,8 @@ class Gpm(Mitigation):
             for _ in inputs.groups():
                 for place in order[ctx.rank :: ctx.world_size]:
                     go_through(place)
+                if sharded and ctx.rank >= len(order) % ctx.world_size > 0:
+                    go_through(order[0], counts=False)  # a sharded model answers only where all processes call it
                 inputs.add_up(ctx)
                 for site, moment in inputs.moments.items():
                     self._grow(site, moment, threshold)
@@ -90,7 +99,8 @@ class Gpm(Mitigation):
         self._kinds = layers_of(ctx.model, {name: drift.weight for name, drift in drifts.items()})
         self._factors = []
         # Parameters and no views of them: several processes give a parameter another storage before the first step.
-        trained = {parameter.data_ptr(): parameter for parameter in ctx.gradients().parameters().values()}
+        parameters = ctx.gradients().parameters().values()
+        trained = {parameter.data_ptr(): parameter for parameter in parameters if not isinstance(parameter, DTensor)}
         for name, drift in drifts.items():
             device, basis = drift.weight.device, self._basis_of.get(name)
             if basis is not None:
@@ -105,38 +115,29 @@ class Gpm(Mitigation):
             self._project_factors()
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
+        for name, factor in self._factors:
+            if (basis := self._basis(name)) is not None and factor.grad is not None:
+                take_out(factor.grad, basis)
         for name, drift in self._drifts(ctx).items():
-            basis = self._basis(name)
-            if products := drift.products():
-                for each in products:
-                    if basis is not None and each.left_grad is not None and each.right_grad is not None:
-                        take_out(inner(self._kinds[name], each.left_grad, each.right_grad), basis)
-            elif (gradient := drift.weight.grad) is not None:
-                if basis is not None:
-                    take_out(self._by_inputs(name, gradient), basis)
-                if name in self._seen:
-                    gradient[self._seen[name]] = 0
-                if self._stays(name):
-                    gradient.zero_()
+            if drift.weight.requires_grad and drift.weight.grad is not None:
+                gradient, first = own_rows(drift.weight.grad)
+                self._take_out(name, drift, gradient.view(gradient.shape or drift.shape), first)
 
     def after_step(self, ctx: Context) -> None:
         """Take back what the step moved within the span; before it, nothing was moved there."""
         self._project_factors()
         for name, drift in self._drifts(ctx).items():
-            basis, seen, stays = self._basis(name), self._seen.get(name), self._stays(name)
-            if not drift.weight.requires_grad or (basis is None and seen is None and not stays):
+            held = self._basis(name) is not None or name in self._seen or self._stays(name)
+            if not drift.weight.requires_grad or not held:
                 continue
-            whole = [(0, drift.shape[0])]  # of a transposed weight each output is a column
+            own, first = own_rows(drift.weight)
+            own = own.view(own.shape or drift.shape)
+            whole = [(first, first + len(own))]  # of a transposed weight each output is a column
             for start, stop in whole if self._kinds.get(name) == "transposed" else drift.chunks():
                 moved = drift.rows(start, stop)
                 left = moved.clone()
-                if basis is not None:
-                    take_out(self._by_inputs(name, left), basis)
-                if seen is not None:
-                    left[seen[start:stop]] = 0
-                if stays:
-                    left.zero_()
-                rows = drift.weight.view(drift.shape)[start:stop]
+                self._take_out(name, drift, left, start)
+                rows = own[start - first : stop - first]
                 rows.copy_(rows.float() + (left - moved))
 
     def report(self) -> dict[str, Any]:
@@ -187,9 +188,25 @@ class Gpm(Mitigation):
     def _stays(self, name: str) -> bool:
         return self.options.others == "hold" and name in self._held
 
-    def _by_inputs(self, name: str, tensor: Tensor) -> Tensor:
-        """A view of a tensor shaped as the weight, of which each row is what one output takes of the inputs."""
-        return tensor.mT if self._kinds[name] == "transposed" else tensor.flatten(1)
+    def _take_out(self, name: str, drift: Drift, rows: Tensor, first: int) -> None:
+        """Take what is held out of some rows of a weight's movement, or of its gradient, in place.
+
+        Args:
+            name: of the weight.
+            drift: its drift.
+            rows: one or more of them; of a transposed weight all that this process holds.
+            first: the number of the first.
+        """
+        here = slice(first, first + len(rows))
+        if (basis := self._basis(name)) is not None:
+            if self._kinds[name] == "transposed":
+                take_out(rows.mT, basis[here], summed=isinstance(drift.weight, DTensor))
+            else:
+                take_out(rows.flatten(1), basis)
+        if name in self._seen:
+            rows[self._seen[name][here]] = 0
+        if self._stays(name):
+            rows.zero_()
 
     def _project_factors(self) -> None:
         for name, factor in self._factors:
@@ -197,6 +214,12 @@ class Gpm(Mitigation):
                 take_out(factor.data, basis)
 
 
-def take_out(rows: Tensor, basis: Tensor) -> None:
-    """Subtract from each row, in place, what of it lies in the span: ``rows − (rows M) Mᵀ``."""
-    rows.sub_(rows.float() @ basis @ basis.T)
+def take_out(rows: Tensor, basis: Tensor, summed: bool = False) -> None:
+    """Subtract from each row, in place, what of it lies in the span: ``rows − (rows M) Mᵀ``.
+
+    Where ``summed`` each process has some of the columns, and these rows of the basis.
+    """
+    along = rows.float() @ basis
+    if summed:
+        torch.distributed.all_reduce(along)
+    rows.sub_(along @ basis.T)

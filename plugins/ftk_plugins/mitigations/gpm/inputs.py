@@ -36,12 +36,14 @@ class Inputs:
         sites: the site of each weight that multiplies inputs.
         seen: of each table that rows are looked up in, which ones were: ``(rows,) bool``.
         silent: the model's weights of which nothing here knows what they are given.
+        listens: whether a pass is taken in.
     """
 
     def __init__(self, model: nn.Module, weights: Mapping[str, Tensor], known: Mapping[str, str]) -> None:
         self.moments: dict[str, Tensor] = {}
         self.sites: dict[str, str] = {}
         self.seen: dict[str, Tensor] = {}
+        self.listens = True
         own = {id(parameter) for parameter in model.parameters()}
         self._modules = list(owners(model, weights))
         self.silent = {n for n, weight in weights.items() if id(weight) in own} - {name for _, name in self._modules}
@@ -100,7 +102,7 @@ class Inputs:
                 width = _flat_inputs(module, args[0][:1]).shape[1]
                 self._widths[name] = width, args[0].new_empty(0)
         moment = self.moments.get(name)
-        if moment is None:
+        if moment is None or not self.listens:
             return
         rows = _flat_inputs(module, args[0]).to(moment.dtype)
         moment.addmm_(rows.mT, rows)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ftk.parts import Context, State
+from ftk.parts import Context, State, own_rows
 
 PREFIX = "mean/"
 
@@ -50,15 +50,16 @@ class Averaging:
         for name, drift in ctx.adaptation.drift().items():
             mean = self._mean.get(name)
             if mean is None:
-                mean = torch.zeros(drift.shape, dtype=torch.float32, device=drift.weight.device)
-            mean = self._mean[name] = mean.to(drift.weight.device)
+                mean = torch.zeros_like(drift.weight.view(drift.shape), dtype=torch.float32)
+            self._mean[name] = mean.to(drift.weight.device)
+            own, first = own_rows(self._mean[name])
             for start, stop in drift.chunks():
-                mean[start:stop].lerp_(drift.rows(start, stop), share)
+                own[start - first : stop - first].lerp_(drift.rows(start, stop), share)
         self.taken += 1
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """The averaged drift of some rows; a copy."""
-        return self._mean[name][start:stop].clone()
+        """The averaged drift of some of the rows that this process holds, counted from the first of them; a copy."""
+        return own_rows(self._mean[name])[0][start:stop].clone()
 
     def clear(self) -> None:
         """Forget the average."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ftk.parts import Adaptation, Context, Depths, MergeMethod, MergePiece, MergeWeight, WeightedSum
+from ftk.parts import Adaptation, Context, Depths, MergeMethod, MergePiece, MergeWeight, WeightedSum, own_rows
 from ftk_plugins.mitigations.interpolation.averaging import Averaging
 
 PIECE = 2**20
@@ -88,7 +88,10 @@ class Mover:
 
     def _importance(self, table: Mapping[str, Tensor], name: str, first: int, last: int) -> Tensor | None:
         found = table.get(self._ctx.common_name(name))
-        return None if found is None else found.view(found.shape or (1,))[first:last].float().clone()
+        if found is None:
+            return None
+        own = own_rows(found)[0]
+        return own.view(own.shape or (1,))[first:last].float().clone()
 
 
 def _ranges(tensor: Tensor) -> Iterator[tuple[int, int]]:

@@ -88,6 +88,3 @@ class InterpolationOptions(Options):
     def more_needs(self) -> tuple[str, ...]:
         rows = ("validation-data", "retain-validation-data") if self.alpha == "validation" else ()
         return rows if self.trained_weights == "last" else (*rows, "weight-set", "weight-drift")
-
-    def withheld(self) -> tuple[str, ...]:
-        return () if self.trained_weights == "last" else ("sharding",)

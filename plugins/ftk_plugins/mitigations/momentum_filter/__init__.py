@@ -12,6 +12,7 @@ def ftk_mitigations() -> list[Variant]:
             options="ftk_plugins.mitigations.momentum_filter.options:MomentumFilterOptions",
             build="ftk_plugins.mitigations.momentum_filter.momentum_filter:MomentumFilter",
             needs=("own-weights", "momentum"),
+            provides=("sharding",),
             paper="Chen et al. 2024, MoFO: Momentum-Filtered Optimizer for Mitigating Forgetting in LLM Fine-Tuning, "
             "https://arxiv.org/abs/2407.20999",
         )

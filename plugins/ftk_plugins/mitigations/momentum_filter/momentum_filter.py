@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ftk.parts import Context, Gradients, Mitigation
+from ftk.parts import Context, Gradients, Mitigation, own_rows
+from ftk_plugins.mitigations.largest import least_of_largest
 from ftk_plugins.mitigations.momentum_filter.options import MomentumFilterOptions
 
 
@@ -28,21 +28,17 @@ class MomentumFilter(Mitigation):
 
     def read_gradients(self, gradients: Gradients, ctx: Context) -> None:
         self._parameters = gradients.parameters()
+        now = {name: own_rows(parameter)[0].detach() for name, parameter in self._parameters.items()}
         self._before = {
-            name: kept.copy_(parameter) if (kept := self._before.get(name)) is not None else parameter.detach().clone()
-            for name, parameter in self._parameters.items()
+            name: kept.copy_(own) if (kept := self._before.get(name)) is not None else own.clone()
+            for name, own in now.items()
         }
 
     def after_step(self, ctx: Context) -> None:
-        for name, parameter in self._parameters.items():
-            momentum = ctx.momentum(parameter)
-            if momentum is not None:
-                size = momentum.abs().float()
-                still = size < least_of_largest(size, self.options.share)
-                parameter.copy_(torch.where(still, self._before[name], parameter))
-
-
-def least_of_largest(values: Tensor, share: float) -> Tensor:
-    """The smallest of the ``ceil(share · n)`` largest of ``n`` values: a scalar."""
-    count = math.ceil(share * values.numel() - 1e-9)  # a share of 0.15 is a little more than that in binary
-    return values.flatten().kthvalue(values.numel() - max(1, count) + 1).values
+        found = {name: ctx.momentum(parameter) for name, parameter in self._parameters.items()}
+        momenta = {name: momentum for name, momentum in found.items() if momentum is not None}
+        least = least_of_largest([[momentum] for momentum in momenta.values()], self.options.share)
+        for (name, momentum), size in zip(momenta.items(), least, strict=True):
+            own = own_rows(self._parameters[name])[0]
+            still = own_rows(momentum)[0].abs().float() < size.to(own.device)
+            own.copy_(torch.where(still, self._before[name], own))

@@ -12,7 +12,7 @@ def ftk_mitigations() -> list[Variant]:
             options="ftk_plugins.mitigations.olora.options:OloraOptions",
             build="ftk_plugins.mitigations.olora.olora:Olora",
             needs=("low-rank",),
-            provides=("strength-knob",),
+            provides=("sharding", "strength-knob"),
             paper="Wang et al. 2023, Orthogonal Subspace Learning for Language Model Continual Learning, "
             "https://arxiv.org/abs/2310.14152",
         )

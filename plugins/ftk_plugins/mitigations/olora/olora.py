@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ftk.parts import Context, Drift, Gradients, Knob, Mitigation, State
 from ftk_plugins.mitigations.layers import inner, layers_of, outer
@@ -48,6 +49,8 @@ class Olora(Mitigation):
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         for name, drift in _drifts(ctx):
+            if ctx.rank and isinstance(drift.weight, DTensor):
+                continue  # the factors are whole in every process, and pulls at them are added up
             earlier = self._earlier.get(name)
             for each in drift.products() if earlier is not None or self.options.l2 else ():
                 if each.left_grad is None or each.right_grad is None:

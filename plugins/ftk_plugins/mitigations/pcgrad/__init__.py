@@ -12,6 +12,7 @@ def ftk_mitigations() -> list[Variant]:
             options="ftk_plugins.mitigations.pcgrad.options:PcgradOptions",
             build="ftk_plugins.mitigations.pcgrad.pcgrad:Pcgrad",
             needs=("source-gradients", "several-sources"),
+            provides=("sharding",),
             paper="Yu et al. 2020, Gradient Surgery for Multi-Task Learning, https://arxiv.org/abs/2001.06782",
         )
     ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftk.parts import Context, Gradients, Mitigation, State
-from ftk_plugins.mitigations.products import product
+from ftk_plugins.mitigations.products import products_by_weight
 
 from .options import PcgradOptions
 
@@ -32,7 +32,7 @@ class Pcgrad(Mitigation):
         sources = [gradients.by_source[name] for name in sorted(gradients.by_source)]
         if len(sources) < 2:
             return
-        products = {name: product([its[name] for its in sources]).cpu() for name in gradients}
+        products = {name: found.cpu() for name, found in products_by_weight(sources).items()}
         shared = {name: found for name, found in products.items() if (found.diagonal() > 0).sum() > 1}
         if not shared:
             return
