@@ -196,6 +196,14 @@ WRONG = {
     "mistake in a template": Wrong(
         "{ steps", "{ stps = 1, steps", ("stage.regions.training.stps|did you mean `steps`",), BETWEEN
     ),
+    "in a default beside stages": Wrong(
+        '{ epochs = 2 }', '{ epochs = "{steps}" }',
+        (
+            "training|holds `{steps}`, and is a default of all stages|write it at stage.regions.training",
+            "training.epochs|must be",
+        ),
+        BETWEEN,
+    ),
     "a template without a name": Wrong(
         'name = "regions"', "", ("stage.2.name|is missing|for the sequence",), BETWEEN
     ),

@@ -91,8 +91,14 @@ def unroll(table: dict[str, Any], changed: bool = False) -> Unrolled:
                 for key in stage:
                     if key not in STAGE_KEYS:
                         done.problems.append(Problem(f"{prefix}{key}", "unknown key", did_you_mean(key, STAGE_KEYS)))
-                template = {key: stage[key] for key in TEMPLATE_KEYS if key in stage}
-                made += _Template(prefix, template, done, names).stages(stage[KEY])
+                reading = _Template(prefix, {key: stage[key] for key in TEMPLATE_KEYS if key in stage}, done, names)
+                made += reading.stages(stage[KEY])
+                for default in TEMPLATE_KEYS:
+                    for key in sorted(reading.keys & set(placeholders(table.get(default)))):
+                        reason = f"holds `{{{key}}}`, and is a default of all stages, in which no value takes its place"
+                        done.problems.append(
+                            Problem(default, reason, f"write it at {prefix}{default}, or call the key otherwise")
+                        )
             else:
                 made.append(stage)
         done.table["stage"] = made
