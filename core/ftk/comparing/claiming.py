@@ -8,7 +8,7 @@ from pathlib import Path
 from ftk.disk.manifest import write_text
 from ftk.errors import UserError
 from ftk.files import read_json
-from ftk.recipe.growing import difference
+from ftk.recipe.growing import as_before, difference
 from ftk.recipe.specs import Recipe
 
 
@@ -35,7 +35,7 @@ def claim(folder: Path, file: str, kind: str, recipe: Recipe, fresh: bool | None
     if file in names and not fresh and _has_trained(folder):
         held = read_json(mark)
         if held.get("name") == recipe.name:
-            found = difference(_without_seed(held.get("recipe")), _without_seed(told["recipe"]))
+            found = difference(_without_seed(held.get("recipe")), _without_seed(as_before(held.get("recipe"), recipe)))
             if not found:
                 return
             whose = f"before it changed: {found}"

@@ -48,7 +48,8 @@ class KeptStages(StageKeeper):
     def place(self, run: Run) -> None:
         """Put the stages that are known into the run's folder, and hold the lock of the first that is not."""
         self._keys, self._measured = [], {}
-        if run.accelerator.num_processes > 1:
+        assert run.folder is not None
+        if run.accelerator.num_processes > 1 or run.folder.grown:
             return
         self._keys = [f"stage-{key}" for key in stage_keys(run)]
         if not self._keys:
@@ -56,7 +57,6 @@ class KeptStages(StageKeeper):
             run.events("warning", text=text)
             return
         self._measured = measured_keys(run)
-        assert run.folder is not None
         names = [_name(run, number) for number in range(len(self._keys))]
         there = [run.folder.stage_path(number, name).is_dir() for number, name in enumerate(names)]
         first = there.index(False) if False in there else len(names)

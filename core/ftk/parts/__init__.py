@@ -13,7 +13,7 @@ from ftk.parts.examples import Examples, Task
 from ftk.parts.gradients import Gradients
 from ftk.parts.joint import JointObjective
 from ftk.parts.merging import Depths, MergeMethod, MergePiece, MergeWeight, WeightedSum, weighted_sum
-from ftk.parts.mitigation import Course, Importance, Knob, Mitigation, Source
+from ftk.parts.mitigation import Course, Fill, Importance, Knob, Mitigation, Source
 from ftk.parts.model import Head, Loaded, ModelSource
 from ftk.parts.modes import evaluated
 from ftk.parts.objective import Batch, Loss, Objective
@@ -42,6 +42,7 @@ __all__ = [
     "Evaluator",
     "Examples",
     "Features",
+    "Fill",
     "Gradients",
     "Head",
     "Importance",

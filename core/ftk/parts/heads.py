@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -121,6 +121,30 @@ class Heads:
         if name.startswith(self._prefix) and self._common.has(inner):
             return inner
         return _own_name(self.live, name)
+
+    def former_names(self, names: Iterable[str], first: Head) -> dict[str, str]:
+        """What :meth:`common_name` said while the run had one head, or heads fewer labels; with what it says now.
+
+        Args:
+            names: of the live model's weights.
+            first: the one head that the run had.
+        """
+        found: dict[str, str] = {}
+        if len(self.models) == 1:
+            return found
+        own = {head: list(self.own(head)) for head in self.models if head != self.live}
+        own[self.live] = []
+        for name in names:
+            if (now := self.common_name(name)) == _own_name(self.live, name):
+                own[self.live].append(name)
+            elif name not in self.beside:
+                found[name] = now
+        for head, its in own.items():
+            older = [replace(head, labels=head.labels[:count]) for count in range(1, len(head.labels))]
+            for name in its:
+                former = [_own_name(each, name) for each in older if each not in self.models]
+                found |= dict.fromkeys([*former, *([name] if head == first else [])], _own_name(head, name))
+        return found
 
     def own(self, head: Head) -> dict[str, nn.Parameter]:
         """What only the model of a head that is not the live one has, by the names in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -94,6 +94,10 @@ class Importance:
     cost: float
 
 
+Fill = Literal["zeros", "weights", "factor", "none"]
+"""What rows are filled with: see :attr:`Mitigation.of_weights`."""
+
+
 class Mitigation(Part):
     """A method against forgetting; lives for one stage, its state goes on to the next by the mitigation's name."""
 
@@ -101,6 +105,16 @@ class Mitigation(Part):
     """Its strength, if it has one that can be turned. Needs the capability ``strength-knob``."""
     moves_weights: ClassVar[bool] = False
     """Whether its :meth:`after_step` changes weights: those act before the others, which see where the step has led."""
+
+    of_weights: ClassVar[Mapping[str, Fill]] = {}
+    """What of its state is of single weights, and how it grows where a longer recipe adds classes to a head.
+
+    By the keys, in which ``*`` stands for the weight's :meth:`ftk.parts.Context.common_name`. What has the weight's
+    rows gets more: of ``zeros`` they are 0, as importances are; of ``weights`` the weight's own, as in a copy. A
+    ``factor``, with as many rows as the weight in each of its dimensions, is filled up with 0 in all of them. What
+    has other rows than the weight is ``none`` of these. The core does it before :meth:`load_state_dict`, and gives
+    weights that are called otherwise under the longer recipe their new names.
+    """
 
     def take(self, methods: Mapping[str, MergeMethod]) -> None:
         """Take the methods of merging that the options name (`Options.merges`), right after it is built."""

@@ -103,7 +103,14 @@ class ModelSource(Part):
 
     @abstractmethod
     def load_folder(self, folder: Path, head: Head) -> Loaded:
-        """Load a model that a finished stage of the same run saved, with this source's settings, bit for bit."""
+        """Load a model that a finished stage of the same run saved, with this source's settings, bit for bit.
+
+        Where ``head`` has more labels than the model was saved with (they come after those), the rows of the head for
+        these are as they were saved, and those for the added labels are drawn as :meth:`load` draws a head.
+
+        Raises:
+            UserError: the source has no head with so many labels.
+        """
 
     def body(self, model: Any) -> nn.Module:
         """The part of a model that tasks with different heads share; what lies outside of it is the head.

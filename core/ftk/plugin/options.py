@@ -41,6 +41,10 @@ class Options(BaseModel):
         """The names of tasks that the options speak of, each of which must come before the stage."""
         return ()
 
+    def growing(self) -> tuple[str, ...]:
+        """For an objective, the options whose lists a longer recipe may go on with where a run goes on with it."""
+        return ()
+
     def turned(self) -> tuple[str, ...]:
         """The names of mitigations that the options speak of; each must stand beside it and have a strength."""
         return ()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftk.recipe.complaints import show
+from ftk.recipe.specs import PartSpec, Recipe
 
 
 def difference(held: Any, asked: Mapping[str, Any]) -> str:
@@ -13,7 +14,7 @@ def difference(held: Any, asked: Mapping[str, Any]) -> str:
 
     Args:
         held: what was run, as :meth:`ftk.recipe.specs.Recipe.resolved` gave it.
-        asked: what is to be run, in the same form.
+        asked: what is to be run, as :func:`as_before` gives it.
     """
     try:
         before, after = list(held["stages"]), list(asked["stages"])
@@ -30,6 +31,36 @@ def difference(held: Any, asked: Mapping[str, Any]) -> str:
             return f"stage `{stage['name']}`: {found}"
     gone = ", ".join(f"`{name}`" for name in names[len(after) :])
     return f"{gone} came after its last stage" if gone else ""
+
+
+def as_before(held: Any, recipe: Recipe) -> dict[str, Any]:
+    """A recipe with more stages than ``held``, resolved, its lists that may grow (`Options.growing`) as they were."""
+    asked = recipe.resolved()
+    try:
+        before = held["stages"]
+        if len(before) >= len(recipe.stages):
+            return asked
+        pairs = [(old["objective"], stage.objective) for old, stage in zip(before, recipe.stages, strict=False)]
+        found = [_shortened(old, spec) for old, spec in pairs]
+        if held["retain"] and recipe.retain:
+            retained = _shortened(held["retain"]["objective"], recipe.retain_objective)
+            asked["retain"] = {**asked["retain"], "objective": retained}
+    except (TypeError, KeyError, AttributeError):
+        return asked  # what was run cannot be read
+    stages = [{**stage, "objective": objective} for stage, objective in zip(asked["stages"], found, strict=False)]
+    return {**asked, "stages": stages + asked["stages"][len(stages) :]}
+
+
+def _shortened(old: Any, spec: PartSpec) -> dict[str, Any]:
+    """An objective, resolved, with its lists that may grow as they were where they begin so."""
+    new = spec.resolved()
+    for key in spec.options.growing():
+        before, now = old["options"].get(key), new["options"][key]
+        if before and now[: len(before)] == before:
+            new["options"][key] = before
+    for part in spec.parts:
+        new["tasks"][part.name] = _shortened(old["tasks"][part.name], part)
+    return new
 
 
 def _first(old: Any, new: Any, place: str) -> str:

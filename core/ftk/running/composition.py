@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from ftk.disk.bundles import RESTING
 from ftk.errors import FtkError, RunFailed
 from ftk.parts import Batch, Context, Gradients, Importance, Knob, Loss, Mitigation, Source, State, Task
+from ftk.parts.growing import grown
 from ftk.recipe.building import build
 from ftk.recipe.specs import PartSpec
 from ftk.report.clock import Clock
@@ -151,14 +152,14 @@ class Composition:
         """What the composition itself must remember: JSON values."""
         return {"seconds": self.clock.seconds(), "remembered": self.remembered}
 
-    def load(self, states: Mapping[str, State], progress: Mapping[str, Any]) -> None:
+    def load(self, states: Mapping[str, State], progress: Mapping[str, Any], ctx: Context) -> None:
         """Take back states, out of a bundle, and progress; mitigations that are new in this stage start empty."""
         self.clock.set(progress["seconds"])
         for name, part in self.parts.items():
             if name in progress["remembered"]:
                 self.remembered[name] = list(progress["remembered"][name])
                 try:
-                    part.load_state_dict(states.get(RESTING + name, {}))
+                    part.load_state_dict(grown(states.get(RESTING + name, {}), part.of_weights, ctx))
                 except ValueError as error:
                     raise RunFailed(f"mitigation `{name}` refused its saved state: {error}") from error
 

@@ -25,7 +25,7 @@ from ftk.disk.manifest import (
 )
 from ftk.errors import RunFailed, UserError
 from ftk.parts import State
-from ftk.recipe.growing import difference
+from ftk.recipe.growing import as_before, difference
 from ftk.recipe.specs import Recipe
 from ftk.report.scores import Scores
 
@@ -47,6 +47,9 @@ class RunFolder:
         fresh: delete what an earlier run left here.
         held: lock the folder and claim it for the recipe; without it the folder is only read.
 
+    Attributes:
+        grown: whether its recipe has gained classes since it began, so that it is no run of that recipe alone.
+
     Raises:
         UserError: another process runs here, the folder holds another recipe's run, or it is something else.
     """
@@ -54,6 +57,7 @@ class RunFolder:
     def __init__(self, path: Path, recipe: Recipe, fresh: bool = False, held: bool = True) -> None:
         self.path = path
         self.checkpoints = Checkpoints(path / "checkpoints", held)
+        self.grown = False
         self._lock: IO[str] | None = None
         if not held:
             return
@@ -227,15 +231,22 @@ class RunFolder:
         if held != recipe.sha256:
             if not self._has_trained():
                 self._clear()  # its recipe was wrong, and has been mended since
-            elif found := difference(there.get("recipe"), recipe.resolved()):
+            elif found := difference(there.get("recipe"), asked := as_before(there.get("recipe"), recipe)):
                 raise UserError(
                     f"{self.path}: holds a run of another recipe, or of this one before it changed: {found}",
                     "choose another folder with --output, or start over here with --fresh",
                 )
             else:  # it goes on with stages that have been added
+                self.grown = asked != recipe.resolved()
+                if self.grown and self.checkpoints.there():
+                    raise UserError(
+                        f"{self.path}: a stage is under way, whose head has the classes that the recipe had until now",
+                        "let it end with the recipe as it was, and add classes then",
+                    )
                 write_text(self.path / "recipe.toml", recipe.text)
+        self.grown |= there.get("grown") is True
         if held != recipe.sha256 or not claim.is_file():
-            self.write_json(CLAIM, {"sha256": recipe.sha256, "recipe": recipe.resolved()})
+            self.write_json(CLAIM, {"sha256": recipe.sha256, "grown": self.grown, "recipe": recipe.resolved()})
         if not (self.path / "recipe.toml").is_file():
             write_text(self.path / "recipe.toml", recipe.text)
 

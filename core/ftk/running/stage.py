@@ -276,7 +276,7 @@ class Stage:
 
     def _remember(self) -> None:
         if "composition" in self.carried:
-            self.mitigations.load(self.carried, self.carried["composition"])
+            self.mitigations.load(self.carried, self.carried["composition"], self.ctx)
             self.mitigations.clock.set(dict.fromkeys([*self.mitigations.parts, OUTSIDE], 0.0))
         self.mitigations.remember(self.ctx.earlier, self.ctx)
 
@@ -286,7 +286,7 @@ class Stage:
         except ValueError as error:
             raise RunFailed(f"stage `{self.spec.name}`: the checkpoint does not fit the model: {error}") from error
         unpack_optimizer(optimizer, self._names(), states["optimizer"])
-        self.mitigations.load(states, states["composition"])
+        self.mitigations.load(states, states["composition"], self.ctx)
         self.balance.load_state_dict(states["objective"])
         progress = dict(states["progress"])
         del progress["data"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -90,6 +91,35 @@ def loads_what_a_stage_saved(subject: Subject) -> None:
             written = [Path(place) / file for place in (folder, other)]
             same = written[1].is_file() and written[0].read_bytes() == written[1].read_bytes()
             hold(same, f"{file} differs when what load_folder gave is saved again")
+
+
+def keeps_the_rows_of_a_head_that_grows(subject: Subject) -> None:
+    """Labels that a head has beyond what `save` wrote get rows that are drawn; all else `load_folder` gives back."""
+    own = _head(subject)
+    head = own if own.labels else Head("sequence_classification", ("first", "second"), "single_label_classification")
+    more = replace(head, labels=(*head.labels, "added"))
+    source = subject.build()
+    try:
+        source.load(more, lambda: _texts(subject))
+        saved = source.load(head, lambda: _texts(subject))
+    except UserError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        source.save(saved.model, saved.processor, Path(folder))
+        models = []
+        for _ in range(2):
+            with seeded(1):
+                models.append(source.load_folder(Path(folder), more).model)
+    one, other, before = (dict(model.named_parameters()) for model in (*models, saved.model))
+    hold_equal(one, other, "loaded twice these differ")
+    hold(one.keys() == before.keys(), "the larger model has other weights")
+    grown = [name for name, tensor in one.items() if tensor.shape != before[name].shape]
+    hold(grown, "no weight has gained a row")
+    for name, tensor in one.items():
+        rows = len(before[name]) if name in grown else None
+        hold(torch.equal(tensor[:rows] if rows else tensor, before[name]), f"{name} is not as it was saved")
+        hold(torch.isfinite(tensor).all(), f"{name} is not finite")
+    hold(all(len(one[name]) == len(before[name]) + 1 for name in grown), "a weight has gained more than one row")
 
 
 def gives_rows(subject: Subject) -> None:
@@ -255,6 +285,7 @@ MODEL_CLAUSES = (
     loads_the_same_twice,
     its_outline_is_the_model,
     loads_what_a_stage_saved,
+    keeps_the_rows_of_a_head_that_grows,
     its_heads_share_a_body,
 )
 DATASET_CLAUSES = (gives_rows, gives_the_same_rows_twice, keeps_splits_apart, tells_what_it_left_out)

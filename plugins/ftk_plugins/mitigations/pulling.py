@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ftk import RunFailed
-from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Gradients, Importance, Knob, Mitigation, State, own_rows
+from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Fill, Gradients, Importance, Knob, Mitigation, State, own_rows
 
 CPU_CHUNK_ELEMENTS = 1 << 18
 """Elements of a weight that each CPU thread pulls at a time: 1 MiB, which stays in its cache."""
@@ -144,6 +144,8 @@ class WeightedPull(Pull):
         importances: Ω by common name; sharded as the weights are.
         tasks: of each task remembered, what was measured of it; for the report.
     """
+
+    of_weights: ClassVar[Mapping[str, Fill]] = {"importance/*": "zeros"}
 
     def __init__(
         self,

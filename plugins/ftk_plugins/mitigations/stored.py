@@ -83,10 +83,14 @@ class Stored:
         return apart
 
     def squares(self, lines: Tensor) -> Apart:
-        """Holds logits of labels against those that are kept: the mean square of what they differ by."""
+        """Holds logits of labels against those that are kept: the mean square of what they differ by.
+
+        Of classes that a head has gained since, nothing is kept, and nothing asked.
+        """
 
         def apart(logits: Tensor, piece: slice) -> Tensor:
-            return (logits.float() - self.values[lines[piece]].to(logits.device)).square().mean(1)
+            values = self.values[lines[piece]].to(logits.device)
+            return (logits[:, : values.shape[1]].float() - values).square().mean(1)
 
         return apart
 
@@ -98,8 +102,10 @@ class Stored:
         return Stored(self.values[lines], self.ids[lines], self.counts[chosen])
 
     def followed_by(self, other: Stored) -> Stored:
-        """This, and then what is kept of other items."""
-        pairs = zip((self.values, self.ids, self.counts), (other.values, other.ids, other.counts), strict=True)
+        """This, and then what is kept of other items; of labels, those that both are of."""
+        classes = min(self.values.shape[1], other.values.shape[1])  # a head may have gained some in between
+        values = (self.values[:, :classes], other.values[:, :classes])
+        pairs = (values, (self.ids, other.ids), (self.counts, other.counts))
         return Stored(*(torch.cat(pair) for pair in pairs))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ftk import UserError
 from ftk.parts import Head, Loaded
 from ftk_plugins.models.calls import explained, quiet, seeded, shortened
 from ftk_plugins.models.common import ModelOptions
+from ftk_plugins.models.growing import keep_rows, shorter
 from ftk_plugins.models.heads import auto_class, set_labels
 from ftk_plugins.models.tokenizers import fit_tokenizer, tokenizer_of
 
@@ -32,6 +34,7 @@ def load_model(
     trust_remote_code: bool = False,
     complete: bool = False,
     quantization: Any | None = None,
+    grows: bool = False,
 ) -> Any:
     """Read a model that ``save_pretrained`` wrote, or a GGUF file, onto the CPU, in ``eval`` mode.
 
@@ -50,6 +53,7 @@ def load_model(
         complete: refuse a checkpoint that lacks weights.
         quantization: how Transformers is to hold the weights of linear layers in fewer bits, on the device that it
             makes them on; None: whole.
+        grows: whether, where the head has more labels than the folder ``path`` has rows for, these rows stay.
 
     Raises:
         UserError: it cannot be found, read, or given this head.
@@ -75,7 +79,8 @@ def load_model(
         if gguf_file is not None:
             model.name_or_path = name  # an adapter says what it stands on, and the folder alone may hold several files
         _refuse_adapter(model, name)
-        model.fresh_weights = _tell_new_weights(model, report, head, name, complete)
+        grown = keep_rows(model, shorter(Path(path), report["mismatched_keys"])) if grows else ()
+        model.fresh_weights = _tell_new_weights(model, report, head, name, complete, grown)
         _make_savable(model)
     return model.eval()
 
@@ -164,7 +169,10 @@ def load_processor(
 
 
 def load_saved(folder: Path, head: Head, options: ModelOptions, trust_remote_code: bool = False) -> Loaded:
-    """Read the model and processor that a stage saved, bit for bit, in the type they were saved in."""
+    """Read the model and processor that a stage saved, bit for bit, in the type they were saved in.
+
+    Labels that the head has beyond those of the saved model get rows that are drawn.
+    """
     model = load_model(
         str(folder),
         head,
@@ -172,6 +180,7 @@ def load_saved(folder: Path, head: Head, options: ModelOptions, trust_remote_cod
         attention=options.attention,
         seed=options.seed,
         trust_remote_code=trust_remote_code,
+        grows=True,
     )
     processor = load_processor(str(folder), head, trust_remote_code=trust_remote_code)
     fit_tokenizer(model, processor, chosen=False, name=str(folder))
@@ -191,8 +200,10 @@ def _refuse_adapter(model: Any, name: str) -> None:
         )
 
 
-def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str, complete: bool) -> tuple[str, ...]:
-    """Name the weights that were drawn anew, and return their names.
+def _tell_new_weights(
+    model: Any, report: dict[str, Any], head: Head, name: str, complete: bool, grown: Sequence[str]
+) -> tuple[str, ...]:
+    """Name the weights that were drawn anew, and return their names; those that have but ``grown`` are not.
 
     Any is an error where all must be there, as a misfit outside the head.
     """
@@ -204,7 +215,7 @@ def _tell_new_weights(model: Any, report: dict[str, Any], head: Head, name: str,
                 f"{name}: `{key}` has the shape {found}, the configuration says {needed}",
                 "the weights and config.json do not belong together; fetch both again",
             )
-    new = sorted(set(report["missing_keys"]) | set(misfits))
+    new = sorted((set(report["missing_keys"]) | set(misfits)) - set(grown))
     if new and complete:
         raise UserError(f"{name}: it was not trained for {head.kind}, and lacks {', '.join(new)}", "name one that was")
     if new:

@@ -18,6 +18,7 @@ from ftk.parts import Context, Source, Task
 from ftk.testing import toy_context, toy_model, toy_rows, toy_task, toy_tokenizer
 from ftk_plugins.mitigations.der.der import Der
 from ftk_plugins.mitigations.der.options import DerOptions
+from ftk_plugins.mitigations.stored import Stored
 from tests.core.loops import build
 from tests.mixers import mixer_of
 from tests.plugins.mitigations.two_models import gradient
@@ -265,3 +266,19 @@ def test_what_is_asked_along_a_stage_needs_nothing_before_it() -> None:
     with pytest.raises(ValueError, match="no rows of along/old"):
         Der(DerOptions()).load_state_dict({"along": ["old"]})
     assert Der(DerOptions()).state_dict() == {"rows": {}, "along": []}
+
+
+def test_what_was_said_before_a_head_grew_is_held_against_the_classes_there_were() -> None:
+    torch.manual_seed(0)
+    ids, counts = torch.empty((2, 0), dtype=torch.int32), torch.ones(2, dtype=torch.long)
+    kept, later = (Stored(torch.randn(2, classes), ids, counts) for classes in (3, 4))
+    logits = torch.randn(2, 4, requires_grad=True)
+    apart = kept.squares(torch.tensor([1, 0]))(logits, slice(0, 2))
+    expected = ((logits[:, :3] - kept.values[[1, 0]]) ** 2).mean(1)
+    torch.testing.assert_close(apart, expected)
+    apart.sum().backward()
+    assert logits.grad is not None
+    assert not logits.grad[:, 3].any()
+    both = kept.followed_by(later)
+    assert torch.equal(both.values, torch.cat([kept.values, later.values[:, :3]]))
+    assert both.counts.tolist() == [1, 1, 1, 1]

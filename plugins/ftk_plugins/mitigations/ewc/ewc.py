@@ -16,7 +16,7 @@ from ftk_plugins.mitigations.measured import MeasuredPull
 from ftk_plugins.mitigations.pulling import Piece
 
 from .allowance import CALIBRATED, PERIOD, Allowance
-from .anchors import Anchors
+from .anchors import LEAN, START, Anchors
 from .factors import Factors, factors_of, pieces_of
 from .fisher import Estimate
 from .measured import Probe
@@ -38,6 +38,11 @@ class Ewc(MeasuredPull):
     With ``allowed_loss`` the strength is what holds the rise of the remembered tasks' losses at the allowance; its
     state then is that of an :class:`Allowance` too.
     """
+
+    of_weights = {
+        "fisher/*": "zeros", f"fisher/*{ROWS}": "factor", f"fisher/*{COLUMNS}": "none",
+        f"{LEAN}*": "zeros", f"{START}*": "weights",
+    }  # fmt: skip
 
     def __init__(self, options: EwcOptions) -> None:
         super().__init__(

@@ -30,6 +30,7 @@ class FreezeImportant(Mitigation):
     """
 
     moves_weights = True
+    of_weights = MeasuredPull.of_weights
 
     def __init__(self, options: FreezeImportantOptions) -> None:
         self.options = options

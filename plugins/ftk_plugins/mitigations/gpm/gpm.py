@@ -37,6 +37,7 @@ class Gpm(Mitigation):
     """
 
     moves_weights = True
+    of_weights = {f"{BASIS}*": "none", f"{SEEN}*": "none"}
 
     def __init__(self, options: GpmOptions) -> None:
         self.options = options

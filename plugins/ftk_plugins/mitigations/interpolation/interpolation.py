@@ -67,6 +67,8 @@ class Interpolation(Mitigation):
     ``finish`` is a pure function of the trained weights, the state and the data: after a restart it chooses the same.
     """
 
+    of_weights = {f"{KNOWN}*": "zeros"}
+
     def __init__(self, options: InterpolationOptions) -> None:
         self.options = options
         self._method: MergeMethod = Linear(LinearOptions())

@@ -26,6 +26,8 @@ class L2sp(Pull):
     Its state is, with the run's start as anchor, a copy of each weight as it was then, and the names of the new ones.
     """
 
+    of_weights = {f"{_PREFIX}*": "weights"}
+
     def __init__(self, options: L2spOptions) -> None:
         super().__init__("l2sp", strength=options.strength, every=options.every)
         self.options = options

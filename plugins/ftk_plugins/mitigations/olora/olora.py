@@ -28,6 +28,8 @@ class Olora(Mitigation):
     ``(directions, inputs) float32``. A stage's own is added when the stage ends.
     """
 
+    of_weights = {f"{EARLIER}*": "none"}
+
     def __init__(self, options: OloraOptions) -> None:
         self.knob: Knob = Knob(options.orthogonality)
         self.options = options

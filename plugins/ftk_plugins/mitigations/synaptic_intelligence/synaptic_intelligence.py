@@ -26,6 +26,8 @@ class SynapticIntelligence(WeightedPull):
     Its state is Ω, within a stage ω, and after a stage what the next one adds to Ω.
     """
 
+    of_weights = {**WeightedPull.of_weights, f"{_LEARNED}*": "zeros"}
+
     def __init__(self, options: SynapticIntelligenceOptions) -> None:
         super().__init__("synaptic_intelligence", strength=options.strength, every=options.every, gamma=options.gamma)
         self.options = options

@@ -11,6 +11,7 @@ from transformers import ViTImageProcessor
 from ftk import UserError
 from ftk.parts import Head, Loaded, ModelSource
 from ftk_plugins.models.calls import explained, quiet, seeded
+from ftk_plugins.models.growing import keep_rows
 from ftk_plugins.models.heads import set_labels
 from ftk_plugins.models.mlp.modeling import MlpConfig, MlpForImageClassification
 from ftk_plugins.models.mlp.options import MlpOptions
@@ -50,6 +51,10 @@ class Mlp(ModelSource):
     def load_folder(self, folder: Path, head: Head) -> Loaded:
         with quiet(), explained(str(folder), str(folder)):
             model = MlpForImageClassification.from_pretrained(folder, local_files_only=True)
+            if model.config.num_labels < len(head.labels):
+                saved, model = dict(model.named_parameters()), self._made(head, torch.device("cpu")).model
+                keep_rows(model, saved)
+                model.fresh_weights = ()
             return Loaded(model.eval(), ViTImageProcessor.from_pretrained(folder, local_files_only=True))
 
     def how_to_load(self) -> str:

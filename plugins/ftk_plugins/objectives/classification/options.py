@@ -62,6 +62,9 @@ class ClassificationOptions(Options):
         check_incremental(self.incremental, self.labels, self.taught, self.class_weights)
         return self
 
+    def growing(self) -> tuple[str, ...]:
+        return ("labels",) if self.incremental else ()
+
     def withheld(self) -> tuple[str, ...]:
         if self.kind == "regression":
             return ("class-predictions", "label-smoothing", "target-logits", "target-listing")

@@ -47,5 +47,8 @@ class ImageClassificationOptions(PictureOptions):
         check_incremental(self.incremental, self.labels, self.taught)
         return self
 
+    def growing(self) -> tuple[str, ...]:
+        return ("labels",) if self.incremental else ()
+
     def withheld(self) -> tuple[str, ...]:
         return FROM_ALL_CLASSES if self.incremental else ()
