@@ -1,7 +1,7 @@
-"""Runs every method on every stream and writes the tables of ``docs/results.md``.
+"""Runs every method on every stream and writes the tables of ``docs/results.md`` and ``docs/reference.md``.
 
 ``python -m tests.results FOLDER`` keeps the runs in FOLDER and goes on where it was stopped. ``--stream NAME``,
-``--method NAME`` and ``--seeds N,N`` take a part of it; ``--page`` writes the page from what is there.
+``--method NAME`` and ``--seeds N,N`` take a part of it; ``--page`` writes the pages from what is there.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from typing import Any
 from ftk.comparing.comparison import compare
 from ftk.comparing.runs import FinishedRun, read_run
 from ftk.errors import UserError
-from tests.results.methods import METHODS, Method
-from tests.results.page import folder_of, write_page
+from tests.results import one
+from tests.results.methods import Method
+from tests.results.page import folder_of, write_pages
 from tests.results.streams import STREAMS, Stream
 
 TUNING_SEED = 100
 """Of the runs that choose a strength, on validation rows; none of the table's."""
 
 
-def launch(asked: dict[str, Any]) -> int:
-    """Have a process run what is asked; its exit code."""
+def launch(asked: dict[str, Any], apart: bool) -> int:
+    """Run what is asked, ``apart`` in a process of its own so that its memory is its own; its exit code."""
+    if not apart:
+        return one.main(asked)
     return subprocess.run([sys.executable, "-m", "tests.results.one", json.dumps(asked)]).returncode
 
 
 class Runs:
-    """The runs of one method on one stream, each in a process of its own, made where they are not there yet."""
+    """The runs of one method on one stream, made where they are not there yet."""
 
     def __init__(self, stream: Stream, method: Method, folder: Path) -> None:
         self.stream, self.method = stream, method
@@ -85,7 +88,7 @@ class Runs:
             "recipe": str(self.stream.recipe), "settings": self.settings(more), "seed": seed, "folder": str(folder),
             "joint": self.method.joint, "choosing": choosing,
         }  # fmt: skip
-        if code := launch(asked):
+        if code := launch(asked, apart=self.stream.published is None):
             raise SystemExit(f"{self.stream.name}, {self.method.name}, seed {seed}: exit code {code}")
         run = read_run(folder)
         for name in ("model", "stages", "checkpoints"):
@@ -105,20 +108,25 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.results", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stream", choices=STREAMS, action="append")
-    parser.add_argument("--method", choices=[method.name for method in METHODS], action="append", metavar="NAME")
+    parser.add_argument(
+        "--method",
+        choices=known,
+        action="append",
+        metavar="NAME",
+    )
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--page", action="store_true", help="write the page from what is there, and run nothing")
+    parser.add_argument("--page", action="store_true", help="write the pages from what is there, and run nothing")
     asked = parser.parse_args(arguments)
     seeds = [int(seed) for seed in asked.seeds.split(",")]
-    methods = [method for method in METHODS if asked.method is None or method.name in asked.method]
     for stream in [STREAMS[name] for name in asked.stream or STREAMS]:
+        methods = [method for method in stream.methods if asked.method is None or method.name in asked.method]
         for seed in [] if asked.page else seeds:
             for method in methods:
                 run = Runs(stream, method, asked.folder).seeded(seed)
                 average = compare([run], metric=stream.metric).rows[0].measures["average"]
                 told = "–" if average is None else f"{average.value:.3f}"
                 print(f"{stream.name}, {method.name}, seed {seed}: average {told}", flush=True)
-    write_page(asked.folder)
+    write_pages(asked.folder)
     return 0
 
 

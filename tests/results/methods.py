@@ -86,3 +86,17 @@ METHODS = (
     Method("joint", joint=True),
 )  # fmt: skip
 """All of them, in the order of the table."""
+
+DECADES = (0.1, 0.01, 1, 10, 100)
+CLASSICAL = (
+    Method("none", full=True),
+    Method("ewc", [f'{EWC}, anchors = "separate"'], full=True, grid=strengths("ewc", *DECADES)),
+    Method(
+        "si", ['use = "synaptic_intelligence", damping = 0.1'], full=True,
+        grid=strengths("synaptic_intelligence", *DECADES),
+    ),
+    Method("distill", ['use = "distill"'], full=True, grid=strengths("distill", 1, 0.25, 4, key="weight")),
+    Method("replay", ['use = "replay", share = 0.5, buffer_size = 500'], full=True),
+    Method("joint", full=True, joint=True),
+)  # fmt: skip
+"""Those of van de Ven and Tolias 2018 (https://arxiv.org/abs/1809.10635) that are measured on the streams of images."""

@@ -1,9 +1,9 @@
-"""Writes the tables of ``docs/results.md`` from the runs in a folder."""
+"""Writes the tables of ``docs/results.md`` and ``docs/reference.md`` from the runs in a folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ftk.comparing.comparison import compare
@@ -11,12 +11,13 @@ from ftk.comparing.intervals import Estimate
 from ftk.comparing.runs import FinishedRun, read_run
 from ftk.errors import UserError
 from tests.results import promises
-from tests.results.methods import METHODS, Method
+from tests.results.methods import Method
 from tests.results.streams import ROOT, STREAMS, Stream
 
-PAGE = ROOT / "docs" / "results.md"
+DOCS = ROOT / "docs"
 MEASURED = ("average", "target", "forgetting", "retention")
-COLUMNS = ("method", "average", "learned", "forgetting", "retention", "seconds", "memory")
+COLUMNS = ("method", "average", "learned", "forgetting", "retention")
+NOTHING = "Not measured yet."
 
 
 def folder_of(folder: Path, stream: Stream, method: Method) -> Path:
@@ -35,12 +36,12 @@ def runs_of(folder: Path) -> list[FinishedRun]:
     return found
 
 
-def table(folder: Path, stream: Stream, methods: Sequence[Method] = METHODS) -> list[str]:
+def table(folder: Path, stream: Stream) -> list[str]:
     """The lines of a stream's table, a line for each method that has a run; and what was chosen beforehand."""
-    runs = {method.name: runs_of(folder_of(folder, stream, method)) for method in methods}
-    there = [method for method in methods if runs[method.name]]
+    runs = {method.name: runs_of(folder_of(folder, stream, method)) for method in stream.methods}
+    there = [method for method in stream.methods if runs[method.name]]
     if not there:
-        return ["Not measured yet."]
+        return [NOTHING]
     ordered = sorted(there, key=lambda method: method.joint)  # a joint run is held against the others
     labels = {runs[method.name][0].recipe_key: method.name for method in ordered}
     found = compare([run for method in ordered for run in runs[method.name]], metric=stream.metric, labels=labels)
@@ -49,17 +50,18 @@ def table(folder: Path, stream: Stream, methods: Sequence[Method] = METHODS) -> 
     costs = {row.label: row.costs for row in first.rows}
     plain = {full: next((costs[m.name] for m in there if m.full == full and not m.mitigations), None)
              for full in (False, True)}  # fmt: skip
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|---|{'--:|' * (len(COLUMNS) - 1)}"]
+    columns = (*COLUMNS, *(("seconds", "memory") if stream.published is None else ("published",)))
+    lines = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
     for method in there:
         row = rows[method.name]
         base = plain[method.full]
         chosen = folder_of(folder, stream, method) / "chosen.json"
         told = f" ({_chosen(chosen)})" if chosen.is_file() else ""
-        cells = [
-            f"{method.name}{told}",
-            *(_told(row.measures[name], name == "retention") for name in MEASURED),
-            _times(costs[method.name], base), _more(costs[method.name], base),
-        ]  # fmt: skip
+        cells = [f"{method.name}{told}", *(_told(row.measures[name], name == "retention") for name in MEASURED)]
+        if stream.published is None:
+            cells += [_times(costs[method.name], base), _more(costs[method.name], base)]
+        else:
+            cells.append(f"{stream.published[method.name]:.3g}" if method.name in stream.published else "–")
         lines.append(f"| {' | '.join(cells)} |")
     seeds = sorted({run.seed for each in runs.values() for run in each})
     held = promises.lines([run for each in runs.values() for run in each], stream.metric)
@@ -92,12 +94,14 @@ def _chosen(path: Path) -> str:
     return f"{key.rpartition('.')[2]} {value}"
 
 
-def write_page(folder: Path, page: Path = PAGE) -> None:
-    """Put the tables between their marks into the page."""
-    text = page.read_text(encoding="utf-8")
+def write_pages(folder: Path, docs: Path = DOCS) -> None:
+    """Put the tables between their marks into the pages; what has no run in the folder stays as it stands."""
     for stream in STREAMS.values():
+        lines = table(folder, stream)
+        if lines == [NOTHING]:
+            continue
+        page = docs / stream.page
         begin, end = (f"<!-- {stream.name}: {word} -->\n" for word in ("the table begins", "the table ends"))
-        before, _, rest = text.partition(begin)
+        before, _, rest = page.read_text(encoding="utf-8").partition(begin)
         _, _, after = rest.partition(end)
-        text = before + begin + "\n".join(table(folder, stream)) + "\n" + end + after
-    page.write_text(text, encoding="utf-8")
+        page.write_text(before + begin + "\n".join(lines) + "\n" + end + after, encoding="utf-8")

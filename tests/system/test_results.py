@@ -13,7 +13,7 @@ from ftk.plugin.registry import Registry
 from ftk.recipe.reading import load_recipe
 from tests.results import one
 from tests.results.__main__ import Runs
-from tests.results.methods import METHODS, Method, strengths
+from tests.results.methods import Method, strengths
 from tests.results.page import table
 from tests.results.promises import Kept, allowances, floors
 from tests.results.streams import STREAMS
@@ -24,8 +24,10 @@ def registry() -> Registry:
     return load_registry()
 
 
-@pytest.mark.parametrize("stream", STREAMS.values(), ids=lambda stream: stream.name)
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    ("stream", "method"), [(stream, method) for stream in STREAMS.values() for method in stream.methods],
+    ids=lambda each: each.name,
+)  # fmt: skip
 def test_every_method_is_a_right_recipe_on_every_stream(stream, method, registry, tmp_path: Path) -> None:
     for change in method.grid or [""]:
         settings = Runs(stream, method, tmp_path).settings([change] if change else [])
@@ -45,9 +47,10 @@ def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatc
         "stage.capital.training={ steps = 2 }",
         *(f"stage.{at}.data.{role}.limit=4" for at in ("capital", "more") for role in ("train", "validation", "test")),
     ))  # fmt: skip
-    methods = [Method("none, LoRA"), Method("l2sp", ['use = "l2sp"'], grid=strengths("l2sp", 0.1, 1))]
+    methods = (Method("none, LoRA"), Method("l2sp", ['use = "l2sp"'], grid=strengths("l2sp", 0.1, 1)))
+    tiny = replace(tiny, methods=methods)
     made: list[Any] = []
-    monkeypatch.setattr("tests.results.__main__.launch", lambda asked: made.append(asked) or one.main(asked))
+    monkeypatch.setattr("tests.results.__main__.launch", lambda asked, apart: made.append(asked) or one.main(asked))
     for method in methods:
         Runs(tiny, method, tmp_path).seeded(0)
     assert len(made) == 4
@@ -55,7 +58,7 @@ def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatc
     for method in methods:
         Runs(tiny, method, tmp_path).seeded(0)
     assert len(made) == 4, "a finished run is not made again"
-    lines = table(tmp_path, tiny, methods)
+    lines = table(tmp_path, tiny)
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| none, LoRA", "| l2sp (strength 0.1)"]
     assert lines[-1].startswith("Seeds 0;")
 
