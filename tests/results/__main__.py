@@ -108,12 +108,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.results", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stream", choices=STREAMS, action="append")
-    parser.add_argument(
-        "--method",
-        choices=known,
-        action="append",
-        metavar="NAME",
-    )
+    known = sorted({method.name for stream in STREAMS.values() for method in stream.methods})
+    parser.add_argument("--method", choices=known, action="append", metavar="NAME")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--page", action="store_true", help="write the pages from what is there, and run nothing")
     asked = parser.parse_args(arguments)
