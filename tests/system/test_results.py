@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ftk.recipe.reading import load_recipe
 from tests.results import one
 from tests.results.__main__ import Runs
 from tests.results.methods import Method, strengths
-from tests.results.page import table
+from tests.results.page import DOCS, table, write_pages
 from tests.results.promises import Kept, allowances, floors
 from tests.results.streams import STREAMS
 
@@ -61,6 +62,12 @@ def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatc
     lines = table(tmp_path, tiny)
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| none, LoRA", "| l2sp (strength 0.1)"]
     assert lines[-1].startswith("Seeds 0;")
+    heads, _, *rows = table(tmp_path, replace(tiny, published={"l2sp": 0.5}))
+    assert [line.split(" | ")[-1] for line in (heads, *rows[:2])] == ["published |", "– |", "0.5 |"]
+    docs = Path(shutil.copytree(DOCS, tmp_path / "docs", ignore=lambda path, names: {"variants"} & {*names}))
+    write_pages(tmp_path, docs)
+    assert "| l2sp (strength 0.1) |" in (docs / "results.md").read_text(encoding="utf-8")
+    assert (docs / "reference.md").read_bytes() == (DOCS / "reference.md").read_bytes(), "what has no run stays"
 
 
 def test_what_was_promised_stands_beside_what_came() -> None:
