@@ -67,6 +67,8 @@ def test_the_file_is_checked_as_recipes_are(lab: Path) -> None:
     [
         (["a", "b", "--out", "m", "--method", "tis"], "unknown merge `tis`\n      did you mean `ties`?"),
         (["a", "b", "--out", "m", "--densty", "1"], "method.densty: unknown key"),
+        (["a", "b", "--out", "m", "--wieghts", "1,1"], "did you mean `--weights`?"),
+        (["a", "", "--out", "m"], "models.2.path: must not be empty"),
         (["a", "b", "--out", "m", "--method", "ties", "--density"], "--density: has no value"),
         (["a", "b", "--out", "m", "--weights", "1"], "--weights: 1 for 2 models"),
         (["a", "b", "--out", "m", "--weights", "1,x"], "'x' is no number"),

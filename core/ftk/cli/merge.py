@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftk.cli.common import console, json_option, print_json, print_note, print_table, registry, third_party_option
-from ftk.errors import UserError
+from ftk.errors import Problem, RecipeError, UserError, did_you_mean
 from ftk.merging.request import MergeRequest, read_file, read_request, table_of_arguments
 from ftk.recipe.overrides import value_of
 
@@ -55,7 +56,10 @@ def merge(
         None if importances is None else importances.split(","), method, of_method, from_file,
     )  # fmt: skip
     source = models[0] if from_file is not None else "ftk merge"
-    request = read_request(table, source, registry())
+    try:
+        request = read_request(table, source, registry())
+    except RecipeError as error:
+        raise RecipeError(source, [_of_the_command(problem) for problem in error.problems]) from error
     plan = _plan(request)
     if dry_run:
         _tell_plan(plan, as_json)
@@ -84,6 +88,15 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     if not models:
         raise UserError("there is no model to merge", "name folders, or one TOML file")
     return models, options
+
+
+def _of_the_command(problem: Problem) -> Problem:
+    """An option that the method does not know may be one of the command's, misspelt."""
+    own = [name for option in click.get_current_context().command.params for name in option.opts]
+    place, _, key = problem.path.partition(".")
+    near = did_you_mean(f"--{key.replace('_', '-')}", own)
+    known = place != "method" or problem.reason != "unknown key" or problem.hint.startswith("did you mean")
+    return problem if known or not near.startswith("did you mean") else replace(problem, hint=near)
 
 
 def _number(text: str) -> float:

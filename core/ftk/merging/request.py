@@ -24,7 +24,7 @@ FILE_KEYS = ("models", "method")
 class ModelOptions(Options):
     """One of the models that are merged."""
 
-    path: str = Field(description="A model's folder, a run's, or an adapter's as PEFT saves it.")
+    path: str = Field(min_length=1, description="A model's folder, a run's, or an adapter's as PEFT saves it.")
     weight: float | None = Field(default=None, description="How much it counts; 1 each where none is given.")
     importances: str | None = Field(
         default=None, description="Safetensors file with an importance of every entry, as the Fisher information."
@@ -36,7 +36,7 @@ class MergeOptions(Options):
 
     out: str = Field(min_length=1, description="The folder to write; it must not be there, or be empty.")
     base: str | None = Field(
-        default=None, description="The model that task vectors start from, and that adapters belong on."
+        default=None, min_length=1, description="The model that task vectors start from, and that adapters belong on."
     )
     dtype: Literal["keep", "float32", "float16", "bfloat16"] = Field(
         default="keep",

@@ -86,7 +86,8 @@ def read_story(folder: Path) -> Story:
         UserError: it is not there, holds no run, or a file of it cannot be read.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder", "name the folder of a run, as runs/ewc_lora")
+        what = "is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise UserError(f"{folder}: {what}", "name the folder of a run, as runs/ewc_lora")
     if not (folder / "recipe.resolved.json").is_file():
         raise UserError(
             f"{folder}: holds no run of ftk", "name the folder that `ftk run` wrote: recipe.resolved.json is in it"
