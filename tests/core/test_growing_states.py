@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from ftk.errors import UserError
 from ftk.parts import Head, ModelSource
-from ftk.parts import growing as module
 from ftk.parts.growing import grown
 from ftk.parts.heads import Heads
+from ftk.processes.sharding import make_mesh
 from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.mitigations.ewc.ewc import Ewc
@@ -111,10 +112,20 @@ def test_beside_another_head_a_head_is_found_by_the_labels_that_it_had() -> None
     assert found[f"fisher/{new}"].shape == (4, 8)
 
 
-def test_what_is_divided_among_processes_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DTensor", torch.Tensor)
-    with pytest.raises(UserError, match=r"kept of classifier\.weight is divided among processes"):
-        grown({"fisher/classifier.weight": torch.ones(3, 8)}, Ewc.of_weights, cast(Any, stage(FOUR, first=FOUR)))
+def test_what_is_divided_among_processes_is_divided_anew() -> None:
+    ctx, mesh = stage(FOUR, first=FOUR), make_mesh(Accelerator(cpu=True))
+    try:
+        kept, weight = torch.rand(3, 8), ctx.heads.model.classifier.weight.detach()
+        divided = [distribute_tensor(tensor, mesh, [Shard(0)]) for tensor in (kept, weight)]
+        ctx.adaptation = SimpleNamespace(drift=lambda: {"classifier.weight": SimpleNamespace(weight=divided[1])})
+        state = {"fisher/classifier.weight": divided[0], "start/classifier.weight": divided[0]}
+        found = grown(state, Ewc.of_weights, ctx)
+        for key, new in (("fisher/classifier.weight", torch.zeros(1, 8)), ("start/classifier.weight", weight[3:])):
+            assert isinstance(found[key], DTensor)
+            assert found[key].placements == (Shard(0),)
+            assert torch.equal(found[key].full_tensor(), torch.cat([kept, new]))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_head_that_is_not_trained_needs_nothing() -> None:

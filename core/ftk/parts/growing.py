@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ftk.errors import UserError
 from ftk.parts.context import Context
 from ftk.parts.mitigation import Fill
 from ftk.parts.part import State
@@ -22,9 +21,6 @@ def grown(state: State, fills: Mapping[str, Fill], ctx: Context) -> State:
         state: of a mitigation.
         fills: its :attr:`ftk.parts.Mitigation.of_weights`.
         ctx: of the stage that goes on with it; its adaptation is attached, and knows the weights that can move.
-
-    Raises:
-        UserError: a tensor that has to grow is divided among processes.
     """
     if not any(any(_matches(key, fills)) for key in state):
         return state
@@ -40,11 +36,6 @@ def grown(state: State, fills: Mapping[str, Fill], ctx: Context) -> State:
     larger: dict[str, Any] = {}
     for key, name, fill in [match for each in state for match in _matches(each, fills)]:
         if name in there and (more := _larger(state[key], there[name], fill)) is not None:
-            if isinstance(state[key], DTensor):
-                raise UserError(
-                    f"what is kept of {name} is divided among processes, and its head has gained rows since",
-                    "leave out training.sharding where classes are added to a run, or the mitigation",
-                )
             larger[key] = more
     return {**state, **larger}
 
@@ -62,6 +53,10 @@ def _larger(kept: Tensor, weight: Tensor, fill: Fill) -> Tensor | None:
     rows, more = len(kept) if kept.ndim else 0, len(weight) if weight.ndim else 0
     if fill == "none" or rows >= more or not rows:
         return None
+    if isinstance(kept, DTensor):  # each process has other rows of the larger one
+        full = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        whole = _larger(kept.full_tensor(), full, fill)
+        return None if whole is None else distribute_tensor(whole, kept.device_mesh, kept.placements)
     if fill == "factor":
         return torch.nn.functional.pad(kept, [0, more - rows] * kept.ndim)
     if kept.shape[1:] != weight.shape[1:]:
