@@ -30,9 +30,9 @@ def run(name: str, folder: Path, *overrides: str, without: tuple[str, ...] = ())
 
 
 def test_split_mnist_forgets_without_ewc_and_keeps_with_it(tmp_path: Path) -> None:
-    settings = ("training.steps=30", "sequence.values=[[0, 1], [2, 3], [4, 5]]", "mitigation.ewc.samples=100")
-    kept = run("split_mnist", tmp_path / "ewc", *settings)
-    lost = run("split_mnist", tmp_path / "none", *settings[:2], without=("ewc",))
+    settings = ("training.steps=40", "training.learning_rate=2e-2", "sequence.values=[[0, 1], [2, 3], [4, 5]]")
+    kept = run("split_mnist", tmp_path / "ewc", *settings, "mitigation.ewc.samples=100")
+    lost = run("split_mnist", tmp_path / "none", *settings, without=("ewc",))
     assert kept["tasks"] == ["0-1", "2-3", "4-5"]
     summary, other = (report["summary"]["accuracy"] for report in (kept, lost))
     assert summary["learning_accuracy"] > 0.9
