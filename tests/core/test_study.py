@@ -18,8 +18,10 @@ from ftk.comparing.study import Point, Study
 from ftk.comparing.sweeping import Swept, _Watch
 from ftk.events import RunEvent
 from ftk.parts import Metric
+from ftk.plugin.discovery import load_registry
 from ftk.report.scores import Scores
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "ewc_lora.toml"
 GRID = ["a=[1, 2]", "b.c=log(0.01, 1, 3)"]
 
 
@@ -178,7 +180,7 @@ def test_a_point_s_standing_is_told_at_its_place_of_the_way_whatever_its_tasks_a
         return RunEvent("evaluated", {"stage": stage, "step": step, "steps": 50, "scores": found})
 
     swept = Swept(Path(), (), (), (), (0, 1))
-    watch = _Watch(Hears(), Point(0, {}), swept, 0.95)  # type: ignore[arg-type]
+    watch = _Watch(Hears(), Point(0, {}), swept, 0.95, 0)  # type: ignore[arg-type]
     watch(evaluated(25, 0.8, 9.0))
     assert not told, "no run is known yet"
     watch.run = run  # type: ignore[assignment]
@@ -190,10 +192,30 @@ def test_a_point_s_standing_is_told_at_its_place_of_the_way_whatever_its_tasks_a
     kept, lost, diverged = (value for _, value in told)
     assert lost == pytest.approx(0.6 / 0.8 - 0.95), "what is missing to the floor, however much was learned"
     assert lost < diverged == 0.0 < kept
-    blind = _Watch(Hears(), Point(0, {}), replace(swept, choosing=False), 0.95)  # type: ignore[arg-type]
+    shared = _Watch(Hears(), Point(0, {}), swept, 0.95, 1)  # type: ignore[arg-type]
+    shared.run, shared.number = run, 1  # type: ignore[assignment]
+    shared(evaluated(25, 0.8, 9.0, stage=1))
+    shared(evaluated(25, 0.8, 9.0))
+    assert [place for place, _ in told[3:]] == [149], "a stage that is the same at every point tells nothing"
+    blind = _Watch(Hears(), Point(0, {}), replace(swept, choosing=False), 0.95, 0)  # type: ignore[arg-type]
     blind.run = run  # type: ignore[assignment]
     blind(evaluated(25, 0.8, 9.0))
-    assert len(told) == 3, "validation rows are not held against test rows"
+    assert len(told) == 4, "validation rows are not held against test rows"
+
+
+@pytest.mark.parametrize(
+    ("spaces", "alike"),
+    [
+        (["stage.currencies.mitigation.ewc.strength=[1, 2]"], 1),
+        (["stage.currencies.mitigation.ewc.strength=[1, 2]", "stage.capitals.training.steps=[10, 20]"], 0),
+        (["stage.currencies.training.steps=int(5, 9)"], 1),
+        (["model.hidden_size=[192, 384]"], 0),
+        (["stage.currencies.training.steps=[7]"], 2),
+    ],
+)
+def test_it_is_known_which_stages_are_the_same_at_every_point(spaces: list[str], alike: int) -> None:
+    swept = Swept(RECIPE, (), (), tuple(read_spaces(spaces)), (0,))
+    assert swept.alike(load_registry(third_party=False)) == alike
 
 
 def test_a_standing_orders_points_as_the_best_is_chosen() -> None:

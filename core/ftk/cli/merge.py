@@ -133,7 +133,7 @@ def _tell_plan(plan: MergePlan, as_json: bool) -> None:
         ["base", plan.base.given if plan.base else "none"],
         ["method", f"{plan.request.method.variant.name} {_told(plan.request.method.options)}".strip()],
         ["weights", f"{len(merged)} merged, {len(entries) - len(merged)} copied"],
-        ["size", f"{size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"],
+        ["size", f"{_size(size)}, {_size(free)} are free"],
         ["out", plan.request.options.out],
     ]
     if plan.request.options.adapter_rank is not None:
@@ -168,7 +168,7 @@ def _make(plan: MergePlan, as_json: bool) -> None:
     out = console()
     for note in plan.notes:
         print_note(out, note)
-    out.print(f"{result.folder}: {result.bytes / 1e9:.2f} GB in {seconds:.1f} s, peak memory {peak / 1e9:.2f} GB")
+    out.print(f"{result.folder}: {_size(result.bytes)} in {seconds:.1f} s, peak memory {_size(peak)}")
     if result.errors:
         worst = max(result.errors, key=lambda name: result.errors[name])
         rank, share = plan.request.options.adapter_rank, result.errors[worst]
@@ -177,6 +177,10 @@ def _make(plan: MergePlan, as_json: bool) -> None:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _told(options: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,22 @@ class Swept:
         Raises:
             UserError: the recipe is wrong there, or nothing measures the metric.
         """
+        for recipe in self._ends(registry):
+            check_metric(recipe, self.metric, self.choosing)
+
+    def alike(self, registry: Registry) -> int:
+        """How many stages, from the first on, are the same at every point."""
+        first, *others = (recipe.resolved() for recipe in self._ends(registry))
+        if any({**other, "stages": first["stages"]} != first for other in others):
+            return 0
+        columns = zip(first["stages"], *(other["stages"] for other in others), strict=True)
+        return sum(1 for _ in takewhile(lambda stages: all(stage == stages[0] for stage in stages), columns))
+
+    def _ends(self, registry: Registry) -> Iterator[Recipe]:
         first = {space.key: space.ends[0] for space in self.spaces}
         for space in self.spaces:
             for value in space.ends:
-                recipe = self.at({**first, space.key: value}, self.seeds[0], registry)
-                check_metric(recipe, self.metric, self.choosing)
+                yield self.at({**first, space.key: value}, self.seeds[0], registry)
 
     def first(self, registry: Registry) -> Recipe:
         """The recipe where every space has its first value, with seed 0: it tells sweeps apart."""
@@ -109,6 +121,7 @@ class Sweep:
         self.tell = tell
         self.floor = floor
         self.keep_models = keep_models
+        self._alike = swept.alike(registry)
 
     def run(self) -> None:
         """Run every point that is left.
@@ -133,7 +146,7 @@ class Sweep:
 
     def _run_point(self, point: Point) -> None:
         runs: list[FinishedRun] = []
-        watch = _Watch(self.study, point, self.swept, self.floor)
+        watch = _Watch(self.study, point, self.swept, self.floor, self._alike)
         for watch.number, seed in enumerate(self.swept.seeds):
             path = self.folder / folder_name(point.values) / f"seed-{seed}"
             try:
@@ -145,7 +158,7 @@ class Sweep:
                 found = compare(runs, metric=self.swept.metric)
                 target, retention = _values(found)
                 if seed != self.swept.seeds[-1] and not watch.hopeless:
-                    watch.report(PLACES * len(runs[0].recipe["stages"]) * len(runs), target, retention)
+                    watch.report(PLACES * (len(runs[0].recipe["stages"]) - self._alike) * len(runs), target, retention)
             if watch.hopeless:
                 shutil.rmtree(path, ignore_errors=True)
                 self.study.give_up(point, f"pruned at seed {seed}", pruned=True)
@@ -178,14 +191,15 @@ class Sweep:
 class _Watch:
     """An observer of a point's runs that tells the study how far it is, and hears whether that looks hopeless.
 
-    A pruner holds a point against what others were at the same place of their way: :data:`PLACES` in a stage, stages
-    that came from the cache too, and the end of each seed.
+    A pruner holds a point against what others were at the same place of their way: :data:`PLACES` in each stage that is
+    not the same at every point, and the end of each seed.
 
     Args:
         study: hears it.
         point: which is run.
         swept: says by what it is judged.
         floor: the retention that the best point must have.
+        alike: how many stages are the same at every point.
 
     Attributes:
         run: which is going on; a test's scores while it trains are on other rows than those after it, and not told.
@@ -193,18 +207,18 @@ class _Watch:
         hopeless: whether the point is to be ended.
     """
 
-    def __init__(self, study: Study, point: Point, swept: Swept, floor: float) -> None:
-        self.study, self.point, self.swept, self.floor = study, point, swept, floor
+    def __init__(self, study: Study, point: Point, swept: Swept, floor: float, alike: int) -> None:
+        self.study, self.point, self.swept, self.floor, self.alike = study, point, swept, floor, alike
         self.run: Run | None = None
         self.number, self.hopeless = 0, False
 
     def __call__(self, event: RunEvent) -> None:
         if event.kind == "evaluated" and self.run is not None and self.swept.choosing:
             told, stages = event.data, self.run.recipe.stages
-            done = PLACES * (self.number * len(stages) + told["stage"] - 1)
+            done = PLACES * (self.number * (len(stages) - self.alike) + told["stage"] - 1 - self.alike)
             stage = stages[told["stage"] - 1].name
             found = so_far(self.run.scores, stage, told["scores"], self.swept.metric)
-            if found is not None:
+            if found is not None and told["stage"] > self.alike:
                 self.report(done + max(1, (PLACES - 1) * told["step"] // told["steps"]), *found)
 
     def report(self, place: int, learned: float, kept: float) -> None:
