@@ -61,14 +61,23 @@ def table(folder: Path, stream: Stream) -> list[str]:
         if stream.published is None:
             cells += [_times(costs[method.name], base), _more(costs[method.name], base)]
         else:
-            cells.append(f"{stream.published[method.name]:.3g}" if method.name in stream.published else "–")
+            cells.append(_published(stream, method))
         lines.append(f"| {' | '.join(cells)} |")
+    if stream.published is not None:
+        for method in stream.methods:
+            if method not in there:
+                lines.append(f"| {method.name} | not measured yet | – | – | – | {_published(stream, method)} |")
     seeds = sorted({run.seed for each in runs.values() for run in each})
     held = promises.lines([run for each in runs.values() for run in each], stream.metric)
     return [
         *lines, "", f"Seeds {', '.join(map(str, seeds))}; ± is half of a 95% interval of the mean over them.",
         *(["", *held] if held else ()),
     ]  # fmt: skip
+
+
+def _published(stream: Stream, method: Method) -> str:
+    score = (stream.published or {}).get(method.name)
+    return "–" if score is None else f"{score:.3g}"
 
 
 def _told(found: Estimate | None, share: bool) -> str:

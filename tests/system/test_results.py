@@ -62,8 +62,10 @@ def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatc
     lines = table(tmp_path, tiny)
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| none, LoRA", "| l2sp (strength 0.1)"]
     assert lines[-1].startswith("Seeds 0;")
-    heads, _, *rows = table(tmp_path, replace(tiny, published={"l2sp": 0.5}))
-    assert [line.split(" | ")[-1] for line in (heads, *rows[:2])] == ["published |", "– |", "0.5 |"]
+    beside = replace(tiny, published={"l2sp": 0.5}, methods=(*methods, Method("mas")))
+    heads, _, *rows = table(tmp_path, beside)
+    assert [line.split(" | ")[-1] for line in (heads, *rows[:3])] == ["published |", "– |", "0.5 |", "– |"]
+    assert rows[2].startswith("| mas | not measured yet |")
     docs = Path(shutil.copytree(DOCS, tmp_path / "docs", ignore=lambda path, names: {"variants"} & {*names}))
     write_pages(tmp_path, docs)
     assert "| l2sp (strength 0.1) |" in (docs / "results.md").read_text(encoding="utf-8")
