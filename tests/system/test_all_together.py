@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 import ftk
 from ftk.events import RunEvent
+from ftk.parts import Context, Mitigation
+from ftk.planning.machine import this_machine
+from ftk.planning.plan import Planner
 from ftk.plugin.discovery import load_registry
+from ftk.recipe.reading import load_recipe
+from ftk.running.composition import Composition
 from tests.system.small import FACTS, PIPELINE, report_of, untimed, weights, written
 
 EVERYWHERE = {
@@ -29,7 +37,7 @@ EVERYWHERE = {
 FULL = {
     "momentum_filter": "share = 0.5",
     "freeze_important": "samples = 6\nshare = 0.3",
-    "interpolation": "alpha = 0.9",
+    "interpolation": 'alpha = 0.9\ntrained_weights = "ema"',
 }
 """In the first stage: what acts on the model's own weights, and at its end."""
 LORA = {"olora": "", "budget": "every = 1\ntrials = 2"}
@@ -65,9 +73,52 @@ def test_none_is_left_out() -> None:
     assert known == {*EVERYWHERE, *FULL, *LORA} - {"cached"}
 
 
-def test_all_at_once_end_in_the_same_bits_wherever_they_were_stopped(tmp_path: Path) -> None:
-    path = written(tmp_path, recipe())
-    ftk.run(path, output=tmp_path / "whole")
+def held_by(parts: Mapping[str, Mitigation]) -> dict[str, int]:
+    """Bytes of the tensors in the state of each."""
+    states = {name: part.state_dict().values() for name, part in parts.items()}
+    return {n: sum(t.numel() * t.element_size() for t in its if isinstance(t, Tensor)) for n, its in states.items()}
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[tuple[int, str], int]]:
+    """The recipe, the folder of a run of it, and the most bytes that each mitigation held, by stage and name."""
+    here = tmp_path_factory.mktemp("together")
+    path, held = written(here, recipe()), Counter[tuple[int, str]]()
+    after_step = Composition.after_step
+
+    def watched(self: Composition, ctx: Context) -> None:
+        after_step(self, ctx)
+        for name, size in held_by(self.parts).items():
+            held[ctx.stage, name] = max(held[ctx.stage, name], size)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Composition, "after_step", watched)
+        ftk.run(path, output=here / "whole")
+    return path, here / "whole", dict(held)
+
+
+def test_a_plan_counts_for_each_at_least_what_it_held(run_once: tuple[Path, Path, dict[tuple[int, str], int]]) -> None:
+    path, _, held = run_once
+    planner = Planner(load_recipe(path), this_machine(1))
+    plans = {number: planner.stage(number) for number in (1, 2)}
+    assert [plan.unknown for plan in plans.values()] == ["", ""]
+    partly = {"pcgrad", "freeze_important"}  # which read values in a step, and where they freeze
+    assert {name for plan in plans.values() for name in plan.partly} == partly
+    for (stage, name), size in held.items():
+        step = {station.name: station.parts for station in plans[stage].stations}["step"]
+        planned = step.get(f"mitigation {name}", 0)
+        numbers = 200 if name == "der" else 0  # of rows, a list but in its state
+        assert planned >= size - numbers, (stage, name, planned, size)
+        if size:
+            assert planned <= 4 * size + 20_000 or name == "gpm", (stage, name, planned, size)
+    kept = {name for (stage, name), size in held.items() if size and stage == 2}
+    assert kept >= {"synaptic_intelligence", "mas", "ewc", "cached", "der", "gpm"}
+
+
+def test_all_at_once_end_in_the_same_bits_wherever_they_were_stopped(
+    tmp_path: Path, run_once: tuple[Path, Path, dict[tuple[int, str], int]]
+) -> None:
+    path, finished, _ = run_once
 
     def stop(event: RunEvent) -> None:
         if event.kind == "step" and event.data["step"] == 2:
@@ -77,8 +128,8 @@ def test_all_at_once_end_in_the_same_bits_wherever_they_were_stopped(tmp_path: P
         with pytest.raises(ftk.Interrupted, match="after step 3; saved"):
             ftk.run(path, output=tmp_path / "stopped", observers=[stop])
     ftk.run(path, output=tmp_path / "stopped")
-    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
-    whole, stopped = (report_of(tmp_path / name) for name in ("whole", "stopped"))
+    assert weights(tmp_path / "stopped") == weights(finished)
+    whole, stopped = report_of(finished), report_of(tmp_path / "stopped")
     assert untimed(whole["stages"]) == untimed(stopped["stages"])
     earlier, told = (stage["mitigations"] for stage in whole["stages"])
     assert earlier["freeze_important"]["frozen_weights"] > 0

@@ -127,6 +127,9 @@ def _show(out: Console, recipe: Recipe, machine: Machine, stages: Sequence[tuple
         _show_memory(out, found)
         if found.unknown:
             out.print(f"  activations and loss are not counted: {found.unknown}")
+        if found.partly:
+            named = ", ".join(f"`{name}`" for name in found.partly)
+            out.print(f"  what depends on values, which a plan does not have, is not counted of {named}")
         out.print()
         if found.fits is None:
             out.print(

@@ -133,6 +133,9 @@ class Mitigation(Part):
         """
         self.remember(task, ctx)
 
+    def rehearse_finish(self, ctx: Context) -> None:
+        """As :meth:`finish`, for planning: hold what goes on to the next stage, of any values, and nothing else."""
+
     def begin(self, ctx: Context) -> None:
         """Before the first step of the stage, and again when a stage resumes from a checkpoint."""
 

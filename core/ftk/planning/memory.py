@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._pytree import tree_leaves
 
 from ftk.data.batches import as_batch
 from ftk.parts.heads import Heads
+from ftk.planning.held import (
+    VALUES,
+    Counting,
+    Left,
+    as_far_as_known,
+    hold_what_is_remembered,
+    kept_bytes,
+    left_by,
+    size_of,
+)
 from ftk.planning.tracking import Tracker
 from ftk.planning.widest import Cut
 from ftk.running.optimizing import build_optimizer
 from ftk.running.rehearsal import copy_heads
 from ftk.running.stage import Stage
-
-Counting = Callable[[str], AbstractContextManager[Any]]
-"""Within what it gives, new tensors are counted as the part it is told."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,16 @@ class Counted:
         unknown: why activations and loss are not among the parts; empty where they are.
         copied: bytes that a checkpoint copies: of what is trained and of the optimizer's state, and of what the
             mitigations keep, which does not change again.
+        partly: the mitigations that compute something from values, and what they make of those is not counted.
+        left: what the mitigations leave to the next stage.
     """
 
     stage: Stage
     stations: tuple[Station, ...]
     unknown: str
     copied: tuple[int, int, int] = (0, 0, 0)
+    partly: tuple[str, ...] = ()
+    left: Mapping[str, Left] = field(default_factory=dict)
 
     def with_checkpoints(self) -> Counted:
         """The same where checkpoints are copied into the memory that is planned: on a CPU.
@@ -83,7 +93,11 @@ class Counted:
 
 
 def count_memory(
-    outline: Heads, set_up: Callable[[Heads], Stage], cuts: Callable[[Stage], Sequence[Cut]], device: torch.device
+    outline: Heads,
+    set_up: Callable[[Heads], Stage],
+    cuts: Callable[[Stage], Sequence[Cut]],
+    device: torch.device,
+    left: Mapping[str, Left],
 ) -> Counted:
     """Go through a stage as a run would, with every floating-point tensor fake.
 
@@ -92,11 +106,19 @@ def count_memory(
         set_up: makes the stage of them.
         cuts: the micro-batches of the step to take.
         device: what is counted.
+        left: what the mitigations of the stages before left.
 
     Raises:
         UserError: the stage cannot be set up.
     """
     tracker = Tracker(device)
+    partly: set[str] = set()
+
+    def hollow(tensor: Tensor) -> Tensor:
+        made = tracker.hollow(tensor)
+        tracker.claim([made], tracker.part)
+        return made
+
     heads = copy_heads(outline, tracker.hollow)
     tracker.claim(_tensors(heads.models.values()), "weights")
     for model in heads.models.values():
@@ -114,31 +136,26 @@ def count_memory(
         with told_apart(model, tracker, heads.beside.values()):
             try:
                 tracker.restart()
-                hold_what_is_remembered(stage, tracker.counting)
+                hold_what_is_remembered(stage, left, hollow, partly, tracker.counting)
                 if tracker.peak["activations"]:
                     stations.append(_station("remember", tracker))
                 optimizer = _optimizer(stage, tracker)
                 tracker.restart()
-                take_step(stage, optimizer, cuts(stage), tracker.counting)
-            except (DataDependentOutputException, DynamicOutputShapeException) as error:
+                take_step(stage, optimizer, cuts(stage), partly, tracker.counting)
+            except VALUES as error:
                 unknown = f"what is computed depends on values, which a plan does not have ({error.func})"
             stations.append(_station("step", tracker))
             copied = (
-                _size(stage.adaptation.state_dict().values()),
-                0 if optimizer is None else _size(v for kept in optimizer.state.values() for v in kept.values()),
-                _size(v for part in stage.mitigations.parts.values() for v in part.state_dict().values()),
+                size_of(stage.adaptation.state_dict().values()),
+                0 if optimizer is None else size_of(v for kept in optimizer.state.values() for v in kept.values()),
+                kept_bytes(stage.mitigations.parts),
             )
-    return Counted(stage, tuple(stations), unknown, copied)
+    return Counted(stage, tuple(stations), unknown, copied, tuple(sorted(partly)), left_by(stage))
 
 
 def _tensors(models: Iterable[nn.Module]) -> list[Tensor]:
     """Their parameters and buffers."""
     return [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
-
-
-def _size(values: Iterable[Any]) -> int:
-    """Bytes of the tensors among these."""
-    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
 
 
 def _station(name: str, tracker: Tracker) -> Station:
@@ -153,11 +170,15 @@ def _station(name: str, tracker: Tracker) -> Station:
 def told_apart(model: nn.Module, tracker: Tracker, beside: Iterable[nn.Parameter] = ()) -> Iterator[None]:
     """Within it, what passes is counted as ``activations`` in the model's trunk and as ``loss`` behind it."""
 
+    entered: list[str] = []
+
     def enter(module: nn.Module, arguments: Any) -> None:
+        entered.append(tracker.part)
         tracker.part = "activations"
 
     def leave(module: nn.Module, arguments: Any, output: Any) -> None:
-        tracker.part = "loss"
+        before = entered.pop()
+        tracker.part = before if before.startswith("mitigation ") else "loss"  # what it makes of a pass is its own
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor) and tensor.requires_grad:
                 tensor.register_hook(come_back)  # type: ignore[no-untyped-call]
@@ -179,26 +200,18 @@ def told_apart(model: nn.Module, tracker: Tracker, beside: Iterable[nn.Parameter
         yield
 
 
-def hold_what_is_remembered(stage: Stage, counting: Counting = lambda part: nullcontext()) -> None:
-    """Let the mitigations hold what they would once they have seen the earlier tasks, and objectives what they need."""
-    for name, part in stage.mitigations.parts.items():
-        with counting(f"mitigation {name}"):
-            for task in stage.ctx.earlier:
-                part.rehearse(task, stage.ctx.through(task.objective))
-            part.begin(stage.ctx)
-    with counting("objective"):
-        stage.mixer().begin(stage.ctx)
-
-
 def go_to_the_end(stage: Stage) -> None:
     """Train what the last step trains, the most of all steps where an adaptation thaws one part after another."""
     steps = stage.plan()["steps"]
-    stage.adaptation.before_step(replace(stage.ctx, step=steps - 1, steps=steps))
+    stage.ctx = replace(stage.ctx, step=steps - 1, steps=steps)
+    stage.adaptation.before_step(stage.ctx)
 
 
-def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut], counting: Counting) -> None:
+def take_step(
+    stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut], partly: set[str], counting: Counting
+) -> None:
     """An optimizer step over these micro-batches, as :meth:`ftk.running.loop.Loop.step` takes it."""
-    ctx = stage.ctx
+    ctx, mitigations = replace(stage.ctx, optimizer=optimizer), stage.mitigations
     gradients = ctx.gradients()
     mixer = stage.mixer()
     sources = [source.name for source in mixer.sources] if stage.by_source else []
@@ -213,7 +226,12 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
             batch = as_batch(objective, items).to(ctx.device)
             with ctx.autocast(), stage.switches.around(batch):
                 loss = objective.loss(here.model, batch, here)
-            total = stage.mitigations.penalty(batch, loss, here)
+            total = loss.total
+            for name in mitigations.acting("penalty"):
+                with as_far_as_known(name, partly):
+                    extra = mitigations.parts[name].penalty(batch, loss, here)
+                    total = total if extra is None else total + extra
+                    del extra
             total.backward()  # type: ignore[no-untyped-call]
             del loss, total
     with counting("gradients"), torch.no_grad():
@@ -225,14 +243,21 @@ def take_step(stage: Stage, optimizer: torch.optim.Optimizer, cuts: Iterable[Cut
             gradients.keep(beside.name)
         for name, p in gradients.parameters().items():
             p.grad = joined[name]
-        stage.mitigations.read_gradients(gradients, ctx)
+        for name in mitigations.acting("read_gradients"):
+            with as_far_as_known(name, partly):
+                mitigations.parts[name].read_gradients(gradients, ctx)
         stage.adaptation.edit_gradients(gradients, ctx)
-        stage.mitigations.edit_gradients(gradients, ctx)
+        for name in mitigations.acting("edit_gradients"):
+            with as_far_as_known(name, partly):
+                mitigations.parts[name].edit_gradients(gradients.seen_by(name), ctx)
         gradients.clip_(stage.spec.training.max_grad_norm)
     with counting("optimizer"), torch.no_grad():
         optimizer.step()
         stage.adaptation.after_step(ctx)
         optimizer.zero_grad()
+    for name in mitigations.acting("after_step"):
+        with counting(f"mitigation {name}"), torch.no_grad(), as_far_as_known(name, partly):
+            mitigations.parts[name].after_step(ctx)
 
 
 def new_optimizer(stage: Stage) -> torch.optim.Optimizer:

@@ -15,6 +15,7 @@ from ftk.events import Events
 from ftk.parts import ModelSource, Task, lengths_of
 from ftk.parts.heads import Heads
 from ftk.planning.devices import shares_of
+from ftk.planning.held import Left
 from ftk.planning.machine import Machine
 from ftk.planning.memory import Station, count_memory
 from ftk.planning.widest import Cut, longest, widest_cuts
@@ -37,6 +38,7 @@ class StagePlan:
         micro_batch: rows, and tokens of the longest of them, of the micro-batch that takes most.
         stations: what one device holds at its fullest moments.
         unknown: why activations and loss are not among the parts; empty where they are.
+        partly: the mitigations of which what they compute from values is not among the parts.
         fits: whether the device has room for that; None where ``device_map`` puts layers on several, on which it
             depends what each holds.
         seconds_per_step: measured on this machine; None where it was not.
@@ -48,6 +50,7 @@ class StagePlan:
     micro_batch: tuple[int, int]
     stations: tuple[Station, ...]
     unknown: str
+    partly: tuple[str, ...]
     fits: bool | None
     seconds_per_step: float | None = None
 
@@ -63,7 +66,8 @@ class StagePlan:
             "name": self.name, **self.counts, "precision": self.precision,
             "micro_batch": {"rows": self.micro_batch[0], "tokens": self.micro_batch[1]},
             "memory": {station.name: dict(station.parts) for station in self.stations},
-            "unknown": self.unknown, "peak_bytes": self.peak, "fits": self.fits, "seconds_per_step": seconds,
+            "unknown": self.unknown, "partly": list(self.partly), "peak_bytes": self.peak, "fits": self.fits,
+            "seconds_per_step": seconds,
             "seconds": None if seconds is None else seconds * self.counts["steps"],
         }  # fmt: skip
 
@@ -86,21 +90,26 @@ class Planner:
         self.job.source = build(self.recipe.model, ModelSource)
         self.job.read_rows()
         self.tasks: list[Task] = []
+        self.left: dict[int, Mapping[str, Left]] = {0: {}}
         self._outlines: dict[int, Heads] = {}
 
     def changed(self, recipe: Recipe) -> Planner:
         """A planner of a recipe that differs in model, adaptation or training; rows are not read again."""
         other = copy.copy(self)
         other.recipe = _to_plan(recipe, self.machine)
+        other.left = dict(self.left)
         other.job = copy.copy(self.job)
         other.job.recipe = other.recipe
         if not same_spec(self.recipe.model, recipe.model):
             other.job.source = build(recipe.model, ModelSource)
-            other._outlines = {}
+            other._outlines, other.left = {}, {0: {}}
         return other
 
     def stage(self, number: int) -> StagePlan:
-        """Plan one stage, from 1."""
+        """Plan one stage, from 1; what mitigations keep from stage to stage is that of a plan of those before it."""
+        if number - 1 not in self.left:
+            self.stage(number - 1)
+        left = self.left[number - 1]
         cuts: list[Cut] = []
 
         def choose(stage: Stage) -> list[Cut]:
@@ -109,7 +118,8 @@ class Planner:
 
         device = self.job.accelerator.device
         with _many_threads() if self.machine.kind != device.type else nullcontext():
-            found = count_memory(self.outline(number), lambda heads: self.set_up(number, heads), choose, device)
+            found = count_memory(self.outline(number), lambda heads: self.set_up(number, heads), choose, device, left)
+        self.left[number] = {**left, **found.left}
         if self.machine.kind == "cpu":
             found = found.with_checkpoints()
         stage = found.stage
@@ -125,7 +135,7 @@ class Planner:
         cut = (cuts or widest_cuts(stage, self.machine.devices))[0]
         plan = StagePlan(
             stage.spec.name, stage.plan(), stage.ctx.precision, (len(cut[1]), longest(cut)), stations,
-            found.unknown, None,
+            found.unknown, found.partly, None,
         )  # fmt: skip
         return plan if options.device_map != "none" else replace(plan, fits=plan.peak <= self.machine.room)
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ftk.data.batches import Batches
-from ftk.planning.memory import go_to_the_end, hold_what_is_remembered, new_optimizer, take_step
+from ftk.planning.held import hold_what_is_remembered
+from ftk.planning.memory import go_to_the_end, new_optimizer, take_step
 from ftk.planning.plan import Planner, StagePlan
 from ftk.planning.widest import cuts_of
 from ftk.running.rehearsal import copy_heads
@@ -30,17 +31,21 @@ def timed(planner: Planner, number: int, plan: StagePlan) -> StagePlan:
     """
     device = planner.job.accelerator.device
     generator = torch.Generator(device).manual_seed(0)
-    heads = copy_heads(planner.outline(number), lambda tensor: _made_up(tensor, device, generator))
-    stage = planner.set_up(number, heads)
-    hold_what_is_remembered(stage)
+
+    def make(tensor: Tensor) -> Tensor:
+        return _made_up(tensor, device, generator)
+
+    stage = planner.set_up(number, copy_heads(planner.outline(number), make))
     go_to_the_end(stage)
+    partly: set[str] = set()
+    hold_what_is_remembered(stage, planner.left[number - 1], make, partly)
     optimizer, batches = new_optimizer(stage), Batches(stage.mixer(), stage.spec.training)
     seconds: list[float] = []
     for step in range(min(1 + STEPS, plan.counts["steps"])):
         if sum(seconds) > SECONDS:
             break
         started = time.perf_counter()
-        take_step(stage, optimizer, cuts_of(stage, batches, step, 1), lambda part: nullcontext())
+        take_step(stage, optimizer, cuts_of(stage, batches, step, 1), partly, lambda part: nullcontext())
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ftk.parts import Context, State, Task
 from ftk_plugins.mitigations.stored import Stored, predict_all
 from ftk_plugins.mitigations.taught import Fixed
+from ftk_plugins.objectives.model_inputs import base_model, without_values
 
 
 class Along:
@@ -35,6 +36,8 @@ class Along:
         """Ask about the rows whose moment is the step just taken."""
         ctx = replace(ctx, check_interrupt=lambda: None)  # a step is not stopped in its middle
         moments = torch.randint(ctx.steps, (len(self.rows),), generator=ctx.generator("der along", task.name))
+        if without_values(base_model(ctx.model)):  # a plan asks about the whole stage
+            moments[:] = ctx.step
         self._add(task, [self.rows[place] for place in (moments == ctx.step).nonzero()[:, 0].tolist()], ctx, top_k)
 
     def of_rows(self, task: Task, rows: Sequence[int], ctx: Context, top_k: int) -> Stored:

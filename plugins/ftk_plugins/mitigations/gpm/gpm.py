@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -55,23 +55,8 @@ class Gpm(Mitigation):
         Raises:
             UserError: the task has no training rows.
         """
-        refuse_empty("gpm", task, f"which tell what layers are given on `{task.name}`")
-        drifts = self._drifts(ctx)
-        sharded = any(isinstance(drift.weight, DTensor) for drift in drifts.values())
-        inputs = Inputs(ctx.model, {name: drift.weight for name, drift in drifts.items()}, self._basis_of)
-        items = task.train.pieces
-        order = torch.randperm(len(items), generator=ctx.generator("gpm", task.name))[: self.options.samples].tolist()
+        inputs, order, go_through, sharded = self._looking(task, ctx)
         threshold = min(1.0, self.options.threshold + self._tasks * self.options.growth)
-
-        def go_through(place: int, counts: bool = True) -> None:
-            # By itself: padding, and what others make of a batch, is nothing to hold.
-            ctx.check_interrupt()
-            batch = task.objective.collate([items[place]]).to(ctx.device)
-            inputs.listens = counts
-            here = replace(ctx, precision=ctx.precision if sharded else "fp32", loss_chunks=1)
-            with here.autocast():
-                task.objective.loss(ctx.model, batch, here)
-
         with inputs, evaluated(ctx.model), torch.no_grad():
             for place in order:  # every process the same ones, until it is known which layers have inputs in common
                 go_through(place)
@@ -84,7 +69,45 @@ class Gpm(Mitigation):
                     go_through(order[0], counts=False)  # a sharded model answers only where all processes call it
                 inputs.add_up(ctx)
                 for site, moment in inputs.moments.items():
-                    self._grow(site, moment, threshold)
+                    known = self._basis_of.get(site)
+                    before = None if known is None else self._bases[known].to(moment.device)
+                    self._bases[site] = grown(moment, before, threshold)
+        self._take(inputs)
+
+    def rehearse(self, task: Task, ctx: Context) -> None:
+        """Hold all directions that inputs can have: which are held depends on values."""
+        inputs, order, go_through, _ = self._looking(task, ctx)
+        with inputs, evaluated(ctx.model), torch.no_grad():
+            go_through(order[0])
+            inputs.passed()
+            for _ in inputs.groups():
+                go_through(order[0])
+                for site, moment in inputs.moments.items():
+                    self._bases[site] = torch.linalg.eigh(moment).eigenvectors.float().contiguous()
+        self._take(inputs)
+
+    def _looking(self, task: Task, ctx: Context) -> tuple[Inputs, list[int], Callable[..., None], bool]:
+        """What listens to the layers, the rows to go through, what goes through one; whether weights are sharded."""
+        refuse_empty("gpm", task, f"which tell what layers are given on `{task.name}`")
+        drifts = self._drifts(ctx)
+        sharded = any(isinstance(drift.weight, DTensor) for drift in drifts.values())
+        inputs = Inputs(ctx.model, {name: drift.weight for name, drift in drifts.items()}, self._basis_of)
+        items = task.train.pieces
+        order = torch.randperm(len(items), generator=ctx.generator("gpm", task.name))[: self.options.samples].tolist()
+
+        def go_through(place: int, counts: bool = True) -> None:
+            # By itself: padding, and what others make of a batch, is nothing to hold.
+            ctx.check_interrupt()
+            batch = task.objective.collate([items[place]]).to(ctx.device)
+            inputs.listens = counts
+            here = replace(ctx, precision=ctx.precision if sharded else "fp32", loss_chunks=1)
+            with here.autocast():
+                task.objective.loss(ctx.model, batch, here)
+
+        return inputs, order, go_through, sharded
+
+    def _take(self, inputs: Inputs) -> None:
+        """Take in which weights share a basis, and what stays of the others."""
         self._basis_of |= inputs.sites
         used = set(self._basis_of.values())
         self._bases = {name: basis for name, basis in self._bases.items() if name in used}
@@ -101,14 +124,14 @@ class Gpm(Mitigation):
         self._factors = []
         # Parameters and no views of them: several processes give a parameter another storage before the first step.
         parameters = ctx.gradients().parameters().values()
-        trained = {parameter.data_ptr(): parameter for parameter in parameters if not isinstance(parameter, DTensor)}
+        trained = {_place(parameter): parameter for parameter in parameters if not isinstance(parameter, DTensor)}
         for name, drift in drifts.items():
             device, basis = drift.weight.device, self._basis_of.get(name)
             if basis is not None:
                 self._bases[basis] = self._bases[basis].to(device)
                 for each in drift.products():
                     factor = inner(self._kinds[name], each.left, each.right)
-                    self._factors.append((name, trained[factor.data_ptr()]))
+                    self._factors.append((name, trained[_place(factor)]))
             if name in self._seen:
                 self._seen[name] = self._seen[name].to(device)
         if self._begun != ctx.stage:
@@ -173,11 +196,6 @@ class Gpm(Mitigation):
         self._bases = {name.removeprefix(BASIS): its for name, its in state.items() if name.startswith(BASIS)}
         self._seen = {name.removeprefix(SEEN): its for name, its in state.items() if name.startswith(SEEN)}
 
-    def _grow(self, site: str, moment: Tensor, threshold: float) -> None:
-        known = self._basis_of.get(site)
-        before = None if known is None else self._bases[known].to(moment.device)
-        self._bases[site] = grown(moment, before, threshold)
-
     def _drifts(self, ctx: Context) -> Mapping[str, Drift]:
         """By the names that weights have in every stage."""
         assert ctx.adaptation is not None
@@ -213,6 +231,11 @@ class Gpm(Mitigation):
         for name, factor in self._factors:
             if (basis := self._basis(name)) is not None:
                 take_out(factor.data, basis)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Where it begins; a parameter and its views of the same first element have the same."""
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # no pointer: in a plan there is no memory
 
 
 def take_out(rows: Tensor, basis: Tensor, summed: bool = False) -> None:

@@ -82,6 +82,12 @@ class Olora(Mitigation):
                 self._earlier[name] = a
         self._within = within / total if total else 0.0
 
+    def rehearse_finish(self, ctx: Context) -> None:
+        for name, drift in _drifts(ctx):
+            for each in drift.products():
+                a = inner(self._kinds[name], each.left, each.right).float()
+                self._earlier[name] = torch.cat([self._earlier[name], a]) if name in self._earlier else a.clone()
+
     def report(self) -> dict[str, Any]:
         tensors = self._earlier.values()
         return {

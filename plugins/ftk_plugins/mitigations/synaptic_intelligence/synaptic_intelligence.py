@@ -134,6 +134,9 @@ class SynapticIntelligence(WeightedPull):
         for task in ctx.taught:
             self.tasks[task.name] = {"lowered": lowered, "total": total}
 
+    def rehearse_finish(self, ctx: Context) -> None:
+        self._learned, self._path = self._path, {}
+
     def state_dict(self) -> State:
         begun = {_PATH + name: path for name, path in self._path.items()}
         return {**super().state_dict(), **begun, **{_LEARNED + name: each for name, each in self._learned.items()}}
