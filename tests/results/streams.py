@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.results.methods import CLASSICAL, METHODS, Method, strengths
+from tests.results.methods import CLASSICAL, METHODS, Method
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,12 +60,6 @@ DIGITS = (
 )
 """Scikit-learn's, in the place of MNIST's."""
 
-WITH_STRONGER_EWC = tuple(
-    replace(method, grid=(*method.grid, *strengths("ewc", 10))) if method.grid[:1] == strengths("ewc", 0.1) else method
-    for method in METHODS
-)
-"""Where 1 is the middle of what holds. The point stands last: runs are numbered by their place."""
-
 STREAMS = {
     stream.name: stream
     for stream in (
@@ -84,7 +78,6 @@ STREAMS = {
         Stream(
             "texts", ROOT / "recipes" / "text_stream.toml", "more", ("stage.more.training={ learning_rate = 1e-3 }",),
             ("stage.more.training={ learning_rate = 1e-4 }",), "accuracy",
-            WITH_STRONGER_EWC,
         ),
         classical("split_digits", "split_mnist", DIGITS, validation=0.2),
         classical("split_mnist", "split_mnist", none=0.87, ewc=0.986, si=0.99),
