@@ -186,9 +186,11 @@ def test_a_point_s_standing_is_told_at_its_place_of_the_way_whatever_its_tasks_a
     watch.run = run  # type: ignore[assignment]
     watch(evaluated(25, 0.78, 9.0))
     watch.number = 1
-    watch(evaluated(50, 0.6, 3.0))
+    watch(evaluated(0, 0.6, 3.0))
     watch(evaluated(50, 0.8, None))
-    assert [place for place, _ in told] == [149, 399, 399], "a hundred a stage, two stages a seed"
+    assert [place for place, _ in told] == [149, 301, 399], "a hundred a stage, two stages a seed"
+    watch(evaluated(50, 0.7, 8.0))
+    assert len(told) == 3, "of what is measured at one place the first is told"
     kept, lost, diverged = (value for _, value in told)
     assert lost == pytest.approx(0.6 / 0.8 - 0.95), "what is missing to the floor, however much was learned"
     assert lost < diverged == 0.0 < kept

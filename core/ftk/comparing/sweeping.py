@@ -211,6 +211,7 @@ class _Watch:
         self.study, self.point, self.swept, self.floor, self.alike = study, point, swept, floor, alike
         self.run: Run | None = None
         self.number, self.hopeless = 0, False
+        self._told = 0
 
     def __call__(self, event: RunEvent) -> None:
         if event.kind == "evaluated" and self.run is not None and self.swept.choosing:
@@ -222,9 +223,13 @@ class _Watch:
                 self.report(done + max(1, (PLACES - 1) * told["step"] // told["steps"]), *found)
 
     def report(self, place: int, learned: float, kept: float) -> None:
-        """Tell what was learned, more being better, and the share that was kept, at a place of the way, from 1."""
-        value = standing(learned, kept, self.floor)
-        self.hopeless = self.hopeless or self.study.hopeless(self.point, place, value)
+        """Tell what was learned, more being better, and the share that was kept, at a place of the way, from 1.
+
+        Of several evaluations at one place the first is told; a study takes no second.
+        """
+        if place > self._told and not self.hopeless:
+            self._told = place
+            self.hopeless = self.study.hopeless(self.point, place, standing(learned, kept, self.floor))
 
 
 class _Shared(KeptStages):
