@@ -32,7 +32,8 @@ class Kept:
 def floors(report: Mapping[str, Any], metric: str) -> Iterator[Kept]:
     """``budget`` on the test rows: each earlier task's score after a stage over that before it."""
     scores = report["matrix"][metric]
-    for number, stage in enumerate(report["stages"]):
+    first = len(scores) - len(report["stages"])  # what the starting model knows, where it is measured, has a row before
+    for number, stage in enumerate(report["stages"], start=first):
         if told := stage["mitigations"].get("budget"):
             places = [report["tasks"].index(name) for name in told["start"]]
             for before, after in ((scores[number - 1][place], scores[number][place]) for place in places):

@@ -88,4 +88,9 @@ def test_what_was_promised_stands_beside_what_came() -> None:
         ],
     }
     assert list(floors(report, "accuracy")) == [Kept(0.9, pytest.approx(0.75)), Kept(0.9, pytest.approx(1.1))]
+    retained = {
+        "tasks": ["retain", "first"], "matrix": {"accuracy": [[0.8, 0.1], [0.6, 1.0]]},
+        "stages": [{"mitigations": {"budget": {"retention_floor": 0.9, "start": {"retain": 0.8}}}}],
+    }  # fmt: skip
+    assert list(floors(retained, "accuracy")) == [Kept(0.9, pytest.approx(0.75))]
     assert list(allowances(report)) == [Kept(0.05, 0.04, pytest.approx(1.5)), Kept(0.05, 0.001)]
