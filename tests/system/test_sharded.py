@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,24 @@ def test_two_processes_with_half_of_it_each_make_what_one_makes(trial: Trial, fo
     assert {stage for stage, _ in adapters[1]} >= {"2-currencies"}
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert config["architectures"] in (["LlamaForCausalLM"], ["GPT2LMHeadModel"])
+    tables = [
+        [dict(numbers(json.loads(path.read_text()))) for path in sorted(run.glob("stages/*/weights.json"))]
+        for run in (tmp_path / "run", trial.alone)
+    ]
+    assert len(tables[1]) >= 2
+    for here, there in zip(*tables, strict=True):
+        assert here == pytest.approx(there, rel=1e-3, abs=1e-6)
     losses = [[event["loss"] for event in events_of(run, "step")] for run in (tmp_path / "run", trial.alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def numbers(told: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in a table of tables, with their places in it."""
+    if isinstance(told, dict):
+        for key, value in told.items():
+            yield from numbers(value, f"{place}/{key}")
+    elif isinstance(told, int | float):
+        yield place, told
 
 
 @pytest.mark.parametrize("trial", ["ewc and replay"], indirect=True)

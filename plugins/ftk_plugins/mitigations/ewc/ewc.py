@@ -146,7 +146,7 @@ class Ewc(MeasuredPull):
         found = dict(super().weigh(ctx))
         for name, each in self._factors.items():
             cost = sum(float(piece.cost()) for piece in pieces_of([each], CHUNK_ELEMENTS))
-            found[name] = Importance(float(each.total()), cost)
+            found[name] = Importance(float(each.own_total()), cost)
         return found
 
     def report(self) -> dict[str, Any]:

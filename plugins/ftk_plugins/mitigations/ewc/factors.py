@@ -34,7 +34,12 @@ class Factors:
 
     def total(self) -> Tensor:
         """The sum of the diagonal of F, a scalar."""
-        return (self.rows if self.rows.ndim == 1 else self.rows.diagonal()).float().sum()
+        return self._of_rows().float().sum()
+
+    def own_total(self) -> Tensor:
+        """What the rows that this process holds have of it."""
+        own, first = own_rows(self.drift.weight)
+        return self._of_rows()[first : first + len(own)].float().sum()
 
     def times(self, moved: Tensor) -> Tensor:
         """F times a displacement, of the rows that this process holds; Kronecker factors want those of all."""
@@ -51,6 +56,9 @@ class Factors:
             u = _divided(self.rows, self.total())[own]
             found = flat * u[:, None] * self.columns
         return found.view_as(moved)
+
+    def _of_rows(self) -> Tensor:
+        return self.rows if self.rows.ndim == 1 else self.rows.diagonal()
 
     def pieces(self, limit: int) -> list[Piece]:
         """What to pull at, where the drift has no products."""
