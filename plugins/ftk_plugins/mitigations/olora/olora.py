@@ -72,16 +72,15 @@ class Olora(Mitigation):
         """Keep this stage's A for the stages after it, and tell how much of it lies in the span of earlier ones."""
         within = total = 0.0
         for name, drift in _drifts(ctx):
+            basis = torch.linalg.qr(self._earlier[name].T)[0] if name in self._earlier else None
             for each in drift.products():
-                a = inner(self._kinds[name], each.left, each.right).float().clone()
+                a = inner(self._kinds[name], each.left, each.right).float()
                 total += float(a.square().sum())
-                if name in self._earlier:
-                    basis, _ = torch.linalg.qr(self._earlier[name].T)
-                    within += float((a @ basis).square().sum())
-                    a = torch.cat([self._earlier[name], a])
-                self._earlier[name] = a
+                within += 0.0 if basis is None else float((a @ basis).square().sum())
         self._within = within / total if total else 0.0
+        self.rehearse_finish(ctx)
 
+    @torch.no_grad()
     def rehearse_finish(self, ctx: Context) -> None:
         for name, drift in _drifts(ctx):
             for each in drift.products():
