@@ -96,10 +96,10 @@ def ablate(
     done = _run(planned, plugins, fresh, out, metric)
     comparison, failure = _compare(done, metric, watts)
     told = _as_json(full, folder, found, left_out, done, comparison)
-    write_text(folder / ABLATION, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / ABLATION, json.dumps(told, indent=2, ensure_ascii=False) + "\n", alone=False)
     if comparison is not None:
         drawn = points(f"{name}: ablation", comparison, folder)
-        write_text(folder / POINTS, json.dumps(drawn, indent=2, ensure_ascii=False) + "\n")
+        write_text(folder / POINTS, json.dumps(drawn, indent=2, ensure_ascii=False) + "\n", alone=False)
         write_page(folder)
     failed = [each for each in done if each.error]
     if as_json:

@@ -129,7 +129,7 @@ def sweep(
         head = f"The best point of a sweep, of those that kept {floor:.0%}: {described(done.best)}."
         write_new(best, winning_recipe(Path(recipe), [*settings, *values], without, head))
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / POINTS, json.dumps(points_table(base.name, done), indent=2, ensure_ascii=False))
+    write_text(folder / POINTS, json.dumps(points_table(base.name, done), indent=2, ensure_ascii=False), alone=False)
     page = write_page(folder)
     if as_json:
         print_json(done.to_json())

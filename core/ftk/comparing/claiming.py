@@ -29,7 +29,7 @@ def claim(folder: Path, file: str, kind: str, recipe: Recipe, fresh: bool | None
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder", elsewhere)
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if file not in names and names - {f".{file}.partial"}:
+    if file not in names and any(not (name.startswith(f".{file}.") and name.endswith(".partial")) for name in names):
         raise UserError(f"{folder}: holds files, but no {kind} of ftk", "choose an empty or a new folder with --output")
     told = {"schema": 1, "name": recipe.name, "recipe": recipe.resolved()}
     if file in names and not fresh and _has_trained(folder):
@@ -44,7 +44,7 @@ def claim(folder: Path, file: str, kind: str, recipe: Recipe, fresh: bool | None
         mend = f"{elsewhere}, or {'delete this one' if fresh is None else 'start over here with --fresh'}"
         raise UserError(f"{folder}: holds the {kind} of recipe `{held.get('name')}`, {whose}", mend)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(mark, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    write_text(mark, json.dumps(told, indent=2, ensure_ascii=False) + "\n", alone=False)
 
 
 def _without_seed(resolved: object) -> dict[str, object]:

@@ -121,9 +121,15 @@ def replace_directory(aside: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
+def write_text(path: Path, text: str, *, alone: bool = True) -> None:
+    """Write a small file whole or not at all.
+
+    Args:
+        path: the file.
+        text: what it is to hold.
+        alone: no other process may be writing it; then what a killed one has left is written over.
+    """
+    aside = path.with_name(f".{path.name}.partial" if alone else f".{path.name}.{os.getpid()}.partial")
     aside.write_text(text, encoding="utf-8")
     _sync(aside)
     aside.replace(path)

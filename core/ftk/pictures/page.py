@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def write_page(folder: Path) -> Path:
     Raises:
         UserError: the folder holds neither, or a file of it cannot be read.
     """
-    aside = folder / f".{PAGE}.partial"
+    aside = folder / f".{PAGE}.{os.getpid()}.partial"  # a run that ends and `ftk report` may write it at once
     text = page_of(folder)
     aside.write_text(text, encoding="utf-8")
     aside.replace(folder / PAGE)
