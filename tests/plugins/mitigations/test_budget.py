@@ -86,12 +86,29 @@ def train(budget: Budget, ctx: Any, first: int = 0, last: int | None = None) -> 
 def test_a_measurement_turns_every_knob_by_what_has_been_lost(score: float, higher: bool, missed: float) -> None:
     knobs = {"ewc": Knob(0.1), "l2sp": Knob(3.0)}
     ctx = context(lambda ctx: 1.0 if ctx.adaptation.share == 0 else score, higher=higher, knobs=knobs)
-    budget = started(ctx, retention_floor=0.9, factor=5.0)
-    train(budget, ctx, last=3)
+    budget = started(ctx, retention_floor=0.9, factor=5.0, every=30)
+    train(budget, ctx, last=29)
     assert knobs["ewc"].value == 0.1
-    budget.after_step(at(ctx, 3))
+    budget.after_step(at(ctx, 29))
     assert knobs["ewc"].value == pytest.approx(0.1 * 5.0**missed)
     assert knobs["l2sp"].value == pytest.approx(3.0 * 5.0**missed)
+
+
+@pytest.mark.parametrize(
+    ("done", "score", "missed"),
+    [
+        (0.15, 0.7, 0.0),  # three times what may be lost, where 6.3 times may be
+        (0.15, 0.9, 0.0),
+        (0.15, 0.95, -0.5),  # what less is lost than may be in the end
+        (0.3, 0.2, 8 / 10**0.6 - 1),
+        (0.75, 0.7, 2.0),
+    ],
+)
+def test_what_may_be_lost_narrows_as_the_stage_goes_on(done: float, score: float, missed: float) -> None:
+    ctx = context(lambda ctx: 1.0 if ctx.adaptation.share == 0 else score)
+    budget = started(ctx, retention_floor=0.9, every=round(40 * done))
+    train(budget, ctx, last=round(40 * done))
+    assert ctx.knobs["ewc"].value == pytest.approx(0.1 * 2.0**missed)
 
 
 def test_the_strength_settles_where_the_floor_just_holds() -> None:

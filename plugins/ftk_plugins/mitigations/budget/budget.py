@@ -9,6 +9,7 @@ from typing import Any
 
 from ftk.parts import Context, Knob, Metric, Mitigation, State
 from ftk_plugins.mitigations.budget.options import BudgetOptions
+from ftk_plugins.mitigations.narrowing import leeway
 from ftk_plugins.mitigations.retention import kept_scores, learned_score, refuse_unvalidated, retained, worst_of
 
 LEAST_SLACK = 0.01
@@ -20,9 +21,10 @@ FURTHEST = 3.0
 class Budget(Mitigation):
     """Turns every knob by one common factor, so that no earlier task's retention stays below the floor.
 
-    With ``r`` the least retention of all earlier tasks, a measurement multiplies the strengths by
-    ``factor ** ((floor − r) / (1 − floor))``: integral control of their logarithm. If the floor does not hold after the
-    last step, the largest share of the stage's drift at which it does is found by halving.
+    With ``l`` the most that an earlier task has lost, a measurement multiplies the strengths by
+    ``factor ** (l / may − 1)``, where ``may`` is what may be lost: integral control of their logarithm. It is a range:
+    the strengths fall below ``1 − floor``, and grow above a multiple of it that narrows to 1. If the floor does not
+    hold after the last step, the largest share of the stage's drift at which it does is found by halving.
 
     Its state is the factor, the scores of the stage's start, and the course so far; what strengths a stage begins with
     are the recipe's.
@@ -60,7 +62,7 @@ class Budget(Mitigation):
         if step % every == 0 and step < ctx.steps:
             point = self._measured(ctx)
             self._course.append({"step": step, "strengths": self._strengths(), **point})
-            self._log_factor += math.log(self.options.factor) * self._missed(point)
+            self._log_factor += math.log(self.options.factor) * self._missed(point, step / ctx.steps)
             most = math.log(self.options.limit)
             self._log_factor = min(max(self._log_factor, -most), most)
             self._turn()
@@ -136,11 +138,11 @@ class Budget(Mitigation):
     def _strengths(self) -> dict[str, float]:
         return {name: knob.value for name, (knob, _) in self._knobs.items()}
 
-    def _missed(self, point: Mapping[str, Any]) -> float:
-        """By how many times what may be lost the floor is missed: −1 where nothing is lost, 0 where it just holds."""
-        floor = self.options.retention_floor
-        missed = (floor - self._worst(point)) / max(1 - floor, LEAST_SLACK)
-        return min(max(missed, -1.0), FURTHEST)
+    def _missed(self, point: Mapping[str, Any], done: float) -> float:
+        """By how many times what may be lost too much is: −1 where nothing is, 0 in the range."""
+        lost, least = 1 - self._worst(point), max(1 - self.options.retention_floor, LEAST_SLACK)
+        most = least * leeway(done)
+        return max(lost / least - 1, -1.0) if lost < least else min(max(lost / most - 1, 0.0), FURTHEST)
 
     def _worst(self, point: Mapping[str, Any]) -> float:
         return worst_of([_number(value) for value in point["retention"].values()])

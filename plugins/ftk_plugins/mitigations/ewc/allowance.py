@@ -6,19 +6,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ftk_plugins.mitigations.narrowing import leeway
+
 PERIOD = 5
 """Steps from one estimate to the next."""
 
 CALIBRATED = 20
 """Steps from one measurement of some rows to the next."""
 
-AIM, AT_FIRST, SETTLED = 0.8, 10.0, 0.75
-"""The share of the allowance that is aimed at, how many times that a stage may be at its beginning, and the share of
-its steps after which it may no more.
-
-While the learning rate is high the weights tremble, and that alone costs the old tasks something that no strength
-takes away: a higher one makes the pull stiff, and the trembling worse. What counts is where the stage ends.
-"""
+AIM = 0.8
+"""The share of the allowance that is aimed at in the end."""
 
 RATE, DAMPING = 0.2, 0.4
 """How far the strength's logarithm goes in one period for each unit of excess, and for each by which it has grown."""
@@ -90,7 +87,7 @@ class Allowance:
         rise = max(self.rises().values(), default=0.0)
         if rise > 0:
             low = math.log(rise / (AIM * self.allowed))
-            high = low - max(0.0, 1 - step / (SETTLED * steps)) * math.log(AT_FIRST)
+            high = low - math.log(leeway(step / steps))
             excess = min(MOST, high) if high > 0 else max(LEAST, min(0.0, low))
             growth = 0.0 if self.excess is None else excess - self.excess
             self.strength *= math.exp(RATE * excess + DAMPING * growth)
