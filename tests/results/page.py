@@ -57,7 +57,8 @@ def table(folder: Path, stream: Stream) -> list[str]:
         base = plain[method.full]
         chosen = folder_of(folder, stream, method) / "chosen.json"
         told = f" ({_chosen(chosen)})" if chosen.is_file() else ""
-        cells = [f"{method.name}{told}", *(_told(row.measures[name], name == "retention") for name in MEASURED)]
+        measures = {"average": row.measures["average"]} if method.joint else row.measures
+        cells = [f"{method.name}{told}", *(_told(measures.get(name), name == "retention") for name in MEASURED)]
         if stream.published is None:
             cells += [_times(costs[method.name], base), _more(costs[method.name], base)]
         else:
