@@ -179,7 +179,7 @@ def test_multitask_teaches_three_tasks_at_once_and_a_later_stage_keeps_them_with
         *(f"stage.together.data.test.parts.{part}.templates_per_fact=2" for part in ("topic", "element")),
         "stage.language.data.train.limit=4", "stage.language.data.test.limit=4",
         "stage.language.data.test.templates_per_fact=2", "stage.language.mitigation.ewc.samples=20",
-        "stage.together.training.steps=120", "stage.language.training.steps=4", "training.learning_rate=1e-2",
+        "stage.together.training.steps=300", "stage.language.training.steps=4", "training.learning_rate=1e-2",
     ]  # fmt: skip
     report = ftk.run(path, output=tmp_path / "run", overrides=small).report
     assert report["tasks"] == ["together/reading", "together/topic", "together/element", "language"]
