@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ftk import files
 from ftk.comparing.claiming import claim
 from ftk.comparing.runs import SWEEP
-from ftk.disk import manifest
 from ftk.errors import UserError
 from ftk.files import read_json
 from ftk.plugin.discovery import load_registry
@@ -26,16 +26,16 @@ def recipe() -> Recipe:
 def test_processes_that_claim_a_folder_at_once_do_not_meet(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync = manifest._sync
+    sync = files.sync
 
     def meanwhile(path: Path) -> None:
-        monkeypatch.setattr(manifest, "_sync", sync)
+        monkeypatch.setattr(files, "sync", sync)
         with monkeypatch.context() as other:
             other.setattr(os, "getpid", lambda: 1)
             claim(tmp_path / "sweep", SWEEP, "sweep", recipe)
         sync(path)
 
-    monkeypatch.setattr(manifest, "_sync", meanwhile)
+    monkeypatch.setattr(files, "sync", meanwhile)
     claim(tmp_path / "sweep", SWEEP, "sweep", recipe)
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == [SWEEP]
     assert read_json(tmp_path / "sweep" / SWEEP)["name"] == "ewc_lora"

@@ -112,6 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--method", choices=known, action="append", metavar="NAME")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--page", action="store_true", help="write the pages from what is there, and run nothing")
+    parser.add_argument("--timed", action="store_true", help="tell seconds too: nothing else ran beside these runs")
     asked = parser.parse_args(arguments)
     seeds = [int(seed) for seed in asked.seeds.split(",")]
     for stream in [STREAMS[name] for name in asked.stream or STREAMS]:
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
                 average = compare([run], metric=stream.metric).rows[0].measures["average"]
                 told = "–" if average is None else f"{average.value:.3f}"
                 print(f"{stream.name}, {method.name}, seed {seed}: average {told}", flush=True)
-    write_pages(asked.folder)
+    write_pages(asked.folder, timed=asked.timed)
     return 0
 
 

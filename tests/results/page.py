@@ -36,8 +36,11 @@ def runs_of(folder: Path) -> list[FinishedRun]:
     return found
 
 
-def table(folder: Path, stream: Stream) -> list[str]:
-    """The lines of a stream's table, a line for each method that has a run; and what was chosen beforehand."""
+def table(folder: Path, stream: Stream, timed: bool = False) -> list[str]:
+    """The lines of a stream's table, a line for each method that has a run; and what was chosen beforehand.
+
+    Seconds are told where the runs were ``timed``: made while nothing else ran.
+    """
     runs = {method.name: runs_of(folder_of(folder, stream, method)) for method in stream.methods}
     there = [method for method in stream.methods if runs[method.name]]
     if not there:
@@ -60,7 +63,7 @@ def table(folder: Path, stream: Stream) -> list[str]:
         measures = {"average": row.measures["average"]} if method.joint else row.measures
         cells = [f"{method.name}{told}", *(_told(measures.get(name), name == "retention") for name in MEASURED)]
         if stream.published is None:
-            cells += [_times(costs[method.name], base), _more(costs[method.name], base)]
+            cells += [_times(costs[method.name], base) if timed else "–", _more(costs[method.name], base)]
         else:
             cells.append(_published(stream, method))
         lines.append(f"| {' | '.join(cells)} |")
@@ -104,10 +107,10 @@ def _chosen(path: Path) -> str:
     return f"{key.rpartition('.')[2]} {value}"
 
 
-def write_pages(folder: Path, docs: Path = DOCS) -> None:
+def write_pages(folder: Path, docs: Path = DOCS, timed: bool = False) -> None:
     """Put the tables between their marks into the pages; what has no run in the folder stays as it stands."""
     for stream in STREAMS.values():
-        lines = table(folder, stream)
+        lines = table(folder, stream, timed)
         if lines == [NOTHING]:
             continue
         page = docs / stream.page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from safetensors.torch import load_file
 
 import ftk
 from tests.system.small import written
+from tests.words import write_words
 
-WORDS = {"river": "water runs", "hill": "stone rises", "tree": "leaf grows", "star": "light burns"}
 RECIPE = """
 name = "words"
 seed = 1
@@ -57,10 +56,7 @@ INCREMENTAL = 'incremental = true\nlabels = ["river", "hill", "tree", "star"]'
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of each class in a file."""
     folder = tmp_path_factory.mktemp("words")
-    for label, words in WORDS.items():
-        first, second = words.split()
-        rows = [{"text": f"{first} {second} {'again ' * n}", "label": label} for n in range(8)]
-        (folder / f"{label}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_words(folder, 8)
     return folder
 
 

@@ -25,8 +25,8 @@ from ftk_plugins.models.pretrained.pretrained import Pretrained
 from ftk_plugins.models.scratch.options import ScratchOptions
 from ftk_plugins.models.scratch.scratch import Scratch
 from tests.system.small import weights, written
+from tests.words import WORDS, write_words
 
-WORDS = {"river": "water runs", "hill": "stone rises", "tree": "leaf grows", "star": "light burns"}
 FOUR = list(WORDS)
 STEPS = 4
 RECIPE = f"""
@@ -95,10 +95,7 @@ def head(labels: list[str]) -> Head:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of each class in a file; a start with three classes, and the same with the fourth as growth will draw it."""
     folder = tmp_path_factory.mktemp("grown")
-    for label, words in WORDS.items():
-        first, second = words.split()
-        rows = [{"text": f"{first} {second} {'again ' * n}", "label": label} for n in range(6)]
-        (folder / f"{label}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_words(folder, 6)
     size = {"architecture": "bert", "hidden_size": 32, "layers": 1, "heads": 2, "vocabulary_size": 300}
     scratch, source = Scratch(ScratchOptions(**size)), Pretrained(PretrainedOptions(path=str(folder)))
     loaded = scratch.load(head(FOUR[:3]), lambda: iter(WORDS.values()))

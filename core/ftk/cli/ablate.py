@@ -21,6 +21,7 @@ from ftk.comparing.quality import Matrix, asked_of, check_metric, quality
 from ftk.comparing.runs import ABLATION, read_run, read_runs
 from ftk.comparing.tables import points
 from ftk.errors import Interrupted, UserError, did_you_mean
+from ftk.files import write_text
 from ftk.pictures.reading import POINTS
 from ftk.report.console import SafeConsole
 from ftk.report.rows import number, percent
@@ -71,7 +72,6 @@ def ablate(
         from ftk.comparing.claiming import claim
         from ftk.comparing.series import Planned
         from ftk.comparing.variants import variants
-        from ftk.disk.manifest import write_text
         from ftk.pictures.page import write_page
 
     with out.status("reading recipe and rows") if out.is_terminal else nullcontext():

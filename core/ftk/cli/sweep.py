@@ -28,8 +28,8 @@ from ftk.comparing.spaces import read_spaces, setting
 from ftk.comparing.study import PRUNERS, SAMPLERS, Study
 from ftk.comparing.tables import estimate
 from ftk.comparing.winning import needs_tomlkit, winning_recipe, write_new
-from ftk.disk.manifest import write_text
 from ftk.errors import Interrupted, UserError
+from ftk.files import write_text
 from ftk.pictures.reading import POINTS
 from ftk.recipe.reading import load_recipe
 

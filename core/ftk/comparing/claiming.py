@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ftk.disk.manifest import write_text
 from ftk.errors import UserError
-from ftk.files import read_json
+from ftk.files import read_json, write_text
 from ftk.recipe.growing import as_before, difference
 from ftk.recipe.specs import Recipe
 

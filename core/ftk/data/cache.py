@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ftk.errors import UserError
+from ftk.files import sync
 
 FORMAT = 3
 """Part of every key: it grows when what is stored is laid out or computed in another way."""
@@ -88,7 +89,7 @@ class Cache:
                 compute(aside)
                 for file in aside.rglob("*"):
                     if file.is_file():
-                        _sync(file)
+                        sync(file)
                 aside.rename(self.folder / key)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
@@ -168,8 +169,3 @@ def _lock(path: Path) -> IO[bytes] | None:
         pass
     file.close()
     return None
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from ftk.errors import FtkError, UserError
-from ftk.files import read_json
+from ftk.files import read_json, sync
 
 MANIFEST = "manifest.json"
 
@@ -37,8 +36,8 @@ def seal(directory: Path, known: Mapping[str, Any] | None = None, **facts: Any) 
         files[name] = (known or {}).get(name) or told_of(path)
     manifest = {"schema": 1, **facts, "files": files}
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    _sync(directory / MANIFEST)
-    _sync(directory)
+    sync(directory / MANIFEST)
+    sync(directory)
 
 
 def verify(directory: Path, mesh: DeviceMesh | None = None) -> dict[str, Any]:
@@ -117,39 +116,17 @@ def replace_directory(aside: Path, directory: Path) -> None:
     if directory.exists():
         directory.rename(old)
     aside.rename(directory)
-    _sync(directory.parent)
+    sync(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def write_text(path: Path, text: str, *, alone: bool = True) -> None:
-    """Write a small file whole or not at all.
-
-    Args:
-        path: the file.
-        text: what it is to hold.
-        alone: no other process may be writing it; then what a killed one has left is written over.
-    """
-    aside = path.with_name(f".{path.name}.partial" if alone else f".{path.name}.{os.getpid()}.partial")
-    aside.write_text(text, encoding="utf-8")
-    _sync(aside)
-    aside.replace(path)
 
 
 def told_of(path: Path) -> dict[str, Any]:
     """What a manifest says of a file, which is then surely on the disk."""
     told = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    _sync(path)
+    sync(path)
     return told
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ftk.errors import UserError, visible
+from ftk.files import write_text
 from ftk.pictures.charts import HALF
 from ftk.pictures.gallery import Chart, Column, charts_of, charts_of_comparison
 from ftk.pictures.paint import DARK, LIGHT, css, file_png, file_svg, page_svg, style
@@ -49,10 +49,7 @@ def write_page(folder: Path) -> Path:
     Raises:
         UserError: the folder holds neither, or a file of it cannot be read.
     """
-    aside = folder / f".{PAGE}.{os.getpid()}.partial"  # a run that ends and `ftk report` may write it at once
-    text = page_of(folder)
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(folder / PAGE)
+    write_text(folder / PAGE, page_of(folder), alone=False)  # a run that ends and `ftk report` may write it at once
     return folder / PAGE
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftk.disk.manifest import write_text
 from ftk.disk.pieces import is_divided
+from ftk.files import write_text
 from ftk.parts import Head, ModelSource, State
 from ftk.processes.sharding import save_model
 from ftk.recipe.specs import Recipe

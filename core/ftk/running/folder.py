@@ -21,9 +21,9 @@ from ftk.disk.manifest import (
     seal,
     verify,
     verify_file,
-    write_text,
 )
 from ftk.errors import RunFailed, UserError
+from ftk.files import write_text
 from ftk.parts import State
 from ftk.recipe.growing import as_before, difference
 from ftk.recipe.specs import Recipe
