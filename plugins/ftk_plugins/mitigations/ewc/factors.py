@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ftk.parts import Drift, Product, own_rows
-from ftk_plugins.mitigations.pulling import Piece
+from ftk_plugins.mitigations.pulling import CPU_CHUNK_ELEMENTS, Piece
 
 from .sums import COLUMNS, ROWS
 
@@ -89,8 +89,9 @@ def pieces_of(factors: Sequence[Factors], limit: int) -> list[Piece]:
             pieces += each.pieces(limit)
             continue
         shapes = tuple((product.left.shape, product.right.shape, product.scale) for product in products)
-        groups.setdefault((shapes, each.rows.device, len(groups) if _alone(each) else None), []).append(each)
-    return [*(LowRank(group) for group in groups.values()), *pieces]
+        alone = len(groups) if each.rows.ndim == 2 else None
+        groups.setdefault((shapes, each.rows.device, alone), []).append(each)
+    return [*(LowRank(part) for group in groups.values() for part in _parts(group)), *pieces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +212,13 @@ def _float32(tensor: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def _alone(factors: Factors) -> bool:
-    """Whether a weight's products are worth kernels of their own, or lie in a processor's cache one after the other."""
-    return factors.rows.ndim == 2 or factors.rows.device.type == "cpu"
+def _parts(group: list[Factors]) -> Iterator[list[Factors]]:
+    """Of one shape as many at a time as a processor's cache holds the products of; an accelerator takes all at once."""
+    first = group[0]
+    numbers = sum(product.left.numel() + product.right.numel() for product in first.drift.products())
+    most = CPU_CHUNK_ELEMENTS // numbers or 1 if first.rows.device.type == "cpu" else len(group)
+    for start in range(0, len(group), most):
+        yield group[start : start + most]
 
 
 def _divided(rows: Tensor, total: Tensor) -> Tensor:
