@@ -10,7 +10,7 @@ from typing import Any
 from ftk.parts import Mitigation
 from ftk.running.composition import Composition
 from ftk.running.stage import Stage
-from tests.bench.pairs import Measured, alternate, divided
+from tests.bench.pairs import Measured, timed
 from tests.bench.stages import LORA, Steps, smollm2_model, stage_of
 from tests.core.loops import build
 
@@ -48,10 +48,11 @@ def ratios_of(stage: Stage, name: str, options: dict[str, Any], pairs: int) -> l
     part: Mitigation = build("mitigation", name, **options)
     own, plain = (Steps(replace(loop, mitigations=Composition(parts)), 1) for parts in ({name: part}, {}))
 
-    def guarded() -> None:
+    ratios = []
+    for _ in range(pairs + 1):
         part.begin(loop.ctx)
-        own()
+        with_it = timed(own, stage.ctx.device)
         if (taps := getattr(part, "_taps", None)) is not None:
             taps.remove()  # so that steps without do not keep what it hears
-
-    return divided(*alternate(guarded, plain, pairs, stage.ctx.device))
+        ratios.append(with_it / timed(plain, stage.ctx.device))
+    return ratios[1:]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,48 +11,7 @@ from torch import Tensor
 
 from ftk import RunFailed
 from ftk.parts import CHUNK_ELEMENTS, Context, Drift, Fill, Gradients, Importance, Knob, Mitigation, State, own_rows
-
-CPU_CHUNK_ELEMENTS = 1 << 18
-"""Elements of a weight that each CPU thread pulls at a time: 1 MiB, which stays in its cache."""
-
-
-def piece_elements(device: torch.device) -> int:
-    """How many elements of a weight a step works on at a time."""
-    return CPU_CHUNK_ELEMENTS * torch.get_num_threads() if device.type == "cpu" else CHUNK_ELEMENTS
-
-
-class Piece(ABC):
-    """A part of what is guarded, which one step pulls at as a whole."""
-
-    @abstractmethod
-    def pull(self, strength: float) -> None:
-        """Add the gradient of ``strength · cost`` to the ``.grad`` of what is trained; under ``no_grad``."""
-
-    @abstractmethod
-    def cost(self) -> Tensor:
-        """``½ · Σ Ω · drift²`` of this part: a scalar, of this process's rows where weights are sharded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows(Piece):
-    """Some rows of a weight, and their Ω; None: ones."""
-
-    drift: Drift
-    importance: Tensor | None
-    start: int
-    stop: int
-
-    def pull(self, strength: float) -> None:
-        pull = self.drift.rows(self.start, self.stop)
-        if self.importance is None:
-            pull.mul_(strength)
-        else:  # strength · Ω · drift in one pass and in place
-            torch.addcmul(pull.new_zeros(()), pull, self.importance, value=strength, out=pull)
-        self.drift.pull_back(self.start, self.stop, pull)
-
-    def cost(self) -> Tensor:
-        squares = self.drift.rows(self.start, self.stop).square_()
-        return (squares if self.importance is None else squares.mul_(self.importance)).sum() / 2
+from ftk_plugins.mitigations.pieces import LowRank, Piece, batches, by_rows, piece_elements
 
 
 class Pull(Mitigation):
@@ -73,6 +31,8 @@ class Pull(Mitigation):
         self.knob: Knob | None = Knob(strength)
         self.every = every
         self.guarded: list[tuple[Drift, Tensor | None]] = []
+        self._products: list[Piece] = []
+        self._rows: list[tuple[Drift, Tensor | None]] = []
 
     @abstractmethod
     def guard(self, drifts: Mapping[str, Drift], ctx: Context) -> Sequence[tuple[Drift, Tensor | None]]:
@@ -85,6 +45,9 @@ class Pull(Mitigation):
 
     def begin(self, ctx: Context) -> None:
         self.guarded = list(self.guard(self.drifts(ctx), ctx))
+        low = [drift for drift, importance in self.guarded if importance is None and drift.products()]
+        self._products = [LowRank(drifts) for drifts in batches(low, lambda drift: drift)]
+        self._rows = [each for each in self.guarded if each[0] not in low]
 
     def edit_gradients(self, gradients: Gradients, ctx: Context) -> None:
         strength = self.strength() * self.every
@@ -99,7 +62,8 @@ class Pull(Mitigation):
     def pieces(self, ctx: Context) -> list[Piece]:
         """All that is guarded, in pieces of about even size, those of this process where sharded."""
         limit = piece_elements(ctx.device)
-        return [piece for drift, importance in self.guarded for piece in by_rows(drift, importance, limit)]
+        rows = (piece for drift, importance in self._rows for piece in by_rows(drift, importance, limit))
+        return [*self._products, *rows]
 
     def count(self) -> int:
         """How many single weights are guarded."""
@@ -118,15 +82,6 @@ class Pull(Mitigation):
             total = sum(float(piece.importance.sum()) for piece in pieces if piece.importance is not None)
             found[names[id(drift.weight)]] = Importance(total, sum(float(piece.cost()) for piece in pieces))
         return found
-
-
-def by_rows(drift: Drift, importance: Tensor | None, limit: int) -> list[Rows]:
-    """The rows of one weight that this process holds, in ranges of at most ``limit`` elements."""
-    if importance is None:
-        return [Rows(drift, None, start, stop) for start, stop in drift.chunks(limit)]
-    own, first = own_rows(importance)
-    own = own if own.ndim else own.view(1)
-    return [Rows(drift, own[start - first : stop - first], start, stop) for start, stop in drift.chunks(limit)]
 
 
 class WeightedPull(Pull):

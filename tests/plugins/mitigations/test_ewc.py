@@ -16,7 +16,7 @@ from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
-from ftk_plugins.mitigations import pulling
+from ftk_plugins.mitigations import pieces
 from ftk_plugins.mitigations.ewc.ewc import Ewc
 from ftk_plugins.mitigations.ewc.options import EwcOptions
 from tests.plugins.mitigations.ewc_stage import (
@@ -59,7 +59,7 @@ LORA = {
 def test_the_pull_under_lora_is_the_gradient_of_the_penalty(
     make: Callable[[], nn.Module], options: dict[str, Any], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulling, "CPU_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(pieces, "CPU_CHUNK_ELEMENTS", chunk)
     ctx = stage(Lora(LoraOptions(rank=4, **options)), make())
     ewc = remembered(ctx, strength=0.7)
     start = {name: delta.detach().clone() for name, delta in lora_displacement(ctx.model, "default").items()}

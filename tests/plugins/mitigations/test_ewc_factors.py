@@ -18,8 +18,8 @@ from ftk_plugins.adaptations.full.full import FullTuning
 from ftk_plugins.adaptations.full.options import FullOptions
 from ftk_plugins.adaptations.lora.lora import Lora
 from ftk_plugins.adaptations.lora.options import LoraOptions
-from ftk_plugins.mitigations import pulling
-from ftk_plugins.mitigations.ewc import factors, margins, sums
+from ftk_plugins.mitigations import pieces
+from ftk_plugins.mitigations.ewc import margins, sums
 from ftk_plugins.mitigations.ewc.ewc import Ewc
 from ftk_plugins.mitigations.ewc.options import EwcOptions
 from tests.plugins.mitigations.brute_force import TEXTS, all_weights, estimate, gpt2, llama, qwen3, text_task
@@ -120,7 +120,7 @@ def test_the_closed_form_under_lora_is_the_gradient_of_the_dense_penalty(
     make: Callable[[], nn.Module], options: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "alone":  # weights too large to be taken together
-        monkeypatch.setattr(factors, "CPU_CHUNK_ELEMENTS", 1)
+        monkeypatch.setattr(pieces, "CPU_CHUNK_ELEMENTS", 1)
         kind = "factored"
     ctx = stage(Lora(LoraOptions(rank=2, **options)), make())
     ewc = remembered(ctx, strength=70, fisher=kind)
@@ -154,7 +154,7 @@ def displacement(ctx: Context) -> dict[str, Tensor]:
 def test_the_pull_under_full_tuning_is_the_gradient_of_the_dense_penalty(
     kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulling, "CPU_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(pieces, "CPU_CHUNK_ELEMENTS", chunk)
     ctx = stage(FullTuning(FullOptions()), toy_model())
     ewc = remembered(ctx, strength=700, fisher=kind)  # well above the rounding of the gradients it is added to
     start = {name: parameter.detach().clone() for name, parameter in ctx.model.named_parameters()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftk.parts import Drift, State, own_rows
-from ftk_plugins.mitigations.pulling import Piece
+from ftk_plugins.mitigations.pieces import Piece
 
 LEAN, START = "lean/", "start/"
 """What the names of both tensors of a weight begin with in the state."""

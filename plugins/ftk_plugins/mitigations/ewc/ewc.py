@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from ftk.parts import CHUNK_ELEMENTS, Context, Gradients, Importance, State, Task, add_up, own_rows
 from ftk_plugins.mitigations.measured import MeasuredPull
-from ftk_plugins.mitigations.pulling import Piece
+from ftk_plugins.mitigations.pieces import Piece
 
 from .allowance import CALIBRATED, PERIOD, Allowance
 from .anchors import LEAN, START, Anchors

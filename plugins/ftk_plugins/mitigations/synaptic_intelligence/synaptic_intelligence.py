@@ -9,7 +9,8 @@ from torch.distributed.tensor import DTensor
 
 from ftk import UserError
 from ftk.parts import Batch, Context, Drift, Gradients, Loss, State, own_rows
-from ftk_plugins.mitigations.pulling import WeightedPull, piece_elements
+from ftk_plugins.mitigations.pieces import piece_elements
+from ftk_plugins.mitigations.pulling import WeightedPull
 from ftk_plugins.mitigations.synaptic_intelligence.options import SynapticIntelligenceOptions
 from ftk_plugins.mitigations.synaptic_intelligence.taps import Taps, span
 
