@@ -61,19 +61,23 @@ class Runs:
         return made
 
     def tuned(self) -> tuple[str, ...]:
-        """The strength of the grid that scores best on average on validation rows, by one seed."""
+        """The strength of the grid that scores best on average on validation rows, by one seed; a longer grid anew."""
         if len(self.method.grid) < 2:
             return tuple(self.method.grid)
         kept = self.folder / "chosen.json"
-        if kept.is_file():
-            return tuple(json.loads(kept.read_text(encoding="utf-8"))["chosen"])
-        found = {}
-        for number, change in enumerate(self.method.grid):
-            run = self._run(self.folder / f"tuning-{number}", [change], TUNING_SEED, choosing=True)
-            found[change] = _average(run, self.stream)
-        best = max(found, key=lambda change: found[change])
-        kept.write_text(json.dumps({"chosen": [best], "found": found}), encoding="utf-8")
-        return (best,)
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {"chosen": None, "found": {}}
+        if set(known["found"]) != set(self.method.grid):
+            found = {}
+            for number, change in enumerate(self.method.grid):
+                run = self._run(self.folder / f"tuning-{number}", [change], TUNING_SEED, choosing=True)
+                found[change] = _average(run, self.stream)
+            best = [max(found, key=lambda change: found[change])]
+            if best != known["chosen"]:
+                for run_folder in self.folder.glob("seed-*"):
+                    shutil.rmtree(run_folder)  # of another strength
+            known = {"chosen": best, "found": found}
+            kept.write_text(json.dumps(known), encoding="utf-8")
+        return tuple(known["chosen"])
 
     def seeded(self, seed: int) -> FinishedRun:
         """The run with a seed."""

@@ -49,9 +49,9 @@ METHODS = (
     Method("none, full", full=True),
     Method("none, LoRA"),
     Method("l2sp", ['use = "l2sp"'], grid=strengths("l2sp", 0.1, 0.01, 1)),
-    Method("ewc, diagonal", [EWC], grid=strengths("ewc", 0.1, 0.01, 1, 10)),
-    Method("ewc, factored", [f'{EWC}, fisher = "factored"'], grid=strengths("ewc", 0.1, 0.01, 1, 10)),
-    Method("ewc, kfac", [KFAC], grid=strengths("ewc", 0.1, 0.01, 1, 10)),
+    Method("ewc, diagonal", [EWC], grid=strengths("ewc", 0.1, 0.01, 1, 10, 0.001)),
+    Method("ewc, factored", [f'{EWC}, fisher = "factored"'], grid=strengths("ewc", 0.1, 0.01, 1, 10, 0.001)),
+    Method("ewc, kfac", [KFAC], grid=strengths("ewc", 0.1, 0.01, 1, 10, 0.001)),
     Method(
         "ewc, allowed_loss", [f"{EWC}, allowed_loss = 0.05"],
         grid=strengths("ewc", 0.05, 0.2, 0.8, key="allowed_loss"),
@@ -82,7 +82,7 @@ METHODS = (
     Method("interpolation, ema", ['use = "interpolation", trained_weights = "ema", alpha = 1.0'], full=True),
     Method("budget of ewc", [EWC, BUDGET]),
     Method("budget of ewc kfac, replay 5%", [REPLAY, KFAC, BUDGET]),
-    Method("replay 5% + ewc kfac", [REPLAY, KFAC], grid=strengths("ewc", 0.1, 0.01, 1, 10)),
+    Method("replay 5% + ewc kfac", [REPLAY, KFAC], grid=strengths("ewc", 0.1, 0.01, 1, 10, 0.001)),
     Method("joint", joint=True),
 )  # fmt: skip
 """All of them, in the order of the table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +60,13 @@ def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatc
     for method in methods:
         Runs(tiny, method, tmp_path).seeded(0)
     assert len(made) == 4, "a finished run is not made again"
+    longer = replace(methods[1], grid=(*methods[1].grid, "mitigation.l2sp.strength=0.01"))
+    Runs(tiny, longer, tmp_path).seeded(0)
+    assert sum("tuning" in asked["folder"] for asked in made) == 3, "of a longer grid what is new is tried"
     lines = table(tmp_path, tiny)
-    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| none, LoRA", "| l2sp (strength 0.1)"]
+    chosen = json.loads((tmp_path / "facts" / "l2sp" / "chosen.json").read_text(encoding="utf-8"))["chosen"][0]
+    told = f"| l2sp (strength {chosen.partition('=')[2]})"
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| none, LoRA", told]
     assert lines[-1].startswith("Seeds 0;")
     beside = replace(tiny, published={"l2sp": 0.5}, methods=(*methods, Method("mas")))
     heads, _, *rows = table(tmp_path, beside)
@@ -68,7 +74,7 @@ def test_runs_are_tuned_made_once_and_told_in_a_table(tmp_path: Path, monkeypatc
     assert rows[2].startswith("| mas | not measured yet |")
     docs = Path(shutil.copytree(DOCS, tmp_path / "docs", ignore=lambda path, names: {"variants"} & {*names}))
     write_pages(tmp_path, docs)
-    assert "| l2sp (strength 0.1) |" in (docs / "results.md").read_text(encoding="utf-8")
+    assert f"{told} |" in (docs / "results.md").read_text(encoding="utf-8")
     assert (docs / "reference.md").read_bytes() == (DOCS / "reference.md").read_bytes(), "what has no run stays"
 
 
