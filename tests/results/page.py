@@ -51,7 +51,7 @@ def table(folder: Path, stream: Stream, timed: bool = False) -> list[str]:
     rows = {row.label: row for row in found.rows}
     first = compare([runs[method.name][0] for method in ordered], metric=stream.metric, labels=labels)
     costs = {row.label: row.costs for row in first.rows}
-    plain = {full: next((costs[m.name] for m in there if m.full == full and not m.mitigations), None)
+    plain = {full: next((m.name for m in there if m.full == full and not m.mitigations), None)
              for full in (False, True)}  # fmt: skip
     columns = (*COLUMNS, *(("seconds", "memory") if stream.published is None else ("published",)))
     lines = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
@@ -63,7 +63,9 @@ def table(folder: Path, stream: Stream, timed: bool = False) -> list[str]:
         measures = {"average": row.measures["average"]} if method.joint else row.measures
         cells = [f"{method.name}{told}", *(_told(measures.get(name), name == "retention") for name in MEASURED)]
         if stream.published is None:
-            cells += [_times(costs[method.name], base) if timed else "–", _more(costs[method.name], base)]
+            beside = None if base is None or method.joint else runs[base][0]
+            times = _times(costs[method.name], None if base is None else costs[base]) if timed else "–"
+            cells += [times, _more(runs[method.name][0], beside)]
         else:
             cells.append(_published(stream, method))
         lines.append(f"| {' | '.join(cells)} |")
@@ -96,10 +98,12 @@ def _times(costs: Mapping[str, float], base: Mapping[str, float] | None) -> str:
     return "–" if base is None or not base["seconds"] else f"{costs['seconds'] / base['seconds']:.2f}×"
 
 
-def _more(costs: Mapping[str, float], base: Mapping[str, float] | None) -> str:
+def _more(run: FinishedRun, base: FinishedRun | None) -> str:
+    """What the stages after the first hold at their peak beyond those of ``base``."""
     if base is None:
         return "–"
-    return f"{(costs['memory_bytes'] - base['memory_bytes']) / 2**20:+,.0f} MiB".replace("-", "−")
+    peaks = [max(stage["peak_memory_bytes"] for stage in each.report["stages"][1:]) for each in (run, base)]
+    return f"{(peaks[0] - peaks[1]) / 2**20:+,.0f} MiB".replace("-", "−")
 
 
 def _chosen(path: Path) -> str:

@@ -21,7 +21,7 @@ from ftk.errors import Interrupted, UserError
 from ftk.events import Events
 from ftk.parts import Context, Examples, Head, ModelSource, Objective, State, Task, lengths_of
 from ftk.parts.heads import Heads
-from ftk.processes.hardware import resolve_precision
+from ftk.processes.hardware import forget_peak, resolve_precision
 from ftk.processes.loading import Loading
 from ftk.processes.placing import placement_of
 from ftk.processes.sharding import make_mesh
@@ -247,6 +247,7 @@ class Run:
         assert self.folder is not None
         self.events("phase", text=f"saving the model of stage {stage.spec.name}")
         facts = stage_facts(stage.spec.name, result, self.accelerator.device)
+        forget_peak(self.accelerator.device)  # a peak is a stage's
         self.stages.append(facts)
         report = run_report(self.recipe, "running", self.scores, self.stages)
         states = {**result.states, "scores": self.scores.to_state()}
