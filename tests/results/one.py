@@ -12,7 +12,19 @@ from ftk.comparing.stages import KeptStages
 from ftk.errors import FtkError
 from ftk.plugin.discovery import load_registry
 from ftk.recipe.reading import load_recipe
+from ftk.running.pipeline import Run
 from ftk.running.runner import run
+
+
+class FirstStage(KeptStages):
+    """Keeps the first stage, which most methods have in common; the later ones would fill the disk."""
+
+    def keep(self, run: Run, number: int) -> None:
+        """As the class says."""
+        if number <= 1:
+            super().keep(run, number)
+        else:
+            self.close()
 
 
 def main(asked: dict[str, Any]) -> int:
@@ -25,7 +37,7 @@ def main(asked: dict[str, Any]) -> int:
         if asked["joint"]:
             recipe = joint_recipe(recipe, registry)
         run(
-            recipe, output=Path(asked["folder"]), registry=registry, keeper=KeptStages(keep_last=False),
+            recipe, output=Path(asked["folder"]), registry=registry, keeper=FirstStage(keep_last=False),
             choosing=asked["choosing"], page=False,
         )  # fmt: skip
     except FtkError as error:

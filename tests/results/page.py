@@ -91,7 +91,8 @@ def _told(found: Estimate | None, share: bool) -> str:
         return "–"
     scale, digits = (100, 1) if share else (1, 3)
     half = "" if found.over_seeds is None else f" ± {(found.over_seeds[1] - found.value) * scale:.{digits}f}"
-    return f"{found.value * scale:.{digits}f}{'%' if share else ''}{half}"
+    value = round(found.value * scale, digits) + 0.0  # no negative zero
+    return f"{value:.{digits}f}".replace("-", "−") + f"{'%' if share else ''}{half}"
 
 
 def _times(costs: Mapping[str, float], base: Mapping[str, float] | None) -> str:
